@@ -1,0 +1,1 @@
+"""The frozen VGG16: its weights, the activations heads are trained on, what its filters see."""
