@@ -1,0 +1,1 @@
+"""Softmax heads: trained on features, one per trial of a study."""

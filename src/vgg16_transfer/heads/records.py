@@ -1,0 +1,146 @@
+"""What a study measured, as plain files: results/<study>/.
+
+``trials.csv``      one row per trial: its name, its setting, what its head reaches in the end
+``history.csv``     one row per trial and epoch: the curves
+``predictions.csv`` one row per trial and test picture: what the head took it for
+``confusion.csv``   one row per trial, true and predicted class that met: how often
+``per_class.csv``   one row per trial and class: test accuracy
+``metrics.json``    mean and standard deviation over the seeds: what DVC compares
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from vgg16_transfer.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vgg16_transfer.params import Study, Trial
+
+FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
+METRICS = "metrics.json"
+
+MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_accuracy")
+"""Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
+
+
+class RecordError(InputError):
+    """Results that are missing or can't be read."""
+
+
+class Record(NamedTuple):
+    """The frames of a study; the module's docstring says what each holds."""
+
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    confusion: pd.DataFrame
+    per_class: pd.DataFrame
+
+
+def of_trial(name: str, trial: Trial, history: pd.DataFrame, predictions: pd.DataFrame) -> Record:
+    """Everything that follows from a trial's curves and its test predictions.
+
+    Args:
+        name: Of the trial.
+        trial: Its setting.
+        history: As in :class:`~vgg16_transfer.heads.training.Fit`.
+        predictions: Columns path, true, predicted, probability: one row per test picture.
+    """
+    right = predictions["true"] == predictions["predicted"]
+    per_class = right.groupby(predictions["true"]).mean().rename_axis("class_name")
+    confusion = predictions.groupby(["true", "predicted"]).size()
+    last = history.iloc[-1]
+    row = {
+        "trial": name,
+        **trial.model_dump(),
+        "accuracy": right.mean(),
+        "mean_class_recall": per_class.mean(),
+        "top5_accuracy": last["test_top5_accuracy"],
+        "loss": last["test_loss"],
+        "train_accuracy": last["train_accuracy"],
+    }
+    if "validation_accuracy" in last:
+        row["validation_accuracy"] = last["validation_accuracy"]
+    frames = [
+        pd.DataFrame([row]).drop(columns="trial"),
+        history,
+        predictions,
+        confusion.rename("count").reset_index(),
+        per_class.rename("accuracy").reset_index(),
+    ]
+    for frame in frames:
+        frame.insert(0, "trial", name)
+    return Record(*frames)
+
+
+def join(records: list[Record]) -> Record:
+    """The record of several trials together."""
+    return Record(*(pd.concat(frames, ignore_index=True) for frames in zip(*records, strict=True)))
+
+
+def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds, for every point of the rest of the grid.
+
+    Returns:
+        One row per point: the axes that the study compares, ``seeds``, and ``<measure>_mean`` and
+        ``<measure>_std`` for ``MEASURED``. The standard deviation is the sample's (n - 1), and
+        missing for a single seed.
+    """
+    groups = trials.groupby(list(study.compared), sort=False)
+    columns: dict[str, pd.Series[Any]] = {"seeds": groups.size()}
+    for measure in MEASURED:
+        columns[f"{measure}_mean"] = groups[measure].mean()
+        columns[f"{measure}_std"] = groups[measure].std(ddof=1)
+    return pd.DataFrame(columns).reset_index()
+
+
+def point_name(study: Study, row: Mapping[Any, Any]) -> str:
+    """What sets a row of :func:`summarise` apart, like ``samples_per_class=4``."""
+    return ",".join(f"{axis}={row[axis]}" for axis in study.compared)
+
+
+def write(study: Study, record: Record, folder: Path) -> None:
+    """Writes a study's record; six significant digits, which is more than a CPU vouches for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(FRAMES, record, strict=True):
+        write_frame(frame, folder / f"{name}.csv")
+    summary = summarise(study, record.trials)
+    metrics = {
+        point_name(study, row): {
+            "accuracy": _rounded(row["accuracy_mean"]),
+            "accuracy_std": _rounded(row["accuracy_std"]),
+            "mean_class_recall": _rounded(row["mean_class_recall_mean"]),
+            "seeds": int(row["seeds"]),
+        }
+        for row in summary.to_dict("records")
+    }
+    (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a frame in the way of all our records."""
+    frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read(folder: Path) -> Record:
+    """Reads a study's record.
+
+    Raises:
+        RecordError: A file is missing.
+    """
+    try:
+        frames = [pd.read_csv(folder / f"{name}.csv") for name in FRAMES]
+    except FileNotFoundError as error:
+        raise RecordError(f"{error.filename}: no such file; run dvc repro or dvc pull") from None
+    return Record(*frames)
+
+
+def _rounded(value: float) -> float | None:
+    return None if pd.isna(value) else float(f"{value:.6g}")

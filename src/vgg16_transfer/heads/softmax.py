@@ -1,0 +1,99 @@
+"""The head: a Keras model from a layer's flattened activations to class probabilities."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vgg16_transfer.params import Trial
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+"""The earliest time stamp that a zip file can hold."""
+
+
+def front(trial: Trial) -> list[keras.Layer]:
+    """What happens to features before they are weighed: nothing in it is trained.
+
+    For the layer ``predictions``, whose features are VGG16's logits z, the softmax at temperature
+    T, softmax(z / T) (Hinton et al. 2015, eq. 1); then, unless the trial says otherwise, each
+    picture's features are scaled to length 1.
+
+    Returns:
+        Layers to apply one after the other, each of shape (n, width) → (n, width).
+    """
+    layers: list[keras.Layer] = []
+    if trial.layer == "predictions":
+        layers.append(keras.layers.Rescaling(1 / trial.temperature, name="temperature"))
+        layers.append(keras.layers.Softmax(name="source_softmax"))
+    if trial.normalise == "l2":
+        layers.append(keras.layers.UnitNormalization(name="unit_length"))
+    return layers
+
+
+def head(
+    trial: Trial, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+) -> keras.Model:
+    """The whole head, ready to use.
+
+    Args:
+        trial: Decides what comes before the softmax.
+        kernel: Shape (width, classes).
+        bias: Shape (classes,).
+
+    Returns:
+        A model of shape (n, width) → (n, classes), whose rows sum to 1.
+    """
+    width, classes = kernel.shape
+    model = keras.Sequential(
+        [
+            keras.Input((width,), name="features"),
+            *front(trial),
+            keras.layers.Dense(classes, activation="softmax", name="softmax"),
+        ],
+        name="head",
+    )
+    model.get_layer("softmax").set_weights([kernel, bias])
+    return model
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Saves a head as ``.keras`` such that the same head gives the same bytes.
+
+    Keras stamps the time on the file's members and on its metadata; both are set back to the
+    earliest time that a zip file can hold.
+    """
+    stamped = path.with_name(f".{path.stem}.stamped.keras")
+    model.save(stamped)
+    try:
+        with zipfile.ZipFile(stamped) as source:
+            members = {name: source.read(name) for name in sorted(source.namelist())}
+    finally:
+        stamped.unlink()
+    metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
+    members["metadata.json"] = json.dumps(metadata).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as target:
+        for name, content in members.items():
+            target.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
+    path.write_bytes(buffer.getvalue())
+
+
+def load(path: Path) -> keras.Model:
+    """Loads a head that :func:`save` wrote; no code is ever loaded with it."""
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Class probabilities, shape (n, classes), of features of shape (n, width)."""
+    batches = [model(features[i : i + 256]) for i in range(0, len(features), 256)]
+    return np.concatenate([batch.numpy() for batch in batches])

@@ -1,0 +1,197 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
+from vgg16_transfer.heads import records, softmax, train
+from vgg16_transfer.heads.train import Inputs, train_study
+from vgg16_transfer.images.manifests import COLUMNS, read_manifest
+from vgg16_transfer.params import Study, check_params
+
+CLASSES = ["ant", "bee", "cat"]
+TRAIN, TEST, VALIDATION = 4, 3, 2
+RECIPE = {"dtype": "float16"}
+
+
+class Killed(BaseException):
+    """Stands in for a SIGKILL: nothing in the package may catch it."""
+
+
+def make_inputs(folder: Path) -> Inputs:
+    """Two splits of three classes, and a store with features that tell them apart."""
+    shapes = {"block4_pool": (2, 2, 8), "block5_pool": (1, 1, 16)}
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(27)]
+    features = FeatureStore.create(folder / "features", RECIPE, shapes, len(ids))
+    random = np.random.default_rng(0)
+    labels = np.arange(27) % 3
+    values = {
+        layer: np.float16(random.standard_normal((27, width)) + 3 * np.eye(3, width)[labels])
+        for layer, width in (("block4_pool", 32), ("block5_pool", 16))
+    }
+    missing = features.copy(0, ids, [])
+    features.fill(0, ids, missing, values)
+    (folder / "splits").mkdir()
+    for seed in (0, 1):
+        rows = []
+        for label, name in enumerate(CLASSES):
+            mine = np.random.default_rng(seed).permutation(np.flatnonzero(labels == label))
+            roles = ["train"] * TRAIN + ["test"] * TEST + ["validation"] * VALIDATION
+            ranks = [*range(TRAIN), *range(TEST), *range(VALIDATION)]
+            rows += [
+                (f"{name}/{row}.jpg", label, name, ids[row], role, rank)
+                for row, role, rank in zip(mine, roles, ranks, strict=True)
+            ]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame.to_csv(folder / "splits" / f"{seed}.csv", index=False)
+    return Inputs(folder / "splits", folder / "features")
+
+
+def make_study(**axes: Any) -> Study:
+    raw = {
+        "backbone": {"weights": "random-conv"},
+        "datasets": {
+            "d": {
+                "source": "d.tar",
+                "layers": ["block4_pool", "block5_pool"],
+                "split": {"seeds": [0, 1], "train_per_class": TRAIN},
+            }
+        },
+        "studies": {"s": {"dataset": "d", "epochs": 5, "samples_per_class": 4} | axes},
+    }
+    return check_params(raw).studies["s"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    return make_inputs(tmp_path)
+
+
+GRID = {"layer": ["block4_pool", "block5_pool"], "samples_per_class": [2, 4], "seed": [0, 1]}
+
+
+def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
+    """Trains a study and returns every file it leaves."""
+    train_study(study, inputs, folder / "heads" / "s", folder / "results" / "s")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for room in ("heads", "results")
+        for path in sorted((folder / room).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_trial_of_the_grid_has_a_head_and_a_row(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    trials = records.read(tmp_path / "results" / "s").trials
+    heads = {path.stem for path in (tmp_path / "heads" / "s").iterdir()}
+    assert set(trials["trial"]) == heads
+    assert len(heads) == 8
+    assert "layer=block4_pool,samples_per_class=2,seed=1" in heads
+
+
+def test_a_saved_head_reaches_the_accuracy_that_is_reported(inputs, tmp_path) -> None:
+    study = make_study(**GRID)
+    run(study, inputs, tmp_path)
+    trials = records.read(tmp_path / "results" / "s").trials.set_index("trial")
+    store = FeatureStore.open(inputs.features)
+    assert store is not None
+    for trial in study.trials():
+        name = study.trial_name(trial)
+        manifest = read_manifest(inputs.splits / f"{trial.seed}.csv")
+        test = manifest[manifest["role"] == "test"]
+        head = softmax.load(tmp_path / "heads" / "s" / f"{name}.keras")
+        odds = softmax.probabilities(head, store.rows(trial.layer, test["sha256"].tolist()))
+        reached = np.mean(odds.argmax(axis=1) == test["label"])
+        assert trials.loc[name, "accuracy"] == pytest.approx(reached, rel=1e-5)
+
+
+def test_the_last_epoch_of_the_curves_is_what_is_reported(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    last = record.history[record.history["epoch"] == 5].set_index("trial")
+    trials = record.trials.set_index("trial")
+    pd.testing.assert_series_equal(
+        last["test_accuracy"], trials["accuracy"], check_names=False, rtol=1e-5
+    )
+    assert "validation_accuracy" in trials
+
+
+def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path, monkeypatch):
+    seen = []
+    fit = train.training.fit
+
+    def spy(trial: Any, roles: Any, classes: int) -> Any:
+        seen.append((trial.samples_per_class, len(roles["train"].labels)))
+        return fit(trial, roles, classes)
+
+    monkeypatch.setattr(train.training, "fit", spy)
+    run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
+    assert sorted(seen) == [(1, 3), (2, 6), (4, 12)]
+
+
+def test_the_same_study_gives_the_same_bytes(inputs, tmp_path) -> None:
+    study = make_study(**GRID)
+    assert run(study, inputs, tmp_path) == run(study, inputs, tmp_path)
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 5])
+def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
+    inputs, tmp_path, monkeypatch, killed_after: int
+) -> None:
+    study = make_study(**GRID)
+    unkilled = run(study, inputs, tmp_path)
+    fit = train.training.fit
+    trained: list[Any] = []
+
+    def mortal(trial: Any, roles: Any, classes: int) -> Any:
+        if len(trained) == killed_after:
+            raise Killed
+        trained.append(trial)
+        return fit(trial, roles, classes)
+
+    for room in ("heads", "results"):
+        (tmp_path / room / "s").rename(tmp_path / f"old-{room}")
+    with monkeypatch.context() as patch:
+        patch.setattr(train.training, "fit", mortal)
+        with pytest.raises(Killed):
+            run(study, inputs, tmp_path)
+    assert not (tmp_path / "results" / "s").exists()
+    with monkeypatch.context() as patch:
+        killed_after = len(study.trials())
+        patch.setattr(train.training, "fit", mortal)
+        assert run(study, inputs, tmp_path) == unkilled
+    assert len(trained) == 8
+
+
+def test_trials_of_another_setting_are_not_continued(inputs, tmp_path, monkeypatch) -> None:
+    def mortal(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_publish", mortal)
+        with pytest.raises(Killed):
+            run(make_study(**GRID), inputs, tmp_path)
+    run(make_study(**GRID, epochs=3), inputs, tmp_path)
+    assert records.read(tmp_path / "results" / "s").history["epoch"].max() == 3
+
+
+def test_a_trial_that_is_gone_leaves_no_head_behind(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    run(make_study(samples_per_class=[2, 4]), inputs, tmp_path)
+    assert len(list((tmp_path / "heads" / "s").iterdir())) == 2
+
+
+def test_missing_features_are_named(inputs, tmp_path) -> None:
+    nowhere = Inputs(inputs.splits, tmp_path / "nowhere")
+    with pytest.raises(FeaturesError, match="nowhere: no features; run dvc repro"):
+        run(make_study(), nowhere, tmp_path)
+
+
+def test_a_missing_split_is_named(inputs, tmp_path) -> None:
+    (inputs.splits / "1.csv").unlink()
+    with pytest.raises(FeaturesError, match=r"1.csv: no such split"):
+        run(make_study(**GRID), inputs, tmp_path)

@@ -1,0 +1,138 @@
+"""The rows are few and wide, as features are: 20 pictures of 50 numbers, in 3 classes."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+
+from vgg16_transfer.heads import training
+from vgg16_transfer.heads.training import Fit, Pictures
+from vgg16_transfer.params import Trial
+
+CLASSES = 7
+
+
+def pictures(seed: int, count: int, width: int) -> Pictures:
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    centres = np.random.default_rng(99).standard_normal((CLASSES, width))
+    features = np.maximum(centres[labels] + random.standard_normal((count, width)), 0)
+    return Pictures(features.astype(np.float32), labels)
+
+
+@pytest.fixture(scope="module")
+def roles() -> dict[str, Pictures]:
+    return {"train": pictures(0, 21, 50), "test": pictures(1, 14, 50)}
+
+
+def fit(roles: dict[str, Pictures], **settings: Any) -> Fit:
+    settings = {"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings
+    return training.fit(Trial(**settings), roles, CLASSES)
+
+
+def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """The same steps by ordinary Keras on the whole features, in the same order of pictures."""
+    features, labels = roles["train"]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    regularizer = keras.regularizers.L2(trial.weight_decay / 2)
+    dense = keras.layers.Dense(
+        CLASSES, activation="softmax", kernel_initializer="zeros", kernel_regularizer=regularizer
+    )
+    model = keras.Sequential([keras.Input((features.shape[1],)), dense])
+    optimizer = {
+        "sgd": keras.optimizers.SGD(trial.learning_rate, momentum=trial.momentum),
+        "adam": keras.optimizers.Adam(trial.learning_rate),
+    }[trial.optimizer]
+    model.compile(optimizer, loss="sparse_categorical_crossentropy")
+    for epoch in training._orders(trial, len(labels)):
+        for batch in epoch:
+            chosen = batch[batch >= 0]
+            model.train_on_batch(unit[chosen], labels[chosen])
+    kernel, bias = dense.get_weights()
+    return kernel, bias
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": 0.0},
+        {"weight_decay": 0.01},
+        {"batch_size": 100},
+        {"optimizer": "adam", "learning_rate": 0.01},
+    ],
+    ids=str,
+)
+def test_row_space_training_gives_the_weights_that_keras_gives(roles, settings) -> None:
+    trial = Trial(**({"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings))
+    kernel, bias = by_keras(roles, trial)
+    found = training.fit(trial, roles, CLASSES)
+    np.testing.assert_allclose(found.kernel, kernel, atol=2e-5)
+    np.testing.assert_allclose(found.bias, bias, atol=2e-5)
+
+
+def test_the_basis_is_orthonormal_and_spans_the_rows(roles) -> None:
+    features = roles["train"].features
+    basis = training.row_space(features)
+    assert basis is not None
+    np.testing.assert_allclose(basis.T @ basis, np.eye(len(features)), atol=1e-5)
+    np.testing.assert_allclose(features @ basis @ basis.T, features, atol=1e-4)
+
+
+def test_pictures_that_are_the_same_but_for_scale_do_not_break_the_basis(roles) -> None:
+    features, labels = roles["train"]
+    twice = Pictures(np.concatenate([features, 2 * features]), np.concatenate([labels, labels]))
+    kernel = fit({"train": twice, "test": roles["test"]}).kernel
+    assert np.isfinite(kernel).all()
+    within = features.T @ np.linalg.lstsq(features.T, kernel)[0]
+    np.testing.assert_allclose(kernel, within, atol=1e-4)
+
+
+def test_more_pictures_than_numbers_need_no_basis() -> None:
+    assert training.row_space(np.ones((5, 4), dtype=np.float32)) is None
+
+
+def test_every_epoch_is_measured_on_every_role(roles) -> None:
+    with_validation = roles | {"validation": pictures(2, 7, 50)}
+    history = fit(with_validation).history
+    assert history["epoch"].tolist() == list(range(1, 16))
+    expected = {f"{role}_{m}" for role in with_validation for m in training.MEASURES}
+    assert set(history.columns) == {"epoch", *expected}
+
+
+def test_the_last_row_is_what_the_weights_reach(roles) -> None:
+    found = fit(roles)
+    for role, (features, labels) in roles.items():
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        logits = unit @ found.kernel + found.bias
+        odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        last = found.history.iloc[-1]
+        assert last[f"{role}_accuracy"] == pytest.approx(accuracy_score(labels, odds.argmax(1)))
+        assert last[f"{role}_loss"] == pytest.approx(log_loss(labels, odds), rel=1e-4)
+        top5 = top_k_accuracy_score(labels, odds, k=5)
+        assert last[f"{role}_top5_accuracy"] == pytest.approx(top5)
+
+
+def test_training_is_the_same_every_time_and_another_for_another_seed(roles) -> None:
+    first, again, other = fit(roles), fit(roles), fit(roles, seed=1)
+    np.testing.assert_array_equal(first.kernel, again.kernel)
+    assert first.history.equals(again.history)
+    assert not np.array_equal(first.kernel, other.kernel)
+
+
+def test_weight_decay_shortens_the_kernel(roles) -> None:
+    assert np.linalg.norm(fit(roles, weight_decay=0.1).kernel) < np.linalg.norm(fit(roles).kernel)
+
+
+def test_an_epoch_sees_every_picture_once() -> None:
+    orders = training._orders(Trial(epochs=3, batch_size=8), 21)
+    assert orders.shape == (3, 3, 8)
+    for order in orders:
+        assert sorted(order[order >= 0].tolist()) == list(range(21))
+
+
+def test_what_is_learned_does_not_depend_on_the_test_pictures(roles) -> None:
+    others = roles | {"test": pictures(5, 14, 50)}
+    np.testing.assert_array_equal(fit(roles).kernel, fit(others).kernel)
