@@ -1,0 +1,130 @@
+"""Which split, features, code and lock entry a study's results come from: asked of DVC and git."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage.serialize import to_single_stage_lockfile
+from ruamel.yaml import YAML
+
+from vgg16_transfer.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What dvc repro itself rewrites does not make the code another one.
+_OUTPUTS = ("dvc.lock", "results")
+
+
+class LineageError(InputError):
+    """Results whose origin can't be told."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a stage's results come from.
+
+    Attributes:
+        stage: Name of the stage, like ``train@clipart-samples``.
+        lock_digest: sha256 of the stage's entry in dvc.lock, as sorted JSON.
+        dependencies: md5 of what the stage read, by path, as in dvc.lock.
+        commit: Of git, or None outside a git repository.
+        dirty: Whether tracked files, other than what ``dvc repro`` writes, differ from the commit.
+        experiment: Name of the DVC experiment, if it is one.
+    """
+
+    stage: str
+    lock_digest: str
+    dependencies: dict[str, str]
+    commit: str | None
+    dirty: bool
+    experiment: str | None
+
+    def tags(self) -> dict[str, str]:
+        """As tags of an MLflow run."""
+        tags = {
+            "dvc.stage": self.stage,
+            "dvc.lock_digest": self.lock_digest,
+            "dvc.exp_name": self.experiment,
+            "git.commit": self.commit,
+            "git.dirty": str(self.dirty).lower(),
+        }
+        for path, md5 in self.dependencies.items():
+            room, _, rest = path.partition("/")
+            kind = rest.partition("/")[0]
+            if room == "data" and kind in {"splits", "features"}:
+                tags[f"dvc.{kind}_md5"] = md5
+        return {key: value for key, value in tags.items() if value is not None}
+
+
+def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineage:
+    """The lineage of the stage that this process runs as, once its outputs are written.
+
+    DVC writes the entry to dvc.lock when the stage is over; this asks it for the same entry now.
+
+    Raises:
+        LineageError: DVC does not know the stage, or an output is not there.
+    """
+    try:
+        with Repo(str(workspace)) as repo:
+            found = [one for one in repo.index.stages if one.addressing == stage]
+            if not found:
+                raise LineageError(f"dvc.yaml: has no stage '{stage}'")
+            found[0].save_deps()
+            found[0].save_outs()
+            entry = to_single_stage_lockfile(found[0])
+    except DvcException as error:
+        raise LineageError(f"dvc.yaml: the entry of '{stage}' can't be made: {error}") from None
+    return _lineage(workspace, stage, entry, experiment)
+
+
+def locked_stage(workspace: Path, stage: str) -> Lineage:
+    """The lineage of a stage that ran before, from dvc.lock.
+
+    Raises:
+        LineageError: dvc.lock has no such entry.
+    """
+    path = workspace / "dvc.lock"
+    entries = YAML(typ="safe", pure=True).load(path)["stages"] if path.exists() else {}
+    if stage not in entries:
+        raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
+    return _lineage(workspace, stage, entries[stage], None)
+
+
+def lock_digest(entry: dict[str, Any]) -> str:
+    """sha256 of a lock entry as sorted JSON: the same whether DVC or YAML handed it over."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
+def _lineage(workspace: Path, stage: str, entry: dict[str, Any], experiment: str | None) -> Lineage:
+    outputs = [f":(exclude){path}" for path in _OUTPUTS]
+    commit = _git(workspace, "rev-parse", "HEAD")
+    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    return Lineage(
+        stage=stage,
+        lock_digest=lock_digest(entry),
+        dependencies={dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
+        commit=commit or None,
+        dirty=bool(changes),
+        experiment=experiment,
+    )
+
+
+def _git(workspace: Path, *arguments: str) -> str:
+    """What git prints, or nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(workspace), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

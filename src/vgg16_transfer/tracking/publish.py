@@ -1,0 +1,257 @@
+"""A study's results → MLflow: one parent run, one child run per trial, each told exactly once.
+
+A run is known by the digest of the stage's lock entry and, for a child, the trial's name. A
+finished one is left alone; a child that broke off is told anew, such a parent is completed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from PIL import Image
+from tqdm import tqdm
+
+from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.heads import records, softmax
+from vgg16_transfer.heads.training import MEASURES
+from vgg16_transfer.reporting import figures
+from vgg16_transfer.reporting.report import study_figures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vgg16_transfer.params import Study, Trial
+    from vgg16_transfer.tracking.lineage import Lineage
+    from vgg16_transfer.tracking.store import Store
+
+_PER_CALL = 1000  # MLflow's own bound on the metrics of one call
+_TABLE = "summary.json"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a study's results lie.
+
+    Attributes:
+        results: Folder of its record.
+        heads: Folder of its heads.
+        splits: Folder of its dataset's manifests.
+        filters: Folder of its dataset's filter pictures.
+    """
+
+    results: Path
+    heads: Path
+    splits: Path
+    filters: Path
+
+
+def publish_study(
+    store: Store,
+    study: Study,
+    outputs: Outputs,
+    lineage: Lineage,
+    parent_run_id: str | None = None,
+) -> int:
+    """Tells MLflow what a study measured, unless it knows already.
+
+    Args:
+        store: Where to.
+        study: Which study.
+        outputs: What it wrote.
+        lineage: Where that comes from; becomes tags of every run.
+        parent_run_id: A run that the study's parent run belongs under, such as that of
+            ``mlflow run``.
+
+    Returns:
+        How many runs were added or completed.
+
+    Raises:
+        RecordError: There are no results.
+        TrackingError: The store can't be used.
+    """
+    record = records.read(outputs.results)
+    client = store.client()
+    experiment = store.experiment(client, study.dataset)
+    known = _known_runs(client, experiment, lineage)
+    parent = known.get("")
+    if parent is None:
+        tags = lineage.tags() | {"study": study.name, "mlflow.note.content": _note(study)}
+        if parent_run_id:
+            tags["mlflow.parentRunId"] = parent_run_id
+        parent = client.create_run(experiment, run_name=study.name, tags=tags, start_time=_now())
+    told = 0
+    trials = {study.trial_name(trial): trial for trial in study.trials()}
+    for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
+        if name in known:
+            if _finished(known[name]):
+                continue
+            client.delete_run(known[name].info.run_id)
+        _tell_trial(client, parent, study, name, trial, record, outputs, lineage)
+        told += 1
+    if not _finished(parent):
+        _tell_study(client, parent, study, record)
+        told += 1
+    return told
+
+
+def _known_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
+    """The runs of this lock entry by trial name; the parent has the name ''."""
+    runs: dict[str, Run] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            filter_string=f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'",
+            page_token=token,
+        )
+        runs |= {run.data.tags.get("trial", ""): run for run in page}
+        token = page.token
+        if not token:
+            return runs
+
+
+def _tell_trial(
+    client: mlflow.MlflowClient,
+    parent: Run,
+    study: Study,
+    name: str,
+    trial: Trial,
+    record: records.Record,
+    outputs: Outputs,
+    lineage: Lineage,
+) -> None:
+    tags = lineage.tags() | {
+        "study": study.name,
+        "trial": name,
+        "mlflow.parentRunId": parent.info.run_id,
+    }
+    run = client.create_run(
+        parent.info.experiment_id, run_name=f"{study.name}: {name}", tags=tags, start_time=_now()
+    )
+    run_id = run.info.run_id
+    one = records.Record(*(frame[frame["trial"] == name] for frame in record))
+    settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
+    metrics = _curves(one.history, run.info.start_time) + _final(one.trials, trial, run)
+    for start in range(0, len(metrics), _PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + _PER_CALL])
+    client.log_inputs(run_id, datasets=[_split_input(study, trial, outputs.splits)])
+    client.log_figure(run_id, figures.trial_curves(one.history, "loss"), "loss.png")
+    client.log_figure(run_id, figures.trial_curves(one.history, "accuracy"), "accuracy.png")
+    classes = sorted(one.per_class["class_name"])
+    client.log_figure(run_id, figures.confusion_matrix(one.confusion, classes), "confusion.png")
+    for frame in ("predictions", "confusion", "per_class"):
+        client.log_text(run_id, getattr(one, frame).to_csv(index=False), f"{frame}.csv")
+    for path in sorted(outputs.filters.glob("*.png")):
+        with Image.open(path) as picture:
+            client.log_image(run_id, picture, key=path.stem, step=0)
+    # Logging a model needs an active run; leaving the block marks the run as finished.
+    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        _log_head(softmax.load(outputs.heads / f"{name}.keras"))
+
+
+def _tell_study(
+    client: mlflow.MlflowClient, parent: Run, study: Study, record: records.Record
+) -> None:
+    run_id = parent.info.run_id
+    summary = records.summarise(study, record.trials)
+    settings = {"dataset": study.dataset} | {
+        key: ", ".join(map(str, values)) for key, values in study.grid.items()
+    }
+    metrics = _summary_metrics(study, summary, parent.info.start_time)
+    client.log_batch(
+        run_id, metrics=metrics, params=[Param(key, value) for key, value in settings.items()]
+    )
+    for title, figure in study_figures(study, record).items():
+        client.log_figure(run_id, figure, f"{title}.png")
+    client.log_text(run_id, summary.to_csv(index=False), "summary.csv")
+    tables = {artifact.path for artifact in client.list_artifacts(run_id)}
+    if _TABLE not in tables:  # log_table appends to a table that is there
+        client.log_table(run_id, summary.astype(object).where(summary.notna(), None), _TABLE)
+    client.set_terminated(run_id)
+
+
+def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
+    """All epochs of all measures; the step is the epoch."""
+    columns = [c for c in history.columns if c.partition("_")[2] in MEASURES]
+    return [
+        Metric(column, float(value), start_time + int(epoch), int(epoch))
+        for column in columns
+        for epoch, value in zip(history["epoch"], history[column], strict=True)
+    ]
+
+
+def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
+    row = trials.iloc[0]
+    return [
+        Metric(measure, float(row[measure]), run.info.start_time, trial.epochs)
+        for measure in records.MEASURED
+        if measure not in {"loss", "train_accuracy"}  # the curves hold these by the same name
+    ]
+
+
+def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
+    """Mean and spread over seeds; the step is the number of samples per class."""
+    others = [axis for axis in study.axes if axis not in {"seed", "samples_per_class"}]
+    metrics = []
+    for row in summary.to_dict("records"):
+        name = "".join(f".{row[axis]}" for axis in others)
+        step = int(row.get("samples_per_class", study.grid["samples_per_class"][0]))
+        metrics += [
+            Metric(f"{key}{name}", float(row[key]), timestamp, step)
+            for key in ("accuracy_mean", "accuracy_std", "mean_class_recall_mean")
+            if pd.notna(row[key])
+        ]
+    return metrics
+
+
+def _split_input(study: Study, trial: Trial, splits: Path) -> DatasetInput:
+    """The split as an MLflow dataset, whose digest is the md5 that DVC knows its file by."""
+    path = splits / f"{trial.seed}.csv"
+    manifest = pd.read_csv(path)
+    profile = {"pictures": len(manifest), **manifest["role"].value_counts().to_dict()}
+    return DatasetInput(
+        Dataset(
+            name=f"{study.dataset} split {trial.seed}",
+            digest=file_md5(path),
+            source_type="local",
+            source=json.dumps({"uri": f"data/splits/{study.dataset}/{path.name}"}),
+            profile=json.dumps(profile),
+        ),
+        tags=[InputTag("mlflow.data.context", "training")],
+    )
+
+
+def _log_head(head: keras.Model) -> None:
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]), "features")]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
+    )
+    # Named here, since MLflow would load the model in a second process to find out.
+    requirements = [f"keras=={keras.__version__}", "tensorflow"]
+    mlflow.keras.log_model(head, name="head", signature=signature, pip_requirements=requirements)
+
+
+def _note(study: Study) -> str:
+    axes = {axis: list(study.grid[axis]) for axis in study.axes}
+    return f"Study **{study.name}** on {study.dataset}: " + "; ".join(
+        f"{axis} {values}" for axis, values in axes.items()
+    )
+
+
+def _finished(run: Run) -> bool:
+    return bool(run.info.status == RunStatus.to_string(RunStatus.FINISHED))
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
