@@ -1,0 +1,45 @@
+# make reproduce   everything, from nothing to the table of results
+# make test        lint, types, import contracts, all tests
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test check ui clean constraints
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+reproduce: $(VENV)/run ## install, run the pipeline, tell MLflow, print the results
+	dvc repro
+	vgg16-transfer publish
+	vgg16-transfer results
+
+test: check ## lint, types, import contracts and all tests
+	pytest
+
+check: $(VENV)/dev ## lint, types and import contracts
+	ruff format --check
+	ruff check
+	mypy
+	lint-imports
+
+ui: $(VENV)/run ## open the MLflow UI on loopback
+	vgg16-transfer ui
+
+clean: ## remove what can be made again, and the runs; DVC's cache stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf mlflow.db .mlflow.db.lock mlartifacts
+
+constraints: $(VENV)/dev ## write what is installed to constraints.txt
+	@{ head -n 1 constraints.txt; pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
+
+$(VENV)/run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --constraint constraints.txt --editable '.[cpu,offline]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	pip install --quiet --constraint constraints.txt --editable '.[cpu,offline,dev]'
+	@touch $@

@@ -1,0 +1,101 @@
+"""dvc.yaml tells DVC the truth: every module that a stage runs through is among its deps."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "vgg16_transfer"
+STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+
+# What decides no number: error messages, paths that dvc.yaml names itself, telling MLflow.
+EXEMPT = {"errors", "layout", "cli"}
+
+
+def source(module: str) -> Path:
+    return Path(str(importlib.import_module(module).__file__))
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+
+
+def imported(node: ast.AST) -> set[str]:
+    """Modules of the package that code imports, wherever in it, but for type checkers."""
+    found = set()
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.ImportFrom) and (child.module or "").startswith(PACKAGE):
+            names = [f"{child.module}.{alias.name}" for alias in child.names]
+            found |= {name if is_module(name) else str(child.module) for name in names}
+        found |= imported(child)
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / "src" / Path(*name.split("."))
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+def closure(modules: set[str]) -> set[str]:
+    seen: set[str] = set()
+    while modules - seen:
+        module = (modules - seen).pop()
+        seen.add(module)
+        modules |= imported(ast.parse(source(module).read_text(encoding="utf-8")))
+    return seen
+
+
+def command(stage: str) -> ast.FunctionDef:
+    """The function of cli.py that runs a stage."""
+    tree = ast.parse(source(f"{PACKAGE}.cli").read_text(encoding="utf-8"))
+    return next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == stage)
+
+
+def deps(stage: str) -> set[str]:
+    definition = STAGES[stage]
+    return set(definition.get("do", definition)["deps"])
+
+
+def needed(stage: str) -> set[str]:
+    """Source files that decide what a stage writes; params.py holds the defaults of every stage."""
+    own = {module for module in imported(command(stage)) if ".tracking" not in module}
+    modules = closure(own) | {f"{PACKAGE}.params"}
+    files = {source(module).relative_to(ROOT).as_posix() for module in modules}
+    exempt = {f"src/{PACKAGE}/{name}.py" for name in EXEMPT}
+    return {file for file in files if not file.endswith("__init__.py")} - exempt
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_module_that_a_stage_runs_through_is_among_its_deps(stage: str) -> None:
+    assert needed(stage) - deps(stage) == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_names_a_module_that_it_does_not_run_through(stage: str) -> None:
+    modules = {dep for dep in deps(stage) if dep.endswith(".py")}
+    assert modules - needed(stage) == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_command_of_its_name(stage: str) -> None:
+    definition = STAGES[stage]
+    assert definition.get("do", definition)["cmd"].split()[:2] == ["vgg16-transfer", stage]
+
+
+def test_a_module_that_is_imported_inside_a_function_is_found() -> None:
+    assert f"{PACKAGE}.images.splits" in imported(command("splits"))
+
+
+def test_dvc_lock_holds_no_stage_that_is_gone() -> None:
+    params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    lock = YAML(typ="safe", pure=True).load(ROOT / "dvc.lock")
+    stages = set()
+    for stage, definition in STAGES.items():
+        keys = params[definition["foreach"].strip("${}")] if "foreach" in definition else [""]
+        stages |= {f"{stage}@{key}" if key else stage for key in keys}
+    assert set(lock["stages"]) == stages
