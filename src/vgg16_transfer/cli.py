@@ -164,7 +164,7 @@ def results() -> None:
     console = Console()
     for name, study in params.studies.items():
         rows = table(study, records.read(layout.record(name)).trials)
-        printed = Table(title=f"{name} (mean ± std over seeds)", title_justify="left")
+        printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
         for column in rows[0]:
             printed.add_column(column, justify="right")
         for row in rows:

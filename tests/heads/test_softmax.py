@@ -1,3 +1,4 @@
+import re
 import time
 import zipfile
 
@@ -53,6 +54,15 @@ def test_a_saved_head_holds_no_time_stamp(tmp_path) -> None:
     softmax.save(softmax.head(Trial(), KERNEL, BIAS), tmp_path / "a.keras")
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         assert {info.date_time[0] for info in archive.infolist()} == {1980}
+
+
+def test_a_saved_head_holds_no_address_in_memory(tmp_path) -> None:
+    softmax.save(softmax.head(Trial(), KERNEL, BIAS), tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        config = archive.read("config.json").decode()
+    ids = [int(found) for found in re.findall(r'"shared_object_id": (\d+)', config)]
+    assert ids
+    assert set(ids) == set(range(1, max(ids) + 1))
 
 
 def test_a_head_that_is_loaded_gives_the_same_probabilities(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,9 @@ def head(
 def save(model: keras.Model, path: Path) -> None:
     """Saves a head as ``.keras`` such that the same head gives the same bytes.
 
-    Keras stamps the time on the file's members and on its metadata; both are set back to the
-    earliest time that a zip file can hold.
+    Keras stamps the time on the file's members and on its metadata: both are set back to the
+    earliest time that a zip file can hold. And it tells the objects of the configuration apart by
+    their addresses in memory: they are numbered instead.
     """
     stamped = path.with_name(f".{path.stem}.stamped.keras")
     model.save(stamped)
@@ -81,11 +83,22 @@ def save(model: keras.Model, path: Path) -> None:
         stamped.unlink()
     metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
     members["metadata.json"] = json.dumps(metadata).encode()
+    members["config.json"] = _numbered(members["config.json"])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as target:
         for name, content in members.items():
             target.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
     path.write_bytes(buffer.getvalue())
+
+
+def _numbered(config: bytes) -> bytes:
+    """Replaces the ids of shared objects by 1, 2, … in the order in which they come."""
+    ids: dict[bytes, int] = {}
+    return re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda match: b"%d" % ids.setdefault(match[0], len(ids) + 1),
+        config,
+    )
 
 
 def load(path: Path) -> keras.Model:

@@ -79,7 +79,7 @@ def fetch(name: str, source: str | None, md5: str | None, layout: Layout, out: P
             address = _address(name, source, md5, layout)
             download(address, temporary, part=out.with_name(f".{out.name}.part"))
         else:
-            _bring(Path(source), temporary, f"datasets.{name}", md5)
+            _bring(Path(source).expanduser(), temporary, f"datasets.{name}", md5)
         with open_archive(temporary):
             pass
         temporary.replace(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,15 +102,15 @@ def study_figures(study: Study, record: Record) -> dict[str, Figure]:
 
 
 def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """A study's results for people to read: one row per point of the grid, in per cent."""
+    """A study's results for people to read: one row per point of the grid."""
     summary = records.summarise(study, trials)
     return [
         {axis.replace("_", " "): row[axis] for axis in study.compared}
         | {
-            "test accuracy": _with_spread(row, "accuracy"),
-            "class recall": _with_spread(row, "mean_class_recall"),
-            "top 5": _with_spread(row, "top5_accuracy"),
-            "train accuracy": f"{100 * row['train_accuracy_mean']:.1f} %",
+            "accuracy, %": _with_spread(row, "accuracy"),
+            "class recall, %": _with_spread(row, "mean_class_recall"),
+            "top 5, %": _with_spread(row, "top5_accuracy"),
+            "train, %": f"{100 * row['train_accuracy_mean']:.1f}",
             "seeds": row["seeds"],
         }
         for row in summary.to_dict("records")
@@ -118,7 +119,7 @@ def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _with_spread(row: Mapping[Any, Any], measure: str) -> str:
     mean, std = 100 * row[f"{measure}_mean"], 100 * row[f"{measure}_std"]
-    return f"{mean:.1f} %" if std != std else f"{mean:.1f} ± {std:.1f} %"  # noqa: PLR0124 - NaN
+    return f"{mean:.1f}" if math.isnan(std) else f"{mean:.1f} ± {std:.1f}"
 
 
 def _picture(path: Path, alternative: str) -> Picture:

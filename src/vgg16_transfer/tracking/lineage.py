@@ -71,17 +71,16 @@ def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineag
     Raises:
         LineageError: DVC does not know the stage, or an output is not there.
     """
+    name = stage.rpartition(":")[2]  # seen from another folder, it is called ../dvc.yaml:train@a
     try:
         with Repo(str(workspace)) as repo:
-            found = [one for one in repo.index.stages if one.addressing == stage]
-            if not found:
-                raise LineageError(f"dvc.yaml: has no stage '{stage}'")
-            found[0].save_deps()
-            found[0].save_outs()
-            entry = to_single_stage_lockfile(found[0])
+            found = repo.stage.load_one(str(workspace / "dvc.yaml"), name)
+            found.save_deps()
+            found.save_outs()
+            entry = to_single_stage_lockfile(found)
     except DvcException as error:
-        raise LineageError(f"dvc.yaml: the entry of '{stage}' can't be made: {error}") from None
-    return _lineage(workspace, stage, entry, experiment)
+        raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
+    return _lineage(workspace, name, entry, experiment)
 
 
 def locked_stage(workspace: Path, stage: str) -> Lineage:

@@ -135,9 +135,7 @@ def _tell_trial(
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
     }
-    run = client.create_run(
-        parent.info.experiment_id, run_name=f"{study.name}: {name}", tags=tags, start_time=_now()
-    )
+    run = client.create_run(parent.info.experiment_id, run_name=name, tags=tags, start_time=_now())
     run_id = run.info.run_id
     one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}

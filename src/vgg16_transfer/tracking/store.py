@@ -11,8 +11,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 from filelock import FileLock
+from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.uri import is_local_uri
+from sqlalchemy.exc import SQLAlchemyError
 
 from vgg16_transfer.errors import InputError
 
@@ -20,6 +23,7 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 
 _SQLITE = "sqlite:///"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # which pages the UI shows first
 
 
 class TrackingError(InputError):
@@ -44,6 +48,11 @@ class Store:
         Raises:
             TrackingError: The store can't be opened.
         """
+        if is_local_uri(self.uri) and not MLFLOW_ALLOW_FILE_STORE.get():
+            raise TrackingError(
+                f"{self.uri}: MLflow keeps no runs in folders any more; set MLFLOW_TRACKING_URI to "
+                f"sqlite:///mlflow.db or a server's address (mlflow migrate-filestore moves runs)"
+            )
         mlflow.set_tracking_uri(self.uri)
         try:
             if not self.uri.startswith(_SQLITE):
@@ -54,8 +63,9 @@ class Store:
             with FileLock(database.with_name(f".{database.name}.lock")):
                 client = mlflow.MlflowClient(self.uri)
                 client.search_experiments(max_results=1)
-        except MlflowException as error:
-            raise TrackingError(f"{self.uri}: can't be opened: {error.message}") from None
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = " ".join(str(error).partition("\n")[0].split())
+            raise TrackingError(f"{self.uri}: can't be opened: {reason}") from None
         return client
 
     def experiment(self, client: mlflow.MlflowClient, name: str) -> str:
@@ -64,7 +74,7 @@ class Store:
         if found is None:
             location = (self.artifacts / name).as_uri() if self.artifacts else None
             try:
-                return str(client.create_experiment(name, artifact_location=location))
+                return str(client.create_experiment(name, location, tags=_KIND))
             except MlflowException as error:
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                     raise

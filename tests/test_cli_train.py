@@ -1,0 +1,109 @@
+"""What ``vgg16-transfer train`` hands on of the environment that it runs in."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from vgg16_transfer import cli
+from vgg16_transfer.backbone.store import FeaturesError
+from vgg16_transfer.heads import train
+from vgg16_transfer.tracking import lineage, publish
+from vgg16_transfer.tracking.lineage import Lineage
+
+PARAMS = {
+    "backbone": {"weights": "random-conv"},
+    "datasets": {"animals": {"source": "animals.tar", "layers": ["block5_pool"]}},
+    "studies": {"few": {"dataset": "animals"}},
+}
+STUDY = "few"
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch) -> dict[str, Any]:
+    """What the command calls, with what; nothing of it is done. The current folder is empty."""
+    seen: dict[str, Any] = {}
+
+    def train_study(*given: Any):
+        seen["train_study"] = given
+
+    def running_stage(*given: Any):
+        seen["running_stage"] = given
+        return Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=given[-1])
+
+    def publish_study(*given: Any):
+        seen["publish_study"] = given
+        seen["environment"] = dict(os.environ)
+        return 0
+
+    monkeypatch.setattr(train, "train_study", train_study)
+    monkeypatch.setattr(lineage, "running_stage", running_stage)
+    monkeypatch.setattr(publish, "publish_study", publish_study)
+    for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    YAML(typ="safe", pure=True).dump(PARAMS, Path("params.yaml"))
+    return seen
+
+
+def test_by_hand_it_trains_and_tells_nobody(calls, capsys) -> None:
+    cli.train(STUDY)
+    assert list(calls) == ["train_study"]
+    assert "MLflow is not told" in capsys.readouterr().err
+
+
+def test_a_stage_hands_on_its_name_and_that_of_the_experiment(calls, monkeypatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-ant")
+    cli.train(STUDY)
+    assert calls["running_stage"] == (Path.cwd(), "train@few", "brave-ant")
+    _, study, _, origin, parent_run_id = calls["publish_study"]
+    assert (study.name, origin.experiment, parent_run_id) == ("few", "brave-ant", None)
+
+
+def test_the_run_of_mlflow_run_becomes_the_parent_and_leaks_no_further(calls, monkeypatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "d" * 32)
+    cli.train(STUDY)
+    assert calls["publish_study"][-1] == "d" * 32
+    assert "MLFLOW_RUN_ID" not in calls["environment"]
+
+
+def test_the_store_lies_in_the_workspace(calls, monkeypatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    cli.train(STUDY)
+    store = calls["publish_study"][0]
+    assert store.uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def test_the_store_of_an_experiment_lies_in_the_root_and_its_results_in_the_copy(
+    calls, monkeypatch, tmp_path_factory
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    cli.train(STUDY)
+    store, _, outputs, _, _ = calls["publish_study"]
+    assert store.uri == f"sqlite:///{root / 'mlflow.db'}"
+    assert outputs.results == Path.cwd() / "results" / "few"
+
+
+def test_the_store_is_the_one_that_the_environment_names(calls, monkeypatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    cli.train(STUDY)
+    assert calls["publish_study"][0].uri == "http://127.0.0.1:5000"
+
+
+def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise FeaturesError("no features")
+
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setattr(train, "train_study", fail)
+    with pytest.raises(FeaturesError):
+        cli.train(STUDY)
+    assert calls == {}

@@ -1,0 +1,410 @@
+import io
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import LoggedModelStatus, Run, ViewType
+
+from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.heads import records, softmax
+from vgg16_transfer.params import Study
+from vgg16_transfer.reporting import figures
+from vgg16_transfer.tracking import publish
+from vgg16_transfer.tracking.publish import Outputs, publish_study
+from vgg16_transfer.tracking.store import ARTIFACTS, Store
+
+from .conftest import (
+    DATASET,
+    FILTERS,
+    TEST,
+    WIDTH,
+    Killed,
+    MakeOutputs,
+    make_lineage,
+    make_study,
+    write_outputs,
+)
+
+ONE = {"samples_per_class": 2, "seed": 0}
+TWO = {"samples_per_class": 2, "seed": [0, 1]}
+
+
+class Published:
+    """A study, what it left behind, and the store that was told of it."""
+
+    def __init__(self, store: Store, study: Study, outputs: Outputs) -> None:
+        self.store = store
+        self.study = study
+        self.outputs = outputs
+        self.lineage = make_lineage(study)
+        self.client = store.client()
+
+    def tell(self, parent_run_id: str | None = None) -> int:
+        return publish_study(self.store, self.study, self.outputs, self.lineage, parent_run_id)
+
+    def runs(self, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        experiment = self.store.experiment(self.client, DATASET)
+        return list(self.client.search_runs([experiment], run_view_type=view, max_results=1000))
+
+    def parents(self) -> list[Run]:
+        return [run for run in self.runs() if "trial" not in run.data.tags]
+
+    def parent(self) -> Run:
+        (parent,) = self.parents()
+        return parent
+
+    def children(self) -> dict[str, Run]:
+        children = [run for run in self.runs() if "trial" in run.data.tags]
+        names = [run.data.tags["trial"] for run in children]
+        assert len(set(names)) == len(names)
+        return dict(zip(names, children, strict=True))
+
+    def points(self, run: Run, metric: str) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history(run.info.run_id, metric)
+        return sorted((point.step, point.value) for point in history)
+
+    def artifacts(self, run: Run, folder: str | None = None) -> list[str]:
+        return [item.path for item in self.client.list_artifacts(run.info.run_id, folder)]
+
+    def artifact(self, run: Run, path: str) -> bytes:
+        return Path(self.client.download_artifacts(run.info.run_id, path)).read_bytes()
+
+    def models(self) -> list[Any]:
+        return list(self.client.search_logged_models([self.store.experiment(self.client, DATASET)]))
+
+
+@pytest.fixture(scope="module")
+def published(
+    make_store: Callable[[Path], Store], tmp_path_factory: pytest.TempPathFactory
+) -> Published:
+    """Told once; no test of it adds anything."""
+    study = make_study()
+    root = tmp_path_factory.mktemp("published")
+    told = Published(make_store(root), study, write_outputs(study, root))
+    assert told.tell("d" * 32) == 5
+    return told
+
+
+@pytest.fixture
+def one(store: Store, make_outputs: MakeOutputs) -> Published:
+    """A study of one trial that nobody was told of yet."""
+    study = make_study(**ONE)
+    return Published(store, study, make_outputs(study))
+
+
+@pytest.fixture
+def two(store: Store, make_outputs: MakeOutputs) -> Published:
+    """A study of two trials that nobody was told of yet."""
+    study = make_study(**TWO)
+    return Published(store, study, make_outputs(study))
+
+
+def test_the_dataset_is_an_experiment(published: Published) -> None:
+    names = [experiment.name for experiment in published.client.search_experiments()]
+    assert sorted(names) == ["Default", DATASET]
+
+
+def test_the_study_is_a_run_and_its_trials_are_runs_below(published: Published) -> None:
+    parent, children = published.parent(), published.children()
+    assert parent.info.run_name == published.study.name
+    assert set(children) == {published.study.trial_name(t) for t in published.study.trials()}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {
+        parent.info.run_id
+    }
+    assert {run.info.status for run in published.runs()} == {"FINISHED"}
+
+
+def test_the_parent_lies_under_the_run_of_mlflow_run(published: Published) -> None:
+    assert published.parent().data.tags["mlflow.parentRunId"] == "d" * 32
+
+
+def test_every_setting_is_a_param(published: Published) -> None:
+    children = published.children()
+    for trial in published.study.trials():
+        expected = {"dataset": DATASET, "study": "samples", **trial.model_dump()}
+        found = children[published.study.trial_name(trial)].data.params
+        assert found == {key: str(value) for key, value in expected.items()}
+
+
+def test_the_parent_holds_the_grid(published: Published) -> None:
+    params = published.parent().data.params
+    assert params["dataset"] == DATASET
+    assert params["samples_per_class"] == "2, 4"
+    assert set(params) == {"dataset", *published.study.grid}
+
+
+def test_curves_have_one_point_per_epoch_and_none_at_step_0(published: Published) -> None:
+    history = records.read(published.outputs.results).history
+    columns = [c for c in history.columns if c not in {"trial", "epoch"}]
+    assert len(columns) == 6
+    for name, run in published.children().items():
+        mine = history[history["trial"] == name]
+        for column in set(columns) - {"test_accuracy"}:
+            expected = list(zip(mine["epoch"], mine[column], strict=True))
+            assert published.points(run, column) == expected
+            assert [step for step, _ in expected] == [1, 2, 3]
+
+
+def test_final_measures_stand_at_the_last_epoch(published: Published) -> None:
+    trials = records.read(published.outputs.results).trials.set_index("trial")
+    for name, run in published.children().items():
+        for measure in ("accuracy", "mean_class_recall", "top5_accuracy"):
+            assert published.points(run, measure) == [(3, trials.loc[name, measure])]
+
+
+def test_the_parent_holds_accuracy_over_samples_per_class(published: Published) -> None:
+    trials = records.read(published.outputs.results).trials
+    by_size = trials.groupby("samples_per_class")["accuracy"]
+    parent = published.parent()
+    for metric, expected in (("accuracy_mean", by_size.mean()), ("accuracy_std", by_size.std())):
+        steps, values = zip(*published.points(parent, metric), strict=True)
+        assert steps == (2, 4)
+        assert values == pytest.approx(expected.to_numpy())
+
+
+def test_a_trial_shows_its_figures_and_its_tables(published: Published) -> None:
+    record = records.read(published.outputs.results)
+    for name, run in published.children().items():
+        shown = {"loss.png", "accuracy.png", "confusion.png"}
+        told = {"predictions.csv", "confusion.csv", "per_class.csv"}
+        assert set(published.artifacts(run)) == {*shown, *told, "images"}
+        text = published.artifact(run, "predictions.csv")
+        mine = record.predictions[record.predictions["trial"] == name]
+        pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text)), mine.reset_index(drop=True))
+        assert len(mine) == len(TEST)
+        assert published.artifact(run, "loss.png").startswith(b"\x89PNG")
+
+
+def test_filter_pictures_have_the_same_keys_in_every_run(published: Published) -> None:
+    for run in published.children().values():
+        files = [Path(path).name for path in published.artifacts(run, "images")]
+        keys = Counter(tuple(name.split("%")[:3]) for name in files if name.endswith(".png"))
+        assert keys == {(key, "step", "0"): 1 for key in FILTERS}
+
+
+def test_the_parent_shows_the_studys_figures_and_its_table_once(published: Published) -> None:
+    parent = published.parent()
+    assert set(published.artifacts(parent)) == {
+        "accuracy_against_samples_per_class.png",
+        "accuracy_curves.png",
+        "loss_curves.png",
+        "summary.csv",
+        "summary.json",
+    }
+    table = json.loads(published.artifact(parent, "summary.json"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["samples_per_class"] for row in rows] == [2, 4]
+
+
+def test_the_split_is_a_dataset_whose_digest_is_its_md5(published: Published) -> None:
+    for run in published.children().values():
+        (used,) = run.inputs.dataset_inputs
+        split = published.outputs.splits / f"{run.data.params['seed']}.csv"
+        assert used.dataset.digest == file_md5(split)
+        assert json.loads(used.dataset.profile)["pictures"] == len(TEST)
+
+
+def test_every_run_is_tagged_with_its_lineage(published: Published) -> None:
+    expected = {
+        "dvc.stage": "train@samples",
+        "dvc.lock_digest": "a" * 64,
+        "dvc.exp_name": "brave-ant",
+        "dvc.splits_md5": "5" * 32,
+        "dvc.features_md5": "f" * 32,
+        "git.commit": "0" * 40,
+        "git.dirty": "false",
+        "study": "samples",
+    }
+    for run in published.runs():
+        assert expected.items() <= run.data.tags.items()
+
+
+def test_artifacts_lie_beside_the_database(published: Published) -> None:
+    assert published.store.artifacts is not None
+    assert published.store.artifacts.name == ARTIFACTS
+    folder = (published.store.artifacts / DATASET).as_uri()
+    assert {run.info.artifact_uri.startswith(folder) for run in published.runs()} == {True}
+
+
+def test_every_trial_has_its_head_as_a_model(published: Published) -> None:
+    models = {model.source_run_id: model for model in published.models()}
+    features = np.random.default_rng(2).standard_normal((5, WIDTH)).astype(np.float32)
+    assert set(models) == {run.info.run_id for run in published.children().values()}
+    for name, run in published.children().items():
+        saved = softmax.load(published.outputs.heads / f"{name}.keras")
+        loaded = mlflow.keras.load_model(models[run.info.run_id].model_uri)
+        expected = softmax.probabilities(saved, features)
+        np.testing.assert_array_equal(softmax.probabilities(loaded, features), expected)
+        assert {model.status for model in models.values()} == {LoggedModelStatus.READY}
+
+
+def test_a_model_can_be_asked_through_its_signature(published: Published) -> None:
+    name, run = next(iter(published.children().items()))
+    (model,) = [one for one in published.models() if one.source_run_id == run.info.run_id]
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    signature = loaded.metadata.signature
+    assert signature.inputs.input_types() == [np.dtype(np.float32)]
+    assert [spec.shape for spec in signature.inputs] == [(-1, WIDTH)]
+    assert [spec.shape for spec in signature.outputs] == [(-1, 3)]
+    features = np.random.default_rng(3).standard_normal((4, WIDTH)).astype(np.float32)
+    saved = softmax.load(published.outputs.heads / f"{name}.keras")
+    expected = softmax.probabilities(saved, features)
+    np.testing.assert_allclose(loaded.predict(features), expected, rtol=1e-5)
+    with pytest.raises(mlflow.MlflowException, match="shape"):
+        loaded.predict(features[:, :-1])
+
+
+def test_telling_again_adds_nothing(published: Published) -> None:
+    before = {run.info.run_id: run.data.metrics for run in published.runs()}
+    assert published.tell() == 0
+    assert {run.info.run_id: run.data.metrics for run in published.runs()} == before
+
+
+def test_another_lock_entry_is_told_beside_the_first(one: Published) -> None:
+    assert one.tell() == 2
+    again = Published(one.store, one.study, one.outputs)
+    again.lineage = make_lineage(one.study, digest="b")
+    assert again.tell() == 2
+    assert len(one.parents()) == 2
+
+
+def break_off(where: str, monkeypatch: pytest.MonkeyPatch, told: Published) -> None:
+    """Tells a study, and dies where a function is called."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    module, _, function = where.rpartition(".")
+    with monkeypatch.context() as patch:
+        owners = {"figures": figures, "publish": publish, "client": mlflow.MlflowClient}
+        owners["models"] = mlflow.models.Model
+        patch.setattr(owners[module], function, die)
+        with pytest.raises(Killed):
+            told.tell()
+
+
+@pytest.mark.parametrize(
+    "where", ["figures.trial_curves", "publish._log_head", "models.save", "client.log_batch"]
+)
+def test_a_trial_that_broke_off_is_told_anew(where: str, monkeypatch, one: Published) -> None:
+    break_off(where, monkeypatch, one)
+    assert [run.info.status for run in one.children().values()] != ["FINISHED"]
+    assert one.tell() == 2
+    (name,) = one.children()
+    run = one.children()[name]
+    assert [step for step, _ in one.points(run, "train_loss")] == [1, 2, 3]
+    assert {run.info.status for run in one.runs()} == {"FINISHED"}
+    assert [model.source_run_id for model in one.models()] == [run.info.run_id]
+    assert one.tell() == 0
+
+
+def test_only_the_trials_that_are_missing_are_told(monkeypatch, two: Published) -> None:
+    two.tell()
+    whole = set(two.children())
+    kept, lost = (two.children()[name] for name in sorted(whole))
+    two.client.delete_run(lost.info.run_id)
+    assert two.tell() == 1
+    assert set(two.children()) == whole
+    assert kept.info.run_id in {run.info.run_id for run in two.children().values()}
+
+
+@pytest.mark.parametrize(
+    "where", ["publish.study_figures", "client.log_table", "client.set_terminated"]
+)
+def test_a_study_that_broke_off_is_completed_once(where: str, monkeypatch, one: Published) -> None:
+    break_off(where, monkeypatch, one)
+    before = one.parent()
+    assert before.info.status == "RUNNING"
+    assert one.tell() == 1
+    parent = one.parent()
+    assert (parent.info.run_id, parent.info.status) == (before.info.run_id, "FINISHED")
+    assert len(one.points(parent, "accuracy_mean")) == 1
+    assert len(json.loads(one.artifact(parent, "summary.json"))["data"]) == 1
+    assert one.tell() == 0
+
+
+def test_runs_of_mlflow_run_that_leak_are_left_alone(monkeypatch, one: Published) -> None:
+    leaked = one.client.create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", leaked.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    one.tell()
+    after = one.client.get_run(leaked.info.run_id)
+    assert (after.info.status, after.data.metrics, after.data.params) == ("RUNNING", {}, {})
+    assert [model.source_run_id for model in one.models()] == [
+        run.info.run_id for run in one.children().values()
+    ]
+
+
+def test_a_single_seed_has_no_spread(one: Published) -> None:
+    one.tell()
+    metrics = one.parent().data.metrics
+    assert set(metrics) == {"accuracy_mean", "mean_class_recall_mean"}
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_more_metrics_than_fit_into_a_call_arrive_whole(store: Store, make_outputs) -> None:
+    study = make_study(**ONE, epochs=300)
+    told = Published(store, study, make_outputs(study))
+    told.tell()
+    (run,) = told.children().values()
+    history = records.read(told.outputs.results).history
+    columns = [c for c in history.columns if c not in {"trial", "epoch"}]
+    assert len(columns) * len(history) > 1000
+    for column in columns:
+        expected = list(zip(history["epoch"], history[column], strict=True))
+        assert told.points(run, column) == expected
+
+
+def test_missing_results_are_named_and_nothing_is_told(one: Published) -> None:
+    (one.outputs.results / "history.csv").unlink()
+    with pytest.raises(records.RecordError, match=r"history\.csv: no such file"):
+        one.tell()
+    assert one.client.get_experiment_by_name(DATASET) is None
+
+
+# Waits, with everything imported, until the other process is there as well.
+OTHER = """
+import sys
+import time
+from pathlib import Path
+
+from tests.tracking import conftest
+from vgg16_transfer.tracking.publish import publish_study
+from vgg16_transfer.tracking.store import find_store
+
+root = Path(sys.argv[1])
+study = conftest.make_study("other", samples_per_class=2)
+outputs = conftest.write_outputs(study, root / "other")
+(root / "ready").touch()
+while not (root / "go").exists():
+    time.sleep(0.01)
+publish_study(find_store(root, None), study, outputs, conftest.make_lineage(study, "b"))
+"""
+
+
+def test_two_processes_tell_of_two_studies_at_once(two: Published, tmp_path) -> None:
+    repository = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(tmp_path)],
+        cwd=repository,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        while not (tmp_path / "ready").exists() and other.poll() is None:
+            pass
+        (tmp_path / "go").touch()
+        two.tell()
+        _, errors = other.communicate(timeout=120)
+    assert other.returncode == 0, errors
+    assert {run.info.run_name for run in two.parents()} == {"samples", "other"}
+    assert Counter(run.data.tags["study"] for run in two.runs()) == {"samples": 3, "other": 3}
+    assert {run.info.status for run in two.runs()} == {"FINISHED"}
