@@ -1,0 +1,167 @@
+"""`dvc repro` from nothing, again, after an edit, by force, and after being killed."""
+
+import copy
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from .conftest import SMALL, Workspace, clone, stages_run
+
+pytestmark = pytest.mark.pipeline
+
+ROOMS = ("models/heads", "results", "data/features", "data/splits", "reports")
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
+    """A workspace in which everything ran once, and what that printed."""
+    workspace = clone(tmp_path_factory.mktemp("unkilled"), SMALL)
+    return workspace, workspace.run("dvc", "repro")
+
+
+def runs(workspace: Workspace) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=500))
+
+
+def test_everything_runs_and_is_told_to_mlflow(unkilled) -> None:
+    workspace, printed = unkilled
+    assert set(stages_run(printed)) == set(workspace.read("dvc.lock")["stages"])
+    told = runs(workspace)
+    parents = {r.info.run_name: r for r in told if "mlflow.parentRunId" not in r.data.tags}
+    children = [r for r in told if "mlflow.parentRunId" in r.data.tags]
+    assert set(parents) == {"samples", "layers"}
+    assert len(children) == 8
+    assert {r.info.status for r in told} == {"FINISHED"}
+    assert {r.data.tags["git.dirty"] for r in told} == {"false"}
+
+
+def test_a_run_leads_back_to_split_features_and_lock_entry(unkilled) -> None:
+    workspace, _ = unkilled
+    lock = workspace.read("dvc.lock")["stages"]
+    deps = {dep["path"]: dep["md5"] for dep in lock["train@samples"]["deps"]}
+    head = workspace.run("git", "rev-parse", "HEAD").strip()
+    for run in runs(workspace):
+        tags = run.data.tags
+        assert tags["dvc.splits_md5"] == deps["data/splits/clipart"]
+        assert tags["dvc.features_md5"] == deps["data/features/clipart"]
+        assert tags["git.commit"] == head
+
+
+def test_publish_finds_nothing_left_to_tell(unkilled) -> None:
+    workspace, _ = unkilled
+    assert workspace.run("vgg16-transfer", "publish").count(": 0 runs told") == 2
+    assert len(runs(workspace)) == 10
+
+
+def test_a_fresh_store_is_filled_from_the_results(unkilled, tmp_path: Path) -> None:
+    workspace, _ = unkilled
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
+    client = mlflow.MlflowClient(uri)
+    replayed = client.search_runs([client.get_experiment_by_name("clipart").experiment_id])
+    digests = {run.data.tags["dvc.lock_digest"] for run in replayed}
+    assert digests == {run.data.tags["dvc.lock_digest"] for run in runs(workspace)}
+    assert len(replayed) == 10
+
+
+def test_a_second_repro_runs_nothing_and_leaves_git_clean(unkilled) -> None:
+    workspace, _ = unkilled
+    assert stages_run(workspace.run("dvc", "repro")) == []
+    workspace.run("git", "add", "--all")
+    changed = workspace.run("git", "diff", "--cached", "--name-only").split()
+    workspace.run("git", "reset", "--quiet")
+    assert {name.split("/")[0] for name in changed} <= {"dvc.lock", "results"}
+
+
+def test_results_prints_every_point_of_every_study(unkilled) -> None:
+    workspace, _ = unkilled
+    printed = workspace.run("vgg16-transfer", "results", COLUMNS="120")
+    assert printed.count("±") >= 12
+    assert "make ui" in printed
+    assert "reports/report.html" in printed
+
+
+def test_a_forced_repro_leaves_the_same_lock_file_and_no_new_runs(unkilled) -> None:
+    workspace, _ = unkilled
+    lock = (workspace.root / "dvc.lock").read_bytes()
+    workspace.run("dvc", "repro", "--force")
+    assert (workspace.root / "dvc.lock").read_bytes() == lock
+    assert len(runs(workspace)) == 10
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("what was waited for did not come")
+
+
+def kill_repro(workspace: Workspace, target: str, when: Callable[[], bool]) -> None:
+    """Starts `dvc repro TARGET` and kills it, with all that it started, at some moment."""
+    process = workspace.start("dvc", "repro", target)
+    wait_for(when)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_in_features_and_in_train_the_results_are_the_same_bytes(
+    unkilled, make_clone: Callable[..., Workspace]
+) -> None:
+    whole, _ = unkilled
+    workspace = make_clone()
+    features = workspace.root / "data" / "features"
+    heads = workspace.root / "models" / "heads"
+    kill_repro(
+        workspace,
+        "features@clipart",
+        lambda: len(list(features.glob(".clipart.*.partial/ids/c/[1-9]/0"))) > 0,
+    )
+    resumed = workspace.run("dvc", "repro", "features@clipart")
+    computed = int(resumed.split(" pictures went through")[0].split()[-1])
+    store_rows = len(set().union(*(manifest_ids(whole, seed) for seed in (0, 1))))
+    assert 0 < computed <= store_rows - 32
+    kill_repro(
+        workspace,
+        "train@samples",
+        lambda: len(list(heads.glob(".samples.*.partial/*.predictions.csv"))) > 0,
+    )
+    workspace.run("dvc", "repro")
+    assert workspace.files(*ROOMS) == whole.files(*ROOMS)
+    assert workspace.read("dvc.lock") == whole.read("dvc.lock")
+    leftovers = [p for room in (features, heads) for p in room.glob(".*") if p.is_dir()]
+    assert leftovers == []
+
+
+def manifest_ids(workspace: Workspace, seed: int) -> set[str]:
+    lines = (workspace.root / f"data/splits/clipart/{seed}.csv").read_text().splitlines()
+    return {line.split(",")[3] for line in lines[1:]}
+
+
+def test_touching_one_study_reruns_that_study_and_the_report_alone(unkilled) -> None:
+    workspace, _ = unkilled
+    params = copy.deepcopy(SMALL)
+    params["studies"]["samples"]["epochs"] = 10
+    workspace.write_params(params)
+    assert stages_run(workspace.run("dvc", "repro")) == ["train@samples", "report"]
+    told = runs(workspace)
+    assert len(told) == 15
+    latest = max(told, key=lambda run: run.info.start_time)
+    assert latest.data.tags["git.dirty"] == "true"  # params.yaml is not committed
+
+
+def test_what_dvc_restores_from_its_run_cache_is_told_to_a_new_store(unkilled, tmp_path) -> None:
+    workspace, _ = unkilled
+    workspace.write_params(SMALL)
+    assert stages_run(workspace.run("dvc", "repro")) == []  # all of it was computed before
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    told = workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
+    assert told.count(": 5 runs told") == 2

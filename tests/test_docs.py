@@ -1,0 +1,63 @@
+"""What the documentation says is so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+
+from vgg16_transfer import params
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(model: type[params.Trial]) -> list[str]:
+    """The table of a section's keys, as docs/params.md has it."""
+    return [
+        f"| `{key}` | {default(field.default)} | {field.description} |"
+        for key, field in model.model_fields.items()
+        if key != "split"
+    ]
+
+
+def default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{value}`"
+
+
+@pytest.mark.parametrize(
+    "section", [params.Backbone, params.Dataset, params.Split, params.Trial], ids=str
+)
+def test_every_key_of_params_yaml_is_explained(section: type[params.Trial]) -> None:
+    text = (ROOT / "docs" / "params.md").read_text(encoding="utf-8")
+    assert "\n".join(rows(section)) in text
+
+
+def test_the_sample_profile_is_what_params_yaml_holds() -> None:
+    sample = (ROOT / "profiles" / "sample.yaml").read_bytes()
+    assert sample == (ROOT / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").iterdir()), ids=lambda p: p.name)
+def test_every_profile_is_in_order(path: Path) -> None:
+    assert params.read_params(path).studies
+
+
+@pytest.mark.parametrize("path", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]))
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    for example in examples:
+        for section, entries in YAML(typ="safe", pure=True).load(example).items():
+            raw[section] |= entries
+    assert examples
+    assert params.check_params(raw).studies.keys() > {"clipart-samples"}
