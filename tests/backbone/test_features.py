@@ -10,7 +10,7 @@ from vgg16_transfer.backbone.features import OverflowInFeaturesError, write_feat
 from vgg16_transfer.backbone.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.backbone.vgg16 import Tapped
 from vgg16_transfer.images.archives import open_archive
-from vgg16_transfer.images.manifests import read_manifests
+from vgg16_transfer.images.manifests import ManifestError, read_manifests
 from vgg16_transfer.params import Backbone
 
 from .conftest import write_archive, write_split
@@ -270,3 +270,18 @@ def test_a_store_says_what_it_lacks(world) -> None:
         store.rows("fc2", store.ids)
     with pytest.raises(FeaturesError, match="lacks 1 pictures, 00"):
         store.rows("block5_pool", ["00" * 32])
+
+
+def test_splits_that_are_not_there_are_named(world) -> None:
+    for path in world.splits.iterdir():
+        path.unlink()
+    with pytest.raises(ManifestError, match="splits: holds no splits; run dvc repro"):
+        world.run()
+    assert not world.out.exists()
+
+
+def test_a_picture_that_the_archive_has_not_got_is_named(world) -> None:
+    write_split(world.splits, "1", [PICTURES + 50])
+    with pytest.raises(FeaturesError, match=rf"names p/{PICTURES + 50:03}.png, which the archive"):
+        world.run()
+    assert not world.out.exists()

@@ -94,36 +94,41 @@ def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def serve(content: bytes, status: int = 200, *, cut: bool = False) -> ThreadingHTTPServer:
-    """A loopback server that gives the same answer to every request."""
+def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPServer:
+    """A loopback server of one file that hangs up half-way, the first so many times it is asked."""
+    answers = iter([True] * cuts)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
+            start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+            rest = content[start:]
+            self.send_response(206 if start else status)
+            self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if cut else content)
+            end = len(rest) // 2 if next(answers, False) else len(rest)
+            for piece in range(0, end, 10_000):
+                self.wfile.write(rest[piece : min(piece + 10_000, end)])
 
         def log_message(self, *_: object) -> None:
             """Silence."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "cut", "sentence"),
+    ("content", "status", "cuts", "sentence"),
     [
-        (b"gone", 404, False, "the server answered 404"),
-        (b"other bytes", 200, False, "does not have the md5"),
-        (b"weights" * 1000, 200, True, "could not be reached"),
+        (b"gone", 404, 0, "the server answered 404"),
+        (b"other bytes", 200, 0, "does not have the md5"),
+        (b"weights" * 1000, 200, 99, "could not be reached"),
     ],
 )
 def test_a_download_that_fails_leaves_no_weights(
-    tmp_path, content: bytes, status: int, cut: bool, sentence: str
+    tmp_path, content: bytes, status: int, cuts: int, sentence: str
 ) -> None:
-    server = serve(content, status, cut=cut)
+    server = serve(content, status, cuts=cuts)
     md5 = hashlib.md5(b"weights" * 1000, usedforsecurity=False).hexdigest()
     address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
     with pytest.raises(FetchError, match=sentence):
@@ -163,3 +168,32 @@ def test_a_download_that_is_whole_but_not_imagenets_is_refused(tmp_path, random_
     server.shutdown()
     server.server_close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cuts", [0, 1])
+def test_imagenets_download_is_read_even_if_it_breaks_off(tmp_path, imagenet, cuts: int) -> None:
+    content = older_format(imagenet, tmp_path / "older.h5")
+    (tmp_path / "older.h5").unlink()
+    server = serve(content, cuts=cuts)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert [path.name for path in tmp_path.iterdir()] == ["vgg16.weights.h5"]
+    assert vgg16.digest(vgg16.load(tmp_path / "vgg16.weights.h5", 224)) == CONVOLUTIONS_SHA256
+
+
+def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path) -> None:
+    content = b"weights!" * 100_000
+    server = serve(content, cuts=99)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    with pytest.raises(FetchError, match="bytes are kept; run this again to go on"):
+        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert [path.name for path in tmp_path.iterdir()] == [".vgg16.weights.h5.part"]
+    part = (tmp_path / ".vgg16.weights.h5.part").read_bytes()
+    assert 0 < len(part) < len(content)
+    assert content.startswith(part)

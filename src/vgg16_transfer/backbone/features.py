@@ -115,9 +115,19 @@ def decode(content: bytes, backbone: Backbone) -> npt.NDArray[np.uint8]:
 
 
 def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[Wanted]:
-    """The pictures of all manifests, each once, in the order in which the archive reads fastest."""
+    """The pictures of all manifests, each once, in the order in which the archive reads fastest.
+
+    Raises:
+        ManifestError: There is no manifest.
+        FeaturesError: A manifest names a picture that the archive has not got.
+    """
     rows = pd.concat(read_manifests(splits))[["sha256", "path"]].drop_duplicates()
     position = {path: index for index, path in enumerate(archive_order)}
+    for path in rows["path"]:
+        if path not in position:
+            raise FeaturesError(
+                f"{splits}: names {path}, which the archive has not got; run dvc repro"
+            )
     wanted = map(Wanted, rows["sha256"], rows["path"])
     return sorted(wanted, key=lambda picture: position[picture.path])
 
@@ -188,7 +198,7 @@ def _forward(
         outputs = network.forward(np.stack([next(stream) for _ in range(size)]))
         for layer, output in outputs.items():
             largest = float(np.abs(output).max())
-            if not largest <= np.finfo(dtype).max:
+            if not largest <= float(np.finfo(dtype).max):
                 raise OverflowInFeaturesError(layer, largest, dtype)
             parts[layer].append(output.reshape(size, -1).astype(dtype))
         bar.update(size)

@@ -121,15 +121,22 @@ def tap(network: keras.Model, layers: Sequence[str]) -> Tapped:
     tapped = keras.Model(network.input, outputs)
 
     def call(pictures: tf.Tensor) -> dict[str, tf.Tensor]:
-        # "caffe" preprocessing: BGR, minus (103.939, 116.779, 123.68), no scaling.
-        pixels = keras.applications.vgg16.preprocess_input(tf.cast(pictures, tf.float32))
-        return dict(tapped(pixels, training=False))
+        return dict(tapped(preprocess(pictures), training=False))
 
     return Tapped(
         shapes={layer: tuple(output.shape[1:]) for layer, output in outputs.items()},
         batch_size=32 if tf.config.list_physical_devices("GPU") else 1,
         _call=tf.function(call, reduce_retracing=True),
     )
+
+
+def preprocess(pictures: tf.Tensor) -> tf.Tensor:
+    """What VGG16 was trained on: BGR, minus (103.939, 116.779, 123.68), no scaling ("caffe").
+
+    Args:
+        pictures: Shape (n, height, width, 3), RGB, 0 to 255.
+    """
+    return keras.applications.vgg16.preprocess_input(tf.cast(pictures, tf.float32))
 
 
 def digest(network: keras.Model, layers: Sequence[str] = CONVOLUTIONS) -> str:

@@ -61,7 +61,7 @@ def write_weights(source: str, out: Path, imagenet: Address = IMAGENET) -> None:
         elif source in {"random", "random-conv"}:
             network = _random(dense=source == "random")
         else:
-            network = load(Path(source), VGG16_IMAGE_SIZE)
+            network = load(Path(source).expanduser(), VGG16_IMAGE_SIZE)
         if source.startswith("imagenet") and digest(network) != CONVOLUTIONS_SHA256:
             raise WeightsError(f"{source}: the convolutions are not those of ImageNet's VGG16")
         temporary = Path(folder) / out.name

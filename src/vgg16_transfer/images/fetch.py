@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.images.archives import open_archive
+from vgg16_transfer.images.archives import ArchiveError, open_archive
 
 if TYPE_CHECKING:
     from vgg16_transfer.params import Layout
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # as much as is lost when a connection breaks
 _ATTEMPTS = 5
 _TIMEOUT_S = 60.0
 
@@ -59,15 +60,17 @@ def fetch(name: str, source: str | None, md5: str | None, layout: Layout, out: P
 
     Args:
         name: Of the dataset, for error messages.
-        source: Path or http(s) address; None for the known address of the layout.
+        source: Path or http(s) address; None for the known address of the layout. A path may
+            begin with ``~`` and lead to a folder of pictures.
         md5: Of the archive; required for an address other than the known one.
         layout: Decides the known address.
         out: The archive to write, unless it is there and has the md5. A download that broke off
             waits beside it, to be continued.
 
     Raises:
-        FetchError: There is no source, it can't be reached, or its md5 is another one.
-        ArchiveError: What the source holds is no archive that can be read whole.
+        FetchError: There is no source, it can't be reached, its md5 is another one, or what it
+            holds is no archive that can be read whole.
+        ArchiveError: The source is a folder that can't be read.
     """
     expected = md5 or (_KNOWN[layout].md5 if source is None and layout in _KNOWN else None)
     if expected and out.exists() and file_md5(out) == expected:
@@ -78,11 +81,18 @@ def fetch(name: str, source: str | None, md5: str | None, layout: Layout, out: P
         if source is None or urlsplit(source).scheme in {"http", "https"}:
             address = _address(name, source, md5, layout)
             download(address, temporary, part=out.with_name(f".{out.name}.part"))
+            source = address.url
         else:
-            _bring(Path(source).expanduser(), temporary, f"datasets.{name}", md5)
+            # Unlike pathlib's, this expanduser leaves the ~ of an unknown user as it is.
+            path = Path(os.path.expanduser(source))  # noqa: PTH111
+            _bring(path, temporary, f"datasets.{name}", md5)
         with open_archive(temporary):
             pass
         temporary.replace(out)
+    except ArchiveError as error:
+        if error.path != temporary:
+            raise
+        raise FetchError(f"{source}: {error.problem}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -138,14 +148,21 @@ class _ResumingDownloader:
             try:
                 self._continue(url)
                 break
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ):
                 if attempt == _ATTEMPTS or not self._part.exists():
                     raise
         shutil.copyfile(self._part, output_file)
 
     def _continue(self, url: str) -> None:
         have = self._part.stat().st_size if self._part.exists() else 0
-        headers = {"Range": f"bytes={have}-"} if have else {}
+        # The md5 and the range are those of the bytes themselves, not of their compression.
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 return  # everything was there already; the md5 decides
@@ -171,7 +188,7 @@ class _ResumingDownloader:
 def _address(name: str, source: str | None, md5: str | None, layout: Layout) -> Address:
     if source is None:
         if layout in _KNOWN:
-            return _KNOWN[layout]
+            return Address(_KNOWN[layout].url, md5 or _KNOWN[layout].md5)
         how = _WHERE_TO_ASK.get(layout, "write the path or address of its pictures here")
         raise FetchError(f"params.yaml: datasets.{name}.source is missing; {how}")
     if md5 is None:

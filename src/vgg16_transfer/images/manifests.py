@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from vgg16_transfer.errors import InputError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,14 +22,34 @@ COLUMNS = ["path", "label", "class_name", "sha256", "role", "rank"]
 LEFT_OUT = "left_out.csv"
 
 
+class ManifestError(InputError):
+    """A split that is not there."""
+
+
 def read_manifest(path: Path) -> pd.DataFrame:
-    """One split's manifest, with the columns above."""
-    return pd.read_csv(path, dtype={"path": str, "class_name": str, "sha256": str, "role": str})
+    """One split's manifest, with the columns above.
+
+    Raises:
+        ManifestError: There is no such file.
+    """
+    text = {"path": str, "class_name": str, "sha256": str, "role": str}
+    try:
+        # A class may well be called NA, null or none.
+        return pd.read_csv(path, dtype=text, keep_default_na=False, lineterminator="\n")
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such split; run dvc repro") from None
 
 
 def read_manifests(folder: Path) -> list[pd.DataFrame]:
-    """The manifests of all seeds of a dataset."""
-    return [read_manifest(path) for path in sorted(folder.glob("*.csv")) if path.name != LEFT_OUT]
+    """The manifests of all seeds of a dataset.
+
+    Raises:
+        ManifestError: There is none.
+    """
+    paths = [path for path in sorted(folder.glob("*.csv")) if path.name != LEFT_OUT]
+    if not paths:
+        raise ManifestError(f"{folder}: holds no splits; run dvc repro")
+    return [read_manifest(path) for path in paths]
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -40,12 +41,10 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise PictureError("is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own bound is checked before a pixel is decoded; Pillow would warn, then fail.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as picture:
-                _refuse_size(*picture.size)
-                return _rgb_on_white(ImageOps.exif_transpose(picture))
+        # Our own bound is checked before a pixel is decoded; Pillow would warn, then fail.
+        with _silence, Image.open(io.BytesIO(content)) as picture:
+            _refuse_size(*picture.size)
+            return _rgb_on_white(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise PictureError(f"unfolds to more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
     except PictureError:
@@ -97,3 +96,32 @@ def _rgb_on_white(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+class _Silence:
+    """Ignores warnings while any thread is inside.
+
+    ``warnings.catch_warnings`` by itself is no good to threads: the last to leave would restore
+    what the first had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_silence = _Silence()

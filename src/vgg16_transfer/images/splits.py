@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -15,10 +17,10 @@ from vgg16_transfer.images.archives import map_files, open_archive
 from vgg16_transfer.images.datasets import class_names
 from vgg16_transfer.images.manifests import COLUMNS, LEFT_OUT, write_frame
 from vgg16_transfer.images.pictures import PictureError, decode
+from vgg16_transfer.params import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from vgg16_transfer.images.archives import Archive
     from vgg16_transfer.params import Dataset, Split
@@ -39,11 +41,13 @@ class Picture(NamedTuple):
 def write_splits(name: str, dataset: Dataset, archive_path: Path, out: Path) -> pd.DataFrame:
     """Writes one manifest per seed, and ``left_out.csv``: the unusable pictures with the reason.
 
+    The folder is replaced as a whole, or left as it is when anything goes wrong.
+
     Args:
         name: Of the dataset, for error messages and progress.
         dataset: Its section of params.yaml.
         archive_path: What ``fetch`` made.
-        out: Folder to write to; it must not hold anything else.
+        out: Folder to write; what it held before is gone afterwards.
 
     Returns:
         The pictures that were left out: path, class_name, reason.
@@ -57,11 +61,22 @@ def write_splits(name: str, dataset: Dataset, archive_path: Path, out: Path) -> 
         _check_left_out_classes(name, dataset, set(classes.values()))
         wanted = {path: c for path, c in classes.items() if c not in dataset.leave_out}
         pictures, left_out = survey(archive, wanted, progress=f"splits {name}")
+    unusable = sorted(set(wanted.values()) - {picture.class_name for picture in pictures})
+    if unusable:
+        raise SplitError(_too_few(name, unusable[0], [], [], dataset.split))
     manifests = {seed: deal(name, pictures, dataset.split, seed) for seed in dataset.split.seeds}
-    out.mkdir(parents=True, exist_ok=True)
-    for seed, manifest in manifests.items():
-        write_frame(manifest, out / f"{seed}.csv")
-    write_frame(left_out, out / LEFT_OUT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=out.parent, prefix=f".{out.name}.", suffix=".partial"
+    ) as folder:
+        fresh = Path(folder) / "fresh"
+        fresh.mkdir()
+        for seed, manifest in manifests.items():
+            write_frame(manifest, fresh / f"{seed}.csv")
+        write_frame(left_out, fresh / LEFT_OUT)
+        if out.exists():
+            out.rename(Path(folder) / "retired")
+        fresh.rename(out)
     return left_out
 
 
@@ -83,7 +98,7 @@ def survey(
     """
     in_archive_order = [path for path in archive.names() if path in classes]
     inspected = tqdm(
-        map_files(archive, in_archive_order, _inspect, on_damage=lambda error: ("", str(error))),
+        map_files(archive, in_archive_order, _inspect, on_damage=lambda error: ("", error.problem)),
         total=len(in_archive_order),
         desc=progress,
         unit="picture",
@@ -166,7 +181,8 @@ def _shuffled_groups(
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in members:
         match = re.search(pattern, picture.path) if pattern else None
-        groups[match[1] if match else picture.path].append(picture)
+        matched = match[1] if match else None  # and None if the group is optional
+        groups[picture.path if matched is None else matched].append(picture)
     return [groups[key] for key in sorted(groups, key=lambda key: _sha256(f"{salt}:{key}"))]
 
 
@@ -203,10 +219,11 @@ def _too_few(
 
 
 def _check_left_out_classes(name: str, dataset: Dataset, classes: set[str]) -> None:
-    for class_name in dataset.leave_out:
+    for class_name in dataset.leave_out if classes else []:
         if class_name not in classes:
             raise SplitError(
-                f"params.yaml: datasets.{name}.leave_out: the archive has no class '{class_name}'"
+                f"params.yaml: datasets.{name}.leave_out: the archive has no class '{class_name}'; "
+                f"{nearest(class_name, sorted(classes))}"
             )
 
 

@@ -1,0 +1,267 @@
+import io
+import struct
+import threading
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vgg16_transfer.images import pictures
+from vgg16_transfer.images.pictures import MIN_SIDE, PictureError, decode, to_square
+
+from .conftest import noise
+from .conftest import picture as noise_picture
+
+SIZE = (24, 20)
+
+
+def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    picture = decode(content)
+    assert picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
+
+
+def colour(content: bytes) -> tuple[int, ...]:
+    """The colour of the pixel at the top left."""
+    return tuple(pixels(content)[0, 0])
+
+
+def reason(content: bytes) -> str:
+    with pytest.raises(PictureError) as raised:
+        decode(content)
+    return str(raised.value)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header promises any size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(b"\0\0\0\0"), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_zero_bytes() -> None:
+    assert reason(b"") == "is empty"
+
+
+def test_a_page_is_no_picture_and_its_beginning_is_shown() -> None:
+    assert reason(b"<!DOCTYPE html><html>gone") == "is no picture: it begins with b'<!DOCTYPE ht'"
+
+
+@pytest.mark.parametrize("content", [b"\0", noise(0, 1000), b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_bytes_that_are_no_picture(content: bytes) -> None:
+    assert reason(content).startswith("is no picture")
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((20_000, 10_000), "unfolds to more than 89 megapixels"),
+        ((10_000, 10_000), "unfolds to 100 megapixels, more than 89"),
+        ((65_000, 1), "measures 65000 x 1 pixels, less than 16 on a side"),
+    ],
+)
+def test_a_bomb_is_refused_by_what_its_header_promises(
+    size: tuple[int, int], sentence: str
+) -> None:
+    assert reason(png_that_claims(*size)) == sentence
+
+
+def test_a_header_that_promises_little_more_than_there_is_makes_a_damaged_picture() -> None:
+    assert reason(png_that_claims(20, 20)).startswith("is damaged: ")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (MIN_SIDE - 1, 100), (100, MIN_SIDE - 1)])
+def test_a_picture_without_room_for_anything_is_too_small(size: tuple[int, int]) -> None:
+    sentence = f"measures {size[0]} x {size[1]} pixels, less than {MIN_SIDE} on a side"
+    assert reason(encode(Image.new("RGB", size))) == sentence
+
+
+def test_the_smallest_picture_is_read() -> None:
+    assert pixels(encode(Image.new("RGB", (MIN_SIDE, MIN_SIDE)))).shape == (MIN_SIDE, MIN_SIDE, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_pixels_come_as_they_were_stored(kind: str) -> None:
+    original = Image.open(io.BytesIO(noise_picture(0)))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(pixels(encode(original, kind, **options)), np.asarray(original))
+
+
+def test_of_an_animation_the_first_frame_is_read() -> None:
+    frames = [Image.new("RGB", SIZE, name) for name in ("red", "lime", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).n_frames == 3
+    assert colour(content) == (255, 0, 0)
+
+
+def test_a_cmyk_jpeg() -> None:
+    content = encode(Image.new("CMYK", SIZE, (0, 255, 255, 0)), "JPEG", quality=100)
+    assert Image.open(io.BytesIO(content)).mode == "CMYK"
+    np.testing.assert_allclose(colour(content), (255, 0, 0), atol=3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_is_three_times_the_same(mode: str, kind: str) -> None:
+    assert colour(encode(Image.new(mode, SIZE, 255), kind)) == (255, 255, 255)
+
+
+def test_a_grey_jpeg() -> None:
+    assert colour(encode(Image.new("L", SIZE, 77), "JPEG")) == (77, 77, 77)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_clipped(kind: str) -> None:
+    ramp = np.linspace(0, 65_535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])
+    content = encode(Image.fromarray(ramp), kind)
+    assert Image.open(io.BytesIO(content)).mode.startswith("I")
+    np.testing.assert_allclose(pixels(content)[..., 0], ramp / 257, atol=1)
+
+
+def test_transparent_pixels_of_rgba_are_white() -> None:
+    picture = Image.new("RGBA", SIZE, (255, 0, 0, 255))
+    picture.putpixel((0, 0), (0, 0, 0, 0))
+    picture.putpixel((1, 0), (0, 0, 0, 128))
+    found = pixels(encode(picture))
+    assert tuple(found[0, 0]) == (255, 255, 255)
+    np.testing.assert_allclose(found[0, 1], 127, atol=1)
+    assert tuple(found[1, 1]) == (255, 0, 0)
+
+
+def test_transparent_pixels_of_grey_are_white() -> None:
+    picture = Image.new("LA", SIZE, (50, 255))
+    picture.putpixel((0, 0), (0, 0))
+    found = pixels(encode(picture))
+    assert tuple(found[0, 0]) == (255, 255, 255)
+    assert tuple(found[1, 1]) == (50, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("kind", "transparency"), [("PNG", 0), ("PNG", b"\x00\xff"), ("GIF", 0)], ids=str
+)
+def test_transparent_pixels_of_a_palette_are_white(kind: str, transparency: int | bytes) -> None:
+    picture = Image.new("P", SIZE, 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.putpixel((0, 0), 0)
+    found = pixels(encode(picture, kind, transparency=transparency))
+    assert tuple(found[0, 0]) == (255, 255, 255)
+    assert tuple(found[1, 1]) == (255, 0, 0)
+
+
+def test_the_transparent_colour_of_an_rgb_png_is_white() -> None:
+    content = encode(Image.new("RGB", SIZE, (1, 2, 3)), transparency=(1, 2, 3))
+    assert colour(content) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "row", "column"),
+    [
+        (1, 0, 0),
+        (2, 0, -1),
+        (3, -1, -1),
+        (4, -1, 0),
+        (5, 0, 0),
+        (6, 0, -1),
+        (7, -1, -1),
+        (8, -1, 0),
+    ],
+)
+def test_pictures_are_turned_as_the_camera_says(orientation: int, row: int, column: int) -> None:
+    picture = Image.new("L", (40, 32))
+    picture.paste(255, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = pixels(encode(picture, "JPEG", exif=exif, quality=100))
+    assert found.shape[:2] == ((32, 40) if orientation < 5 else (40, 32))
+    bright = {corner: found[corner][0] > 200 for corner in [(0, 0), (0, -1), (-1, 0), (-1, -1)]}
+    assert [corner for corner, is_bright in bright.items() if is_bright] == [(row, column)]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+@pytest.mark.parametrize("part", [0.3, 0.9])
+def test_a_picture_that_is_cut_off_is_no_picture(kind: str, part: float) -> None:
+    content = encode(Image.open(io.BytesIO(noise_picture(0, side=64))), kind)
+    assert reason(content[: int(len(content) * part)])
+
+
+def test_a_jpeg_that_is_cut_off_is_damaged() -> None:
+    content = encode(Image.open(io.BytesIO(noise_picture(0, side=64))), "JPEG")
+    assert reason(content[:-200]).startswith("is damaged: ")
+
+
+def test_what_pillow_warns_of_is_no_reason_to_leave_a_picture_out() -> None:
+    content = encode(Image.new("RGB", SIZE, "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09")
+    with pytest.warns(UserWarning, match="EXIF"):
+        Image.open(io.BytesIO(content)).getexif()
+    np.testing.assert_allclose(colour(content), (254, 0, 0), atol=3)
+
+
+def test_threads_that_decode_at_once_leave_the_warnings_as_they_were(monkeypatch) -> None:
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+    plain = pictures._rgb_on_white
+
+    def overlapping(picture: Image.Image) -> Image.Image:
+        if picture.width == 20:
+            assert second_is_in.wait(60)
+        else:
+            second_is_in.set()
+            assert first_is_out.wait(60)
+        return plain(picture)
+
+    monkeypatch.setattr(pictures, "_rgb_on_white", overlapping)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(decode, noise_picture(0, side=20))
+        second = pool.submit(decode, noise_picture(0, side=21))
+        first.result()
+        first_is_out.set()
+        second.result()
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("size", [(100, 40), (40, 100), (33, 33), (500, 16)])
+@pytest.mark.parametrize("side", [32, 224])
+def test_any_picture_becomes_a_square(resize, size: tuple[int, int], side: int) -> None:
+    square = to_square(Image.new("RGB", size, "red"), side, resize)
+    assert square.shape == (side, side, 3)
+    assert square.dtype == np.uint8
+    assert np.unique(square.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """Red, lime and blue side by side, as wide as each other."""
+    row = np.repeat(np.uint8([[255, 0, 0], [0, 255, 0], [0, 0, 255]]), width // 3, axis=0)
+    return Image.fromarray(np.tile(row, (height, 1, 1)))
+
+
+def test_squashing_keeps_everything() -> None:
+    row = to_square(stripes(120, 40), 40, "squash")[20]
+    assert [tuple(row[x]) for x in (3, 20, 37)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_cropping_keeps_the_centre(turned: bool) -> None:
+    picture = stripes(120, 40).transpose(Image.Transpose.ROTATE_90) if turned else stripes(120, 40)
+    square = to_square(picture, 40, "crop")
+    assert np.unique(square[2:-2, 2:-2].reshape(-1, 3), axis=0).tolist() == [[0, 255, 0]]
+
+
+def test_fine_detail_is_averaged_when_scaled_down() -> None:
+    chequered = np.indices((400, 400)).sum(axis=0) % 2 * 255
+    picture = Image.fromarray(chequered.astype(np.uint8)).convert("RGB")
+    np.testing.assert_allclose(to_square(picture, 40, "squash")[5:-5, 5:-5], 127.5, atol=3)
