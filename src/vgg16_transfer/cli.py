@@ -1,7 +1,7 @@
 """``vgg16-transfer <stage> …``: reads params.yaml and the environment, and calls the stage.
 
 Everything else in the package takes what it needs as arguments. Heavy imports happen inside the
-command that needs them, so that ``--help`` and mistakes answer at once.
+command that needs them, once params.yaml is read, so that ``--help`` and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        for mistake in str(error).splitlines():
+            typer.echo(f"error: {mistake}", err=True)
         sys.exit(2)
 
 
@@ -64,21 +65,24 @@ def splits(dataset: DatasetName) -> None:
 @app.command()
 def weights() -> None:
     """Write VGG16's weights to models/."""
+    params, layout = _read()
+
     from vgg16_transfer.backbone.weights import write_weights
 
-    params, layout = _read()
     write_weights(params.backbone.weights, layout.weights)
 
 
 @app.command()
 def features(dataset: DatasetName) -> None:
     """Send every picture of a dataset's splits through VGG16, once."""
+    params, layout = _read()
+    layers = params.dataset(dataset).layers
+
     from vgg16_transfer.backbone.features import write_features
 
-    params, layout = _read()
     computed = write_features(
         params.backbone,
-        params.dataset(dataset).layers,
+        layers,
         layout.weights,
         layout.splits(dataset),
         layout.archive(dataset),
@@ -94,11 +98,12 @@ def filters(
     out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
 ) -> None:
     """Draw the first kernels, and what each set of convolutions sees in a probe picture."""
+    params, layout = _read()
+    seed = params.dataset(dataset).split.seeds[0]
+
     from vgg16_transfer.backbone.filters import REPORTED, write_filters
     from vgg16_transfer.backbone.vgg16 import CONVOLUTIONS
 
-    params, layout = _read()
-    seed = params.dataset(dataset).split.seeds[0]
     write_filters(
         params.backbone,
         layout.weights,
@@ -110,57 +115,119 @@ def filters(
 
 
 @app.command()
+def gradients(dataset: DatasetName) -> None:
+    """Hold back-propagation against central differences, on a few of a dataset's pictures."""
+    params, layout = _read()
+    seed = params.dataset(dataset).split.seeds[0]
+
+    from vgg16_transfer.heads.gradients import write_gradients
+
+    write_gradients(
+        params.backbone,
+        layout.weights,
+        layout.splits(dataset) / f"{seed}.csv",
+        layout.archive(dataset),
+        layout.gradients(dataset),
+    )
+
+
+@app.command()
 def train(study: StudyName) -> None:
     """Train a study's heads, write what they reach to results/, and tell MLflow."""
-    from vgg16_transfer.heads.train import Inputs, train_study
-
     params, layout = _read()
     wanted = params.study(study)
-    inputs = Inputs(layout.splits(wanted.dataset), layout.features(wanted.dataset))
-    train_study(wanted, inputs, layout.heads(study), layout.record(study))
 
-    from vgg16_transfer.tracking import lineage
+    from vgg16_transfer.heads.train import Inputs, train_study
+
+    inputs = Inputs(
+        layout.splits(wanted.dataset),
+        layout.features(wanted.dataset),
+        layout.archive(wanted.dataset),
+        layout.weights,
+    )
+    train_study(wanted, inputs, layout.heads(study), layout.record(study))
 
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
         typer.echo("not run by dvc repro, so MLflow is not told: there is no lineage", err=True)
         return
+
+    from vgg16_transfer.tracking import lineage
+
     origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
-    _publish(_store(layout), params, layout, study, origin, os.environ.pop("MLFLOW_RUN_ID", None))
+    # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
+    parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    _publish_study(_store(layout), params, layout, study, origin, parent_run_id)
+
+
+@app.command()
+def explain(study: StudyName) -> None:
+    """Draw what one head of a study confuses, what lies near, and where it looks."""
+    params, layout = _read()
+    wanted = params.study(study)
+
+    from vgg16_transfer.reporting.explain import Inputs, write_explained
+
+    inputs = Inputs(
+        layout.splits(wanted.dataset),
+        layout.archive(wanted.dataset),
+        layout.features(wanted.dataset),
+        layout.heads(study),
+        layout.record(study),
+    )
+    write_explained(wanted, inputs, layout.explained(study))
 
 
 @app.command()
 def report() -> None:
     """Write reports/report.html from what the studies measured."""
-    from vgg16_transfer.reporting.report import write_report
-
     params, layout = _read()
-    filters_folder = layout.reports / "filters"
-    write_report(params.datasets, params.studies, layout.results, filters_folder, layout.reports)
+
+    from vgg16_transfer.reporting.report import Inputs, write_report
+
+    inputs = Inputs(
+        layout.results,
+        layout.root / "data" / "splits",
+        layout.reports / "filters",
+        layout.reports / "gradients",
+        layout.reports / "explained",
+    )
+    write_report(params.datasets, params.studies, inputs, layout.reports)
+
+    stage = os.environ.get("DVC_STAGE")
+    if stage is not None:
+        from vgg16_transfer.tracking import lineage
+
+        origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
+        _publish_pages(_store(layout), params, layout, origin)
 
 
 @app.command()
 def publish() -> None:
     """Tell MLflow what it does not know yet of the results in this workspace."""
+    params, layout = _read()
+
     from vgg16_transfer.tracking import lineage
 
-    params, layout = _read()
     store = _store(layout)
+    stages = [*(f"train@{study}" for study in params.studies), "report"]
+    origins = lineage.locked_stages(layout.root, stages)
     for study in params.studies:
-        origin = lineage.locked_stage(layout.root, f"train@{study}")
-        _publish(store, params, layout, study, origin, None)
+        _publish_study(store, params, layout, study, origins[f"train@{study}"], None)
+    _publish_pages(store, params, layout, origins["report"])
 
 
 @app.command()
 def results() -> None:
     """Print what the studies measured, and what to look at next."""
+    params, layout = _read()
+
     from rich.console import Console
     from rich.table import Table
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.reporting.report import table
 
-    params, layout = _read()
     console = Console()
     for name, study in params.studies.items():
         rows = table(study, records.read(layout.record(name)).trials)
@@ -198,7 +265,7 @@ def _store(layout: Layout) -> Store:
     return find_store(root, os.environ.get("MLFLOW_TRACKING_URI"))
 
 
-def _publish(
+def _publish_study(
     store: Store,
     params: Params,
     layout: Layout,
@@ -210,7 +277,27 @@ def _publish(
 
     dataset = params.study(study).dataset
     outputs = Outputs(
-        layout.record(study), layout.heads(study), layout.splits(dataset), layout.filters(dataset)
+        layout.record(study),
+        layout.heads(study),
+        layout.splits(dataset),
+        layout.filters(dataset),
+        layout.gradients(dataset),
     )
     told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
     typer.echo(f"{study}: {told} runs told to MLflow at {store.uri}", err=True)
+
+
+def _publish_pages(store: Store, params: Params, layout: Layout, origin: Lineage) -> None:
+    from vgg16_transfer.tracking.lineage import locked_stages
+    from vgg16_transfer.tracking.pages import publish_explained, publish_report
+
+    trained = {study: f"train@{study}" for study in params.studies}
+    drawn = {study: f"explain@{study}" for study in params.studies}
+    origins = locked_stages(layout.root, [*trained.values(), *drawn.values()])
+    for name, study in params.studies.items():
+        folder = layout.explained(name)
+        publish_explained(store, study, folder, origins[trained[name]], origins[drawn[name]])
+    by_study = {name: origins[stage] for name, stage in trained.items()}
+    page = layout.reports / "report.html"
+    if publish_report(store, page, params.studies, by_study, origin):
+        typer.echo(f"report: told to MLflow at {store.uri}", err=True)

@@ -55,6 +55,14 @@ class Layout:
         """Pictures of what the filters see in a dataset."""
         return self.reports / "filters" / dataset
 
+    def gradients(self, dataset: str) -> Path:
+        """How far back-propagation lies from central differences."""
+        return self.reports / "gradients" / f"{dataset}.csv"
+
+    def explained(self, study: str) -> Path:
+        """Pictures of what one head of a study goes by."""
+        return self.reports / "explained" / study
+
     def heads(self, study: str) -> Path:
         """A study's trained heads."""
         return self.root / "models" / "heads" / study

@@ -1,0 +1,150 @@
+"""What is wrong between settings that are right by themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, get_args
+
+from vgg16_transfer.params.schema import DENSE_LAYERS, VGG16_IMAGE_SIZE, Layer, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vgg16_transfer.params.schema import Backbone, Dataset, Params
+
+
+def contradictions(params: Params) -> list[str]:
+    """One sentence for each."""
+    mistakes = []
+    for name, dataset in params.datasets.items():
+        mistakes += _dataset_contradictions(name, dataset, params.backbone)
+    for name, study in params.studies.items():
+        path = f"studies.{name}"
+        if study.dataset not in params.datasets:
+            mistakes.append(
+                f"{path}.dataset: no dataset '{study.dataset}'; "
+                f"{nearest(study.dataset, list(params.datasets))}"
+            )
+            continue
+        dataset, split = params.datasets[study.dataset], params.datasets[study.dataset].split
+        strange = [layer for layer in study.grid["layer"] if layer not in dataset.layers]
+        not_held = _not_held(f"{path}.layer", strange, params.backbone)
+        mistakes += not_held
+        mistakes += [
+            f"{path}.layer: {layer} is not among datasets.{study.dataset}.layers; add it there"
+            for layer in strange
+            if not (not_held and layer in DENSE_LAYERS)
+        ]
+        mistakes += [
+            f"{path}.seed: {seed} is not among datasets.{study.dataset}.split.seeds; add it there"
+            for seed in study.grid["seed"]
+            if seed not in split.seeds
+        ]
+        most = max(study.grid["samples_per_class"])
+        if most > split.train_per_class:
+            mistakes.append(
+                f"{path}.samples_per_class: {most} is more than the {split.train_per_class} of "
+                f"datasets.{study.dataset}.split.train_per_class; raise that, or lower this"
+            )
+        mistakes += _study_contradictions(path, study.grid, study.dataset, params)
+    return mistakes
+
+
+def _study_contradictions(
+    path: str, grid: Mapping[str, tuple[Any, ...]], name: str, params: Params
+) -> list[str]:
+    """Settings of a study that do not go together, or that its dataset has not got."""
+    dataset = params.datasets[name]
+    mistakes = []
+    if set(grid["temperature"]) != {1.0} and set(grid["layer"]) != {"predictions"}:
+        mistakes.append(
+            f"{path}.temperature: softens VGG16's own softmax, so it needs layer: predictions"
+        )
+    if "average" in grid["pooling"] and not DENSE_LAYERS.isdisjoint(grid["layer"]):
+        mistakes.append(f"{path}.pooling: average needs a convolutional layer, not a dense one")
+    mistakes += _teacher_contradictions(path, grid, name, dataset)
+    by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
+    by_approach["teacher_layer"] = "features"
+    for key, approach in by_approach.items():
+        if set(grid[key]) != {"none"} and set(grid["approach"]) != {approach}:
+            mistakes.append(f"{path}.{key}: needs approach: {approach}")
+    for block in set(grid["fine_tune_from"]) - {"none"}:
+        below = f"block{int(block.removeprefix('block')) - 1}_pool"
+        if below not in dataset.layers:
+            mistakes.append(
+                f"{path}.fine_tune_from: {block} starts from {below}, which is not among "
+                f"datasets.{name}.layers; add it there"
+            )
+        mistakes += [
+            f"{path}.fine_tune_from: {block} lies above {layer}, which feeds the head"
+            for layer in grid["layer"]
+            if layer.startswith("block") and layer < block
+        ]
+    return mistakes
+
+
+def _teacher_contradictions(
+    path: str, grid: Mapping[str, tuple[Any, ...]], name: str, dataset: Dataset
+) -> list[str]:
+    most = dataset.split.train_per_class
+    taught = set(grid["teacher_layer"]) != {"none"}
+    mistakes = [
+        f"{path}.teacher_layer: {layer} is not among datasets.{name}.layers; add it there"
+        for layer in grid["teacher_layer"]
+        if layer not in {"none", *dataset.layers}
+    ]
+    if max(grid["unlabelled_per_class"]) and not taught:
+        mistakes.append(f"{path}.unlabelled_per_class: needs a teacher; set teacher_layer")
+    seen = max(grid["samples_per_class"]) + max(grid["unlabelled_per_class"])
+    if max(grid["unlabelled_per_class"]) and seen > most:
+        mistakes.append(
+            f"{path}.unlabelled_per_class: with samples_per_class that makes {seen}, more than the "
+            f"{most} of datasets.{name}.split.train_per_class; raise that, or lower this"
+        )
+    if taught and max(grid["teacher_samples_per_class"]) > most:
+        mistakes.append(
+            f"{path}.teacher_samples_per_class: {max(grid['teacher_samples_per_class'])} is more "
+            f"than the {most} of datasets.{name}.split.train_per_class; raise that, or lower this"
+        )
+    return mistakes
+
+
+def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> list[str]:
+    path = f"datasets.{name}"
+    mistakes = _not_held(f"{path}.layers", dataset.layers, backbone)
+    dense = [layer for layer in dataset.layers if layer in DENSE_LAYERS]
+    if dense and backbone.image_size != VGG16_IMAGE_SIZE:
+        mistakes.append(
+            f"{path}.layers: {', '.join(dense)} needs backbone.image_size: {VGG16_IMAGE_SIZE}"
+        )
+    mistakes += [
+        f"{path}.{key}: holds a value twice"
+        for key, values in (("layers", dataset.layers), ("leave_out", dataset.leave_out))
+        if len(set(values)) < len(values)
+    ]
+    if len(set(dataset.split.seeds)) < len(dataset.split.seeds) or min(dataset.split.seeds) < 0:
+        mistakes.append(f"{path}.split.seeds: must be different whole numbers of 0 or more")
+    if dataset.split.group is not None:
+        mistakes += _group_mistakes(f"{path}.split.group", dataset.split.group)
+    return mistakes
+
+
+def _not_held(path: str, layers: list[Layer], backbone: Backbone) -> list[str]:
+    dense = [layer for layer in layers if layer in DENSE_LAYERS]
+    if not dense or backbone.weights not in {"imagenet-conv", "random-conv"}:
+        return []
+    full = backbone.weights.removesuffix("-conv")
+    remedy = f"set backbone.weights: {full}, or tap one of {', '.join(_convolutional())}"
+    return [f"{path}: backbone.weights: {backbone.weights} holds no {', '.join(dense)}; {remedy}"]
+
+
+def _group_mistakes(path: str, pattern: str) -> list[str]:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        return [f"{path}: is not a regular expression: {error}"]
+    return [] if groups == 1 else [f"{path}: must have one (group), but has {groups}"]
+
+
+def _convolutional() -> list[str]:
+    return [layer for layer in get_args(Layer) if layer not in DENSE_LAYERS]

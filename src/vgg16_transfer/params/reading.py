@@ -1,0 +1,178 @@
+"""params.yaml → typed values, or one sentence per mistake, each with its path."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vgg16_transfer.params.contradictions import contradictions
+from vgg16_transfer.params.schema import (
+    NAME,
+    Backbone,
+    Dataset,
+    Params,
+    ParamsError,
+    Section,
+    Split,
+    Study,
+    Trial,
+    nearest,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic.fields import FieldInfo
+
+S = TypeVar("S", bound=Section)
+
+_PLAIN = {
+    "missing": "is missing",
+    "model_type": "must map keys to values",
+    "too_short": "is an empty list; give at least one value",
+    "string_too_short": "is empty",
+}
+"""Our words for those of pydantic's findings whose own would puzzle who wrote the YAML."""
+
+
+def read_params(path: Path) -> Params:
+    """Reads and checks a params file.
+
+    Raises:
+        ParamsError: Everything that is wrong with it.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(str(path), ["no such file; run this in the repository's root"]) from None
+    except (ValueError, OSError, YAMLError) as error:  # a date like 2026-13-01 is a ValueError
+        raise ParamsError(str(path), [f"is not readable as YAML: {_reason(error)}"]) from None
+    return check_params(raw, source=path.name)
+
+
+def check_params(raw: object, *, source: str = "params.yaml") -> Params:
+    """Turns what YAML gave into :class:`Params`.
+
+    Raises:
+        ParamsError: Everything that is wrong with it.
+    """
+    if not isinstance(raw, dict):
+        raise ParamsError(source, ["must hold the keys backbone, datasets and studies"])
+    mistakes = _unknown_keys("", raw, ["backbone", "datasets", "studies"])
+    backbone = _section(Backbone, raw.get("backbone", {}), "backbone", mistakes)
+    datasets = {}
+    for name, value in _mapping(raw, "datasets", mistakes).items():
+        dataset = _section(Dataset, value, f"datasets.{name}", mistakes)
+        if dataset is not None:
+            datasets[name] = dataset
+    studies = {}
+    for name, value in _mapping(raw, "studies", mistakes).items():
+        study = _study(name, value, mistakes)
+        if study is not None:
+            studies[name] = study
+    if backbone is not None and not mistakes:
+        mistakes += contradictions(Params(backbone, datasets, studies))
+    if backbone is None or mistakes:
+        raise ParamsError(source, mistakes)
+    return Params(backbone, datasets, studies)
+
+
+def _reason(error: Exception) -> str:
+    """What YAML stumbles over, without the excerpt and the advice that the parser adds."""
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) if mark else str(error)
+    return (f"line {mark.line + 1}: " if mark else "") + " ".join(str(reason).split())
+
+
+def _mapping(raw: dict[str, Any], key: str, mistakes: list[str]) -> dict[str, Any]:
+    value = raw.get(key)
+    if not isinstance(value, dict) or not value:
+        mistakes.append(f"{key}: must map at least one name to its settings")
+        return {}
+    mistakes += [
+        f"{key}.{name}: a name is lower-case letters and digits, with '-' or one '_' between"
+        for name in value
+        if not isinstance(name, str) or not NAME.fullmatch(name)
+    ]
+    return value
+
+
+def _unknown_keys(path: str, raw: dict[Any, Any], known: list[str]) -> list[str]:
+    return [
+        f"{path}{'.' if path else ''}{key}: unknown key; {nearest(str(key), known)}"
+        for key in raw
+        if key not in known
+    ]
+
+
+def _section(model: type[S], raw: object, path: str, mistakes: list[str]) -> S | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        mistakes += _sentences(error, path, model.model_fields)
+        return None
+
+
+def _study(name: str, raw: object, mistakes: list[str]) -> Study | None:
+    path = f"studies.{name}"
+    if not isinstance(raw, dict):
+        mistakes.append(f"{path}: must map keys to values, like 'samples_per_class: [2, 4]'")
+        return None
+    before = len(mistakes)
+    mistakes += _unknown_keys(path, raw, ["dataset", *Trial.model_fields])
+    dataset = raw.get("dataset")
+    if isinstance(dataset, list):
+        mistakes.append(f"{path}.dataset: must be one name; a second dataset is a second study")
+    elif not isinstance(dataset, str):
+        mistakes.append(f"{path}.dataset: must name one of the datasets")
+    grid = {
+        key: _axis(field, raw[key], f"{path}.{key}", mistakes) if key in raw else (field.default,)
+        for key, field in Trial.model_fields.items()
+    }
+    return Study(name, str(dataset), grid) if len(mistakes) == before else None
+
+
+def _axis(field: FieldInfo, value: object, path: str, mistakes: list[str]) -> tuple[Any, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        mistakes.append(f"{path}: is an empty list; give at least one value")
+    adapter = TypeAdapter[Any](
+        cast("Any", Annotated[field.annotation, field]), config=ConfigDict(allow_inf_nan=False)
+    )
+    checked = []
+    for one in values:
+        try:
+            checked.append(adapter.validate_python(one, strict=True))
+        except ValidationError as error:
+            mistakes += _sentences(error, path, {})
+    if len(set(checked)) < len(checked):
+        mistakes.append(f"{path}: holds a value twice")
+    return tuple(checked)
+
+
+def _sentences(error: ValidationError, path: str, fields: dict[str, FieldInfo]) -> list[str]:
+    """Pydantic's findings in our words: the path, what is wrong, and what stands there now."""
+    sentences = []
+    for detail in error.errors():
+        where = ".".join([path, *map(str, detail["loc"])])
+        if detail["type"] in {"extra_forbidden", "invalid_key"}:
+            known = list(fields)
+            if len(detail["loc"]) > 1 and detail["loc"][0] == "split":
+                known = list(Split.model_fields)
+            sentences.append(f"{where}: unknown key; {nearest(str(detail['loc'][-1]), known)}")
+        elif detail["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+            sentences.append(
+                f"{where}: unknown value {detail['input']!r}; "
+                f"{nearest(str(detail['input']), known)}"
+            )
+        elif detail["type"] in _PLAIN:
+            sentences.append(f"{where}: {_PLAIN[detail['type']]}")
+        else:
+            message = detail["msg"][0].lower() + detail["msg"][1:]
+            sentences.append(f"{where}: {message}, but it is {detail['input']!r}")
+    return sentences

@@ -1,0 +1,380 @@
+"""params.yaml: what is accepted, and the sentence that every mistake gets."""
+
+import copy
+import math
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vgg16_transfer.params import (
+    Layer,
+    Params,
+    ParamsError,
+    Study,
+    Trial,
+    check_params,
+    read_params,
+)
+
+ROOT = Path(__file__).parents[1]
+RIGHT = {
+    "backbone": {"weights": "random-conv"},
+    "datasets": {"d": {"source": "d.tar", "layers": ["block4_pool", "block5_pool"]}},
+    "studies": {"s": {"dataset": "d"}},
+}
+GONE = object()
+
+
+def edited(changes: dict[str, Any]) -> dict[str, Any]:
+    """What is right, with other values at some paths like ``datasets/d/layers``."""
+    raw = copy.deepcopy(RIGHT)
+    for path, value in changes.items():
+        *above, key = path.split("/")
+        section: Any = raw
+        for name in above:
+            section = section.setdefault(name, {})
+        if value is GONE:
+            del section[key]
+        else:
+            section[key] = value
+    return raw
+
+
+def check(**changes: Any) -> Params:
+    return check_params(edited(changes))
+
+
+def mistakes(changes: dict[str, Any]) -> list[str]:
+    """The sentences about what is right but for some changes."""
+    with pytest.raises(ParamsError) as caught:
+        check_params(edited(changes))
+    assert str(caught.value) == "\n".join(f"params.yaml: {one}" for one in caught.value.mistakes)
+    return caught.value.mistakes
+
+
+def test_the_sample_profile_holds_what_it_says() -> None:
+    params = read_params(ROOT / "profiles" / "sample.yaml")
+    samples = params.study("clipart-samples")
+    assert params.backbone.weights == "imagenet-conv"
+    assert params.dataset("clipart").split.seeds == [0, 1, 2]
+    assert samples.axes == ("samples_per_class", "seed")
+    assert samples.compared == ("samples_per_class",)
+    assert len(samples.trials()) == 12
+    assert params.study("clipart-layers").compared == ("layer",)
+
+
+def test_what_is_left_out_has_its_documented_default() -> None:
+    params = check_params(RIGHT)
+    assert params.backbone.image_size == 224
+    assert params.studies["s"].trials() == [Trial()]
+    assert params.studies["s"].trial_name(Trial()) == "only"
+
+
+def test_a_whole_number_will_do_where_a_fraction_is_asked_for() -> None:
+    study = check(**{"studies/s/learning_rate": [1, 2]}).studies["s"]
+    assert study.grid["learning_rate"] == (1.0, 2.0)
+    assert study.trial_name(study.trials()[0]) == "learning_rate=1.0"
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "7", "caltech256", "urban_tribes", "clipart-samples", "a-b_c"]
+)
+def test_names_that_are_safe_everywhere(name: str) -> None:
+    params = check(**{f"studies/{name}": {"dataset": "d"}})
+    assert name in params.studies
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        # unknown keys, level by level
+        ("backbon", {}, "backbon: unknown key; did you mean 'backbone'?"),
+        ("backbone/weigths", "x", "backbone.weigths: unknown key; did you mean 'weights'?"),
+        ("datasets/d/layer", [], "datasets.d.layer: unknown key; did you mean 'layers'?"),
+        ("datasets/d/split/seed", [0], "datasets.d.split.seed: unknown key; did you mean 'seeds'?"),
+        ("studies/s/epoch", 3, "studies.s.epoch: unknown key; did you mean 'epochs'?"),
+        ("studies/s/learnig_rate", 1, "unknown key; did you mean 'learning_rate'?"),
+        ("studies/s/zzz", 1, "studies.s.zzz: unknown key; known are: dataset, "),
+        ("studies/s", {"dataset": "d", 7: 7}, "studies.s.7: unknown key; known are: dataset, "),
+        ("backbone", {"weights": "x", 7: 7}, "backbone.7: unknown key; known are: weights, "),
+        # sections that are missing or something else
+        ("backbone", GONE, "backbone.weights: is missing"),
+        ("backbone", None, "backbone: must map keys to values"),
+        ("datasets/d", ["d.tar"], "datasets.d: must map keys to values"),
+        ("datasets/d/split", 3, "datasets.d.split: must map keys to values"),
+        ("datasets/d/layers", GONE, "datasets.d.layers: is missing"),
+        ("studies/s", None, "studies.s: must map keys to values, like 'samples_per_class: [2, 4]'"),
+        ("studies/s/dataset", GONE, "studies.s.dataset: must name one of the datasets"),
+        # wrong types
+        ("backbone/weights", 3, "backbone.weights: input should be a valid string, but it is 3"),
+        ("backbone/image_size", "96", "valid integer, but it is '96'"),
+        ("backbone/image_size", True, "backbone.image_size: input should be a valid integer, but"),
+        ("backbone/image_size", 8, "should be greater than or equal to 32, but it is 8"),
+        ("datasets/d/layers", "block5_pool", "should be a valid list, but it is 'block5_pool'"),
+        ("datasets/d/leave_out", [257], "datasets.d.leave_out.0: input should be a valid string"),
+        ("datasets/d/split/seeds", [True], "split.seeds.0: input should be a valid integer, but"),
+        ("studies/s/epochs", "10", "studies.s.epochs: input should be a valid integer, but it is"),
+        ("studies/s/epochs", None, "valid integer, but it is None"),
+        ("studies/s/epochs", 1.5, "valid integer, but it is 1.5"),
+        ("studies/s/epochs", True, "valid integer, but it is True"),
+        ("studies/s/epochs", [1, True], "valid integer, but it is True"),
+        ("studies/s/epochs", [[1, 2]], "valid integer, but it is [1, 2]"),
+        ("studies/s/epochs", 0, "greater than or equal to 1, but it is 0"),
+        ("studies/s/learning_rate", "1e-3", "studies.s.learning_rate: input should be a valid num"),
+        ("studies/s/learning_rate", math.nan, "should be a finite number, but it is nan"),
+        ("studies/s/weight_decay", math.inf, "should be a finite number, but it is inf"),
+        ("studies/s/dataset", ["d"], "dataset: must be one name; a second dataset is a second stu"),
+        ("studies/s/dataset", 3, "studies.s.dataset: must name one of the datasets"),
+        # nothing where there must be something
+        ("backbone/weights", "", "backbone.weights: is empty"),
+        ("datasets", {}, "datasets: must map at least one name to its settings"),
+        ("studies", GONE, "studies: must map at least one name to its settings"),
+        ("datasets/d/layers", [], "datasets.d.layers: is an empty list; give at least one value"),
+        ("datasets/d/split/seeds", [], "datasets.d.split.seeds: is an empty list; give at least"),
+        ("studies/s/epochs", [], "studies.s.epochs: is an empty list; give at least one value"),
+        # values twice
+        ("studies/s/epochs", [3, 4, 3], "studies.s.epochs: holds a value twice"),
+        ("studies/s/learning_rate", [1, 1.0], "studies.s.learning_rate: holds a value twice"),
+        ("datasets/d/layers", ["block5_pool"] * 2, "datasets.d.layers: holds a value twice"),
+        ("datasets/d/leave_out", ["a", "a"], "datasets.d.leave_out: holds a value twice"),
+        ("datasets/d/split/seeds", [0, 0], "split.seeds: must be different whole numbers of 0 or"),
+        ("datasets/d/split/seeds", [0, -1], "split.seeds: must be different whole numbers of 0 or"),
+        # unknown values
+        ("backbone/resize", "sqash", "unknown value 'sqash'; did you mean 'squash'?"),
+        ("datasets/d/layout", "folders", "layout: unknown value 'folders'; did you mean 'class_f"),
+        ("datasets/d/layers", ["blok5_pool"], "layers.0: unknown value 'blok5_pool'; did you mean"),
+        ("datasets/d/md5", "XYZ", "datasets.d.md5: string should match pattern"),
+        ("studies/s/layer", "blok5_pool", "studies.s.layer: unknown value 'blok5_pool'; did you"),
+        ("studies/s/optimizer", "rmsprop", "unknown value 'rmsprop'; known are: sgd, adam"),
+        ("studies/s/dataset", "dd", "studies.s.dataset: no dataset 'dd'; did you mean 'd'?"),
+        # groups
+        ("datasets/d/split/group", "(", "datasets.d.split.group: is not a regular expression: mis"),
+        ("datasets/d/split/group", "ab", "split.group: must have one (group), but has 0"),
+        ("datasets/d/split/group", "(a)(b)", "must have one (group), but has 2"),
+        # contradictions
+        ("studies/s/layer", "block3_pool", "block3_pool is not among datasets.d.layers; add it th"),
+        ("studies/s/seed", [0, 7], "studies.s.seed: 7 is not among datasets.d.split.seeds; add it"),
+        ("studies/s/samples_per_class", [2, 17], "samples_per_class: 17 is more than the 16 of da"),
+        ("studies/s/temperature", 2, "temperature: softens VGG16's own softmax, so it needs layer"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_path(path: str, value: Any, sentence: str) -> None:
+    (mistake,) = mistakes({path: value})
+    assert mistake.startswith(path.replace("/", "."))
+    assert sentence in mistake
+    assert "\n" not in mistake
+
+
+@pytest.mark.parametrize("section", ["datasets", "studies"])
+@pytest.mark.parametrize(
+    "name", ["Caps", "a/b", "a b", "..", "-a", "a_", "a__b", "", "ä", "a\n", 7]
+)
+def test_names_that_would_not_be_safe_everywhere(section: str, name: Any) -> None:
+    raw = edited({})
+    raw[section][name] = copy.deepcopy(next(iter(raw[section].values())))
+    with pytest.raises(ParamsError) as caught:
+        check_params(raw)
+    assert caught.value.mistakes == [
+        f"{section}.{name}: a name is lower-case letters and digits, with '-' or one '_' between"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "random"])
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"datasets/d/layers": ["block5_pool", "fc2"]}, "datasets.d.layers"),
+        ({"studies/s/layer": "fc2"}, "studies.s.layer"),
+    ],
+)
+def test_a_layer_that_the_weights_do_not_hold_gets_the_value_that_would_do(
+    changes: dict[str, Any], path: str, kind: str
+) -> None:
+    (mistake,) = mistakes({"backbone/weights": f"{kind}-conv"} | changes)
+    assert mistake == (
+        f"{path}: backbone.weights: {kind}-conv holds no fc2; set backbone.weights: {kind}, "
+        "or tap one of block1_pool, block2_pool, block3_pool, block4_pool, block5_pool"
+    )
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "random", "my/vgg16.weights.h5"])
+def test_a_layer_that_the_weights_do_hold_is_accepted(weights: str) -> None:
+    changes = {"datasets/d/layers": ["fc2"], "studies/s/layer": "fc2"}
+    assert check(**changes, **{"backbone/weights": weights}).backbone.weights == weights
+
+
+def test_dense_layers_need_pictures_of_the_size_they_were_trained_for() -> None:
+    changes = {"datasets/d/layers": ["fc1", "block5_pool"], "backbone/weights": "random"}
+    (mistake,) = mistakes(changes | {"backbone/image_size": 96})
+    assert mistake == "datasets.d.layers: fc1 needs backbone.image_size: 224"
+
+
+def test_a_temperature_is_accepted_for_the_predictions() -> None:
+    changes = {"datasets/d/layers": ["predictions"], "studies/s/layer": "predictions"}
+    study = check(
+        **changes, **{"backbone/weights": "random", "studies/s/temperature": [1, 4]}
+    ).studies["s"]
+    assert study.axes == ("temperature",)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = mistakes(
+        {
+            "backbone/weigths": "x",
+            "backbone/image_size": True,
+            "datasets/d/split/seeds": [],
+            "datasets/Caps": {"layers": ["block5_pool"]},
+            "studies/s/epochs": [],
+            "studies/s/seed": ["a", -1],
+            "studies/t": None,
+        }
+    )
+    assert [mistake.partition(": ")[0] for mistake in found] == [
+        "backbone.image_size",
+        "backbone.weigths",
+        "datasets.Caps",
+        "datasets.d.split.seeds",
+        "studies.s.seed",
+        "studies.s.seed",
+        "studies.s.epochs",
+        "studies.t",
+    ]
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    found = mistakes(
+        {
+            "datasets/d/split/group": "(",
+            "studies/s/layer": ["fc2", "block3_pool"],
+            "studies/s/seed": [7, 8],
+            "studies/s/samples_per_class": 99,
+            "studies/t/dataset": "e",
+        }
+    )
+    assert [mistake.partition(": ")[0] for mistake in found] == [
+        "datasets.d.split.group",
+        "studies.s.layer",
+        "studies.s.layer",
+        "studies.s.seed",
+        "studies.s.seed",
+        "studies.s.samples_per_class",
+        "studies.t.dataset",
+    ]
+
+
+@pytest.mark.parametrize("raw", [None, [], "backbone", 3, [RIGHT]], ids=str)
+def test_what_maps_no_keys_is_no_params_file(raw: Any) -> None:
+    with pytest.raises(
+        ParamsError, match=r"^params.yaml: must hold the keys backbone, datasets an"
+    ):
+        check_params(raw)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"backbone:\n  weights: [", "line 2: expected the node content, but found"),
+        (b"studies:\n\ta: 1", "line 2: found character '\\t' that cannot start any token"),
+        (b"a: 1\nb: 2\na: 3", 'line 3: found duplicate key "a" with value "3"'),
+        (b"a: *nowhere", "line 1: found undefined alias 'nowhere'"),
+        (b"a: !!python/name:os.system x", "line 1: could not determine a constructor for the tag"),
+        (b"a: 2026-13-01", "month must be in 1..12"),
+        (b"\xff\xfe", "can't decode byte 0xff"),
+        (b"a: \x00", "unacceptable character #x0000"),
+    ],
+)
+def test_what_is_no_yaml_is_named_with_its_line(tmp_path, content: bytes, reason: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError) as caught:
+        read_params(path)
+    assert str(caught.value).startswith(f"{path}: is not readable as YAML: ")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match="no such file; run this in the repository's root") as bad:
+        read_params(path)
+    assert str(bad.value).startswith(f"{path}: ")
+
+
+def test_a_folder_is_no_params_file(tmp_path) -> None:
+    with pytest.raises(ParamsError, match=r"is not readable as YAML: .* a directory"):
+        read_params(tmp_path)
+
+
+def test_a_name_that_params_do_not_hold_gets_the_nearest_one() -> None:
+    params = check_params(RIGHT)
+    with pytest.raises(ParamsError, match=r"^params.yaml: no study 'ss'; did you mean 's'\?$"):
+        params.study("ss")
+    with pytest.raises(ParamsError, match=r"^params.yaml: no dataset 'zebra'; known are: d$"):
+        params.dataset("zebra")
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "layer": st.sampled_from(get_args(Layer)),
+    "samples_per_class": st.integers(1, 10**6),
+    "seed": st.integers(0, 2**32),
+    "epochs": st.integers(1, 10**6),
+    "batch_size": st.integers(1, 10**6),
+    "optimizer": st.sampled_from(["sgd", "adam"]),
+    "learning_rate": st.floats(0, 1e4, exclude_min=True),
+    "momentum": st.floats(0, 1, exclude_max=True),
+    "weight_decay": st.floats(0, 1e300),
+    "normalise": st.sampled_from(["l2", "none"]),
+}
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> Study:
+    """Any grid of up to four lists; a list of one value may be written as that value."""
+    study: dict[str, Any] = {"dataset": "d"}
+    for field in draw(st.lists(st.sampled_from(list(VALUES)), max_size=4, unique=True)):
+        values = draw(st.lists(VALUES[field], min_size=1, max_size=4, unique=True))
+        bare = len(values) == 1 and draw(st.booleans())
+        study[field] = values[0] if bare else values
+    seeds = study.get("seed", 0)
+    dataset = {
+        "layers": list(get_args(Layer)),
+        "split": {
+            "seeds": seeds if isinstance(seeds, list) else [seeds],
+            "train_per_class": 10**6,
+        },
+    }
+    raw = {"backbone": {"weights": "random"}, "datasets": {"d": dataset}, "studies": {"s": study}}
+    return check_params(raw).studies["s"]
+
+
+@settings(deadline=None)
+@given(studies())
+def test_a_grid_has_every_combination_of_its_values_once(study: Study) -> None:
+    points = [tuple(trial.model_dump().values()) for trial in study.trials()]
+    assert len(points) == math.prod(len(values) for values in study.grid.values())
+    assert len(set(points)) == len(points)
+    for point in points:
+        for value, values in zip(point, study.grid.values(), strict=True):
+            assert value in values
+
+
+@settings(deadline=None)
+@given(studies())
+def test_the_names_of_trials_are_unique_and_safe_as_file_names(study: Study) -> None:
+    names = [study.trial_name(trial) for trial in study.trials()]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[a-z0-9][a-z0-9_=.,+-]*", name)
+        assert len(f"{name}.predictions.csv") <= 255
+
+
+@settings(deadline=None)
+@given(studies())
+def test_results_are_compared_along_every_axis_but_the_seed(study: Study) -> None:
+    assert "seed" not in study.compared
+    assert study.compared
+    assert {axis for axis in study.axes if axis != "seed"} <= set(study.compared)
