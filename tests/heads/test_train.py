@@ -9,7 +9,7 @@ import pytest
 from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.heads import records, softmax, train
 from vgg16_transfer.heads.train import Inputs, train_study
-from vgg16_transfer.images.manifests import COLUMNS, read_manifest
+from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
 from vgg16_transfer.params import Study, check_params
 
 CLASSES = ["ant", "bee", "cat"]
@@ -47,7 +47,7 @@ def make_inputs(folder: Path) -> Inputs:
             ]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         frame.to_csv(folder / "splits" / f"{seed}.csv", index=False)
-    return Inputs(folder / "splits", folder / "features")
+    return Inputs(folder / "splits", folder / "features", folder / "archive", folder / "weights")
 
 
 def make_study(**axes: Any) -> Study:
@@ -124,9 +124,9 @@ def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path,
     seen = []
     fit = train.training.fit
 
-    def spy(trial: Any, roles: Any, classes: int) -> Any:
-        seen.append((trial.samples_per_class, len(roles["train"].labels)))
-        return fit(trial, roles, classes)
+    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
+        seen.append((trial.samples_per_class, len(lesson.labels)))
+        return fit(trial, shape, lesson, *rest)
 
     monkeypatch.setattr(train.training, "fit", spy)
     run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
@@ -147,11 +147,11 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
     fit = train.training.fit
     trained: list[Any] = []
 
-    def mortal(trial: Any, roles: Any, classes: int) -> Any:
+    def mortal(trial: Any, *rest: Any) -> Any:
         if len(trained) == killed_after:
             raise Killed
         trained.append(trial)
-        return fit(trial, roles, classes)
+        return fit(trial, *rest)
 
     for room in ("heads", "results"):
         (tmp_path / room / "s").rename(tmp_path / f"old-{room}")
@@ -165,6 +165,36 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
         patch.setattr(train.training, "fit", mortal)
         assert run(study, inputs, tmp_path) == unkilled
     assert len(trained) == 8
+
+
+def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
+    inputs, tmp_path, monkeypatch
+) -> None:
+    lessons = []
+    fit = train.training.fit
+
+    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
+        lessons.append((lesson.labels.tolist(), lesson.features.shape, len(rest)))
+        return fit(trial, shape, lesson, *rest)
+
+    monkeypatch.setattr(train.training, "fit", spy)
+    study = make_study(
+        layer="block4_pool",
+        samples_per_class=1,
+        unlabelled_per_class=2,
+        teacher_layer="block5_pool",
+        teacher_samples_per_class=4,
+        teacher_weight=[0.0, 0.5],
+    )
+    run(study, inputs, tmp_path)
+    alone, teacher, student = lessons
+    assert alone == ([0, 1, 2], (3, 32), 2)
+    assert teacher == ([0] * 4 + [1] * 4 + [2] * 4, (12, 16), 2)
+    assert student == ([0, -1, -1, 1, -1, -1, 2, -1, -1], (9, 32), 3)
+    record = records.read(tmp_path / "results" / "s")
+    reached = record.trials.set_index("trial")["teacher_accuracy"]
+    assert 0 <= reached["teacher_weight=0.5"] <= 1
+    assert np.isnan(reached["teacher_weight=0.0"])
 
 
 def test_trials_of_another_setting_are_not_continued(inputs, tmp_path, monkeypatch) -> None:
@@ -186,12 +216,12 @@ def test_a_trial_that_is_gone_leaves_no_head_behind(inputs, tmp_path) -> None:
 
 
 def test_missing_features_are_named(inputs, tmp_path) -> None:
-    nowhere = Inputs(inputs.splits, tmp_path / "nowhere")
+    nowhere = inputs._replace(features=tmp_path / "nowhere")
     with pytest.raises(FeaturesError, match="nowhere: no features; run dvc repro"):
         run(make_study(), nowhere, tmp_path)
 
 
 def test_a_missing_split_is_named(inputs, tmp_path) -> None:
     (inputs.splits / "1.csv").unlink()
-    with pytest.raises(FeaturesError, match=r"1.csv: no such split"):
+    with pytest.raises(ManifestError, match=r"1.csv: no such split; run dvc repro"):
         run(make_study(**GRID), inputs, tmp_path)

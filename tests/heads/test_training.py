@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from vgg16_transfer.heads import training
+from vgg16_transfer.heads import loss, training
 from vgg16_transfer.heads.training import Fit, Pictures
 from vgg16_transfer.params import Trial
 
 CLASSES = 7
+SHAPE = (1, 5, 10)
 
 
 def pictures(seed: int, count: int, width: int) -> Pictures:
@@ -29,7 +30,7 @@ def roles() -> dict[str, Pictures]:
 
 def fit(roles: dict[str, Pictures], **settings: Any) -> Fit:
     settings = {"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings
-    return training.fit(Trial(**settings), roles, CLASSES)
+    return training.fit(Trial(**settings), SHAPE, roles["train"], roles, CLASSES)
 
 
 def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +47,8 @@ def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.n
         "adam": keras.optimizers.Adam(trial.learning_rate),
     }[trial.optimizer]
     model.compile(optimizer, loss="sparse_categorical_crossentropy")
-    for epoch in training._orders(trial, len(labels)):
-        for batch in epoch:
-            chosen = batch[batch >= 0]
+    for epoch in training.orders(trial, len(labels)):
+        for chosen in epoch:
             model.train_on_batch(unit[chosen], labels[chosen])
     kernel, bias = dense.get_weights()
     return kernel, bias
@@ -68,30 +68,58 @@ def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.n
 def test_row_space_training_gives_the_weights_that_keras_gives(roles, settings) -> None:
     trial = Trial(**({"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings))
     kernel, bias = by_keras(roles, trial)
-    found = training.fit(trial, roles, CLASSES)
+    found = training.fit(trial, SHAPE, roles["train"], roles, CLASSES)
     np.testing.assert_allclose(found.kernel, kernel, atol=2e-5)
     np.testing.assert_allclose(found.bias, bias, atol=2e-5)
 
 
-def test_the_basis_is_orthonormal_and_spans_the_rows(roles) -> None:
-    features = roles["train"].features
-    basis = training.row_space(features)
-    assert basis is not None
-    np.testing.assert_allclose(basis.T @ basis, np.eye(len(features)), atol=1e-5)
-    np.testing.assert_allclose(features @ basis @ basis.T, features, atol=1e-4)
-
-
-def test_pictures_that_are_the_same_but_for_scale_do_not_break_the_basis(roles) -> None:
+def test_pictures_that_are_the_same_but_for_scale_do_no_harm(roles) -> None:
     features, labels = roles["train"]
     twice = Pictures(np.concatenate([features, 2 * features]), np.concatenate([labels, labels]))
     kernel = fit({"train": twice, "test": roles["test"]}).kernel
+    once = fit(roles, batch_size=100).kernel
+    full = fit({"train": twice, "test": roles["test"]}, batch_size=100).kernel
     assert np.isfinite(kernel).all()
+    np.testing.assert_allclose(full, once, atol=2e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_more_pictures_than_numbers_give_the_weights_that_keras_gives(optimizer: str) -> None:
+    roles = {"train": pictures(0, 35, 20), "test": pictures(1, 14, 20)}
+    trial = Trial(epochs=10, batch_size=8, learning_rate=0.05, optimizer=optimizer)
+    kernel, bias = by_keras(roles, trial)
+    found = training.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
+    np.testing.assert_allclose(found.kernel, kernel, atol=2e-5)
+    np.testing.assert_allclose(found.bias, bias, atol=2e-5)
+
+
+def test_the_kernel_lies_in_the_span_of_the_training_features(roles) -> None:
+    features, kernel = roles["train"].features, fit(roles).kernel
     within = features.T @ np.linalg.lstsq(features.T, kernel)[0]
     np.testing.assert_allclose(kernel, within, atol=1e-4)
 
 
-def test_more_pictures_than_numbers_need_no_basis() -> None:
-    assert training.row_space(np.ones((5, 4), dtype=np.float32)) is None
+def test_average_pooling_trains_on_the_mean_over_positions(roles) -> None:
+    pooled = {
+        role: Pictures(features.reshape(-1, 5, 10).mean(axis=1), labels)
+        for role, (features, labels) in roles.items()
+    }
+    trial = Trial(epochs=5, pooling="average")
+    found = training.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    flat = trial.model_copy(update={"pooling": "flatten"})
+    expected = training.fit(flat, (1, 1, 10), pooled["train"], pooled, CLASSES)
+    np.testing.assert_allclose(found.kernel, expected.kernel, atol=1e-5)
+
+
+def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> None:
+    features, labels = roles["train"]
+    unlabelled = Pictures(features, np.full(len(labels), loss.UNLABELLED))
+    says = 20 * np.eye(CLASSES, dtype=np.float32)[(labels + 1) % CLASSES]
+    trial = Trial(epochs=100, teacher_layer="block5_pool", teacher_weight=1.0)
+    found = training.fit(trial, SHAPE, unlabelled, roles, CLASSES, says)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    predicted = (unit @ found.kernel + found.bias).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, (labels + 1) % CLASSES)
 
 
 def test_every_epoch_is_measured_on_every_role(roles) -> None:
@@ -127,10 +155,11 @@ def test_weight_decay_shortens_the_kernel(roles) -> None:
 
 
 def test_an_epoch_sees_every_picture_once() -> None:
-    orders = training._orders(Trial(epochs=3, batch_size=8), 21)
-    assert orders.shape == (3, 3, 8)
+    orders = training.orders(Trial(epochs=3, batch_size=8), 21)
+    assert [[len(batch) for batch in order] for order in orders] == [[8, 8, 5]] * 3
     for order in orders:
-        assert sorted(order[order >= 0].tolist()) == list(range(21))
+        assert sorted(np.concatenate(order).tolist()) == list(range(21))
+    assert not np.array_equal(orders[0][0], orders[1][0])
 
 
 def test_what_is_learned_does_not_depend_on_the_test_pictures(roles) -> None:

@@ -29,6 +29,8 @@ METRICS = "metrics.json"
 MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_accuracy")
 """Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
 
+_TEXT = dict.fromkeys(["trial", "path", "true", "predicted", "class_name"], str)
+
 
 class RecordError(InputError):
     """Results that are missing or can't be read."""
@@ -66,8 +68,8 @@ def of_trial(name: str, trial: Trial, history: pd.DataFrame, predictions: pd.Dat
         "loss": last["test_loss"],
         "train_accuracy": last["train_accuracy"],
     }
-    if "validation_accuracy" in last:
-        row["validation_accuracy"] = last["validation_accuracy"]
+    extra = ("validation_accuracy", "teacher_accuracy")
+    row |= {measure: last[measure] for measure in extra if measure in last}
     frames = [
         pd.DataFrame([row]).drop(columns="trial"),
         history,
@@ -133,13 +135,24 @@ def read(folder: Path) -> Record:
     """Reads a study's record.
 
     Raises:
-        RecordError: A file is missing.
+        RecordError: A file is missing or damaged.
+    """
+    return Record(*(read_frame(folder / f"{name}.csv") for name in FRAMES))
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Reads what :func:`write_frame` wrote; a class may well be called ``NA``, ``true`` or ``007``.
+
+    Raises:
+        RecordError: The file is missing or damaged.
     """
     try:
-        frames = [pd.read_csv(folder / f"{name}.csv") for name in FRAMES]
-    except FileNotFoundError as error:
-        raise RecordError(f"{error.filename}: no such file; run dvc repro or dvc pull") from None
-    return Record(*frames)
+        return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; run dvc repro or dvc pull") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        reason = " ".join(str(error).split())
+        raise RecordError(f"{path}: is damaged ({reason}); run dvc repro or dvc pull") from None
 
 
 def _rounded(value: float) -> float | None:

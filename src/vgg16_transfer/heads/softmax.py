@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from typing import TYPE_CHECKING
@@ -12,54 +13,68 @@ import keras
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from vgg16_transfer.params import Trial
 
+_AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
+
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The earliest time stamp that a zip file can hold."""
 
 
-def front(trial: Trial) -> list[keras.Layer]:
+def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
     """What happens to features before they are weighed: nothing in it is trained.
 
     For the layer ``predictions``, whose features are VGG16's logits z, the softmax at temperature
-    T, softmax(z / T) (Hinton et al. 2015, eq. 1); then, unless the trial says otherwise, each
-    picture's features are scaled to length 1.
+    T, softmax(z / T) (Hinton et al. 2015, eq. 1); the mean over a pool's positions, if the trial
+    asks for it; then, unless it says otherwise, each picture's features are scaled to length 1.
+
+    Args:
+        trial: The setting.
+        shape: Of one picture's activations of the trial's layer: (height, width, channels) or
+            (units,).
 
     Returns:
-        Layers to apply one after the other, each of shape (n, width) → (n, width).
+        Layers to apply one after the other, of shape (n, height * width * channels) → (n, width).
     """
     layers: list[keras.Layer] = []
     if trial.layer == "predictions":
         layers.append(keras.layers.Rescaling(1 / trial.temperature, name="temperature"))
         layers.append(keras.layers.Softmax(name="source_softmax"))
+    if trial.pooling == "average":
+        layers.append(keras.layers.Reshape(tuple(shape), name="positions"))
+        layers.append(keras.layers.GlobalAveragePooling2D(name="average"))
     if trial.normalise == "l2":
         layers.append(keras.layers.UnitNormalization(name="unit_length"))
     return layers
 
 
 def head(
-    trial: Trial, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+    trial: Trial,
+    shape: Sequence[int],
+    kernel: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
 ) -> keras.Model:
     """The whole head, ready to use.
 
     Args:
         trial: Decides what comes before the softmax.
+        shape: Of one picture's activations of the trial's layer.
         kernel: Shape (width, classes).
         bias: Shape (classes,).
 
     Returns:
-        A model of shape (n, width) → (n, classes), whose rows sum to 1.
+        A model of shape (n, height * width * channels) → (n, classes), whose rows sum to 1.
     """
-    width, classes = kernel.shape
     model = keras.Sequential(
         [
-            keras.Input((width,), name="features"),
-            *front(trial),
-            keras.layers.Dense(classes, activation="softmax", name="softmax"),
+            keras.Input((math.prod(shape),), name="features"),
+            *front(trial, shape),
+            keras.layers.Dense(len(bias), activation="softmax", name="softmax"),
         ],
         name="head",
     )
@@ -108,5 +123,6 @@ def load(path: Path) -> keras.Model:
 
 def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Class probabilities, shape (n, classes), of features of shape (n, width)."""
-    batches = [model(features[i : i + 256]) for i in range(0, len(features), 256)]
+    rows = range(0, len(features), _AT_ONCE)
+    batches = [model(features[row : row + _AT_ONCE]) for row in rows]
     return np.concatenate([batch.numpy() for batch in batches])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,11 @@ from tqdm import tqdm
 
 from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import records, softmax, training
+from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
 from vgg16_transfer.images.manifests import read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import keras
 
@@ -35,10 +36,14 @@ class Inputs(NamedTuple):
     Attributes:
         splits: Folder of manifests.
         features: The store of the dataset's features.
+        archive: Where the pictures are; only ``end_to_end`` looks at them.
+        weights: What the stage ``weights`` wrote; likewise.
     """
 
     splits: Path
     features: Path
+    archive: Path
+    weights: Path
 
 
 class Material(NamedTuple):
@@ -47,19 +52,39 @@ class Material(NamedTuple):
     Attributes:
         manifest: Its rows.
         features: Shape (rows of the manifest, width), float32.
+        shape: Of one picture's activations: (height, width, channels) or (units,).
+        recipe: How the features were made; see :func:`~vgg16_transfer.backbone.features.recipe`.
     """
 
     manifest: pd.DataFrame
     features: np.ndarray
+    shape: tuple[int, ...]
+    recipe: dict[str, Any]
 
-    def role(self, role: str, below_rank: int | None = None) -> Pictures:
-        """The pictures of a role, or the first ``below_rank`` of each class."""
-        chosen = self.manifest["role"] == role
-        if below_rank is not None:
-            chosen &= self.manifest["rank"] < below_rank
+    @property
+    def class_names(self) -> np.ndarray:
+        """The classes' names by label."""
+        labels = self.manifest[["label", "class_name"]].drop_duplicates().sort_values("label")
+        return labels["class_name"].to_numpy()
+
+    def role(self, role: str, ranks: range | None = None) -> Pictures:
+        """The pictures of a role, or those of some ranks in each class."""
+        chosen = self.chosen(role, ranks)
         return training.Pictures(
             self.features[chosen.to_numpy()], self.manifest.loc[chosen, "label"].to_numpy()
         )
+
+    def chosen(self, role: str, ranks: range | None = None) -> pd.Series[bool]:
+        """Which rows of the manifest those are."""
+        chosen = self.manifest["role"] == role
+        return chosen if ranks is None else chosen & self.manifest["rank"].isin(ranks)
+
+    def roles(self, samples_per_class: int) -> dict[str, Pictures]:
+        """What a head is measured on: its own training pictures, validation, and test."""
+        present = [r for r in ("validation", "test") if (self.manifest["role"] == r).any()]
+        return {"train": self.role("train", range(samples_per_class))} | {
+            role: self.role(role) for role in present
+        }
 
 
 def train_study(study: Study, inputs: Inputs, heads: Path, results: Path) -> None:
@@ -76,22 +101,26 @@ def train_study(study: Study, inputs: Inputs, heads: Path, results: Path) -> Non
 
     Raises:
         FeaturesError: The store is missing, or lacks a picture or a layer.
+        ManifestError: A split is missing.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
-    done = heads.with_name(f".{heads.name}.{_digest(study, inputs)[:12]}.partial")
-    done.mkdir(parents=True, exist_ok=True)
     store = FeatureStore.open(inputs.features)
     if store is None:
         raise FeaturesError(f"{inputs.features}: no features; run dvc repro")
-    material: tuple[tuple[str, int], Material] | None = None
-    # One split and layer after the other, so that only one of them is in memory.
-    order = sorted(trials.items(), key=lambda item: (item[1].layer, item[1].seed))
+    done = heads.with_name(f".{heads.name}.{_digest(study, inputs, store)[:12]}.partial")
+    done.mkdir(parents=True, exist_ok=True)
+
+    ranks = max(_ranks_seen(trial) for trial in trials.values())
+
+    @functools.lru_cache(maxsize=2)  # one split and layer after the other, and their teacher's
+    def material(layer: str, seed: int) -> Material:
+        return _material(store, inputs.splits, layer, seed, ranks)
+
+    order = sorted(trials.items(), key=lambda item: (item[1].cached_layer, item[1].seed))
     for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
         if (done / f"{name}.predictions.csv").exists():
             continue
-        if material is None or material[0] != (trial.layer, trial.seed):
-            material = (trial.layer, trial.seed), _material(store, inputs.splits, trial)
-        head, history, predictions = train_trial(trial, material[1])
+        head, history, predictions = train_trial(trial, material, inputs)
         softmax.save(head, done / f"{name}.keras")
         records.write_frame(history, done / f"{name}.history.csv")
         # Written last, under a name that nothing waits for, and renamed: the trial is done.
@@ -101,34 +130,36 @@ def train_study(study: Study, inputs: Inputs, heads: Path, results: Path) -> Non
     _publish(study, trials, done, heads, results)
 
 
-def train_trial(trial: Trial, material: Material) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame]:
+def train_trial(
+    trial: Trial, material: Callable[[str, int], Material], inputs: Inputs
+) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame]:
     """Trains one head.
+
+    Args:
+        trial: The setting.
+        material: Gives the features of a layer for the split of a seed.
+        inputs: Where pictures and weights are, for ``end_to_end``.
 
     Returns:
         The head; its history, whose last row is what the returned head itself reaches; and its
         predictions for the test pictures: columns path, true, predicted, probability.
     """
-    roles = {"train": material.role("train", below_rank=trial.samples_per_class)}
-    roles |= {
-        role: material.role(role)
-        for role in ("validation", "test")
-        if (material.manifest["role"] == role).any()
-    }
-    names = (
-        material.manifest[["label", "class_name"]]
-        .drop_duplicates()
-        .sort_values("label")["class_name"]
-        .to_numpy()
-    )
-    kernel, bias, history = training.fit(trial, roles, classes=len(names))
-    head = softmax.head(trial, kernel, bias)
-    history.iloc[-1] = pd.Series({"epoch": trial.epochs} | _evaluate(head, roles))
-    history["epoch"] = history["epoch"].astype(int)
-    probabilities = softmax.probabilities(head, roles["test"].features)
+    own = material(trial.cached_layer, trial.seed)
+    roles = own.roles(trial.samples_per_class)
+    if trial.approach == "end_to_end":
+        head, history = _train_end_to_end(trial, own, roles, inputs)
+    elif trial.teacher_layer == "none" or not trial.teacher_weight:
+        head, history = _train_on_features(trial, own, roles)
+    else:
+        head, history = _train_by_teacher(trial, own, roles, material)
+    for measure, value in _evaluate(head, roles).items():
+        history.loc[history.index[-1], measure] = value
+    names, test = own.class_names, roles["test"]
+    probabilities = softmax.probabilities(head, test.features)
     predictions = pd.DataFrame(
         {
-            "path": material.manifest.loc[material.manifest["role"] == "test", "path"].to_numpy(),
-            "true": names[roles["test"].labels],
+            "path": own.manifest.loc[own.chosen("test"), "path"].to_numpy(),
+            "true": names[test.labels],
             "predicted": names[probabilities.argmax(axis=1)],
             "probability": probabilities.max(axis=1),
         }
@@ -136,32 +167,89 @@ def train_trial(trial: Trial, material: Material) -> tuple[keras.Model, pd.DataF
     return head, history, predictions
 
 
+def _train_on_features(
+    trial: Trial, own: Material, roles: Mapping[str, Pictures]
+) -> tuple[keras.Model, pd.DataFrame]:
+    fitted = training.fit(trial, own.shape, roles["train"], roles, len(own.class_names))
+    return softmax.head(trial, own.shape, fitted.kernel, fitted.bias), fitted.history
+
+
+def _train_by_teacher(
+    trial: Trial,
+    own: Material,
+    roles: Mapping[str, Pictures],
+    material: Callable[[str, int], Material],
+) -> tuple[keras.Model, pd.DataFrame]:
+    """A student: the teacher's head is trained first, in the same way, and thrown away."""
+    its = material(trial.teacher_layer, trial.seed)
+    its_trial = trial.model_copy(
+        update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
+    )
+    its_roles = its.roles(trial.teacher_samples_per_class)
+    classes = len(own.class_names)
+    teacher = training.fit(its_trial, its.shape, its_roles["train"], its_roles, classes)
+    head = softmax.head(its_trial, its.shape, teacher.kernel, teacher.bias)
+    ranks = range(trial.samples_per_class + trial.unlabelled_per_class)
+    lesson = own.role("train", ranks)
+    known = own.manifest.loc[own.chosen("train", ranks), "rank"] < trial.samples_per_class
+    lesson = lesson._replace(labels=np.where(known, lesson.labels, loss.UNLABELLED))
+    logits = _logits(head, its.role("train", ranks).features)
+    fitted = training.fit(trial, own.shape, lesson, roles, classes, logits)
+    history = fitted.history.assign(teacher_accuracy=teacher.history["test_accuracy"].iloc[-1])
+    return softmax.head(trial, own.shape, fitted.kernel, fitted.bias), history
+
+
+def _train_end_to_end(
+    trial: Trial, own: Material, roles: Mapping[str, Pictures], inputs: Inputs
+) -> tuple[keras.Model, pd.DataFrame]:
+    chosen = own.manifest[own.chosen("train", range(trial.samples_per_class))]
+    return end_to_end.fit(
+        trial,
+        inputs.weights,
+        inputs.archive,
+        chosen["path"].tolist(),
+        roles,
+        len(own.class_names),
+        own.recipe,
+    )
+
+
+def _logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """The logarithm of a softmax is its logits but for a constant, which no measure sees."""
+    logits: np.ndarray = np.log(np.maximum(softmax.probabilities(head, features), _TINY))
+    return logits
+
+
 def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
     """The measures of the head itself, named like the columns of its history."""
-    measured = {}
-    for role, (features, labels) in roles.items():
-        # The logarithm of a softmax is its logits but for a constant, which no measure sees.
-        logits = np.log(np.maximum(softmax.probabilities(head, features), _TINY))
-        for measure, value in training.measure(labels, logits).items():
-            measured[f"{role}_{measure}"] = value
-    return measured
+    return {
+        f"{role}_{name}": value
+        for role, (features, labels) in roles.items()
+        for name, value in training.measure(labels, _logits(head, features)).items()
+    }
 
 
-def _material(store: FeatureStore, splits: Path, trial: Trial) -> Material:
-    path = splits / f"{trial.seed}.csv"
-    if not path.exists():
-        raise FeaturesError(f"{path}: no such split; run dvc repro")
-    manifest = read_manifest(path)
-    return Material(manifest, store.rows(trial.layer, manifest["sha256"].tolist()))
+def _ranks_seen(trial: Trial) -> int:
+    """How many training pictures of each class a trial looks at, a teacher's included."""
+    own = trial.samples_per_class + trial.unlabelled_per_class
+    return own if trial.teacher_layer == "none" else max(own, trial.teacher_samples_per_class)
 
 
-def _digest(study: Study, inputs: Inputs) -> str:
+def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:
+    """A split with features; training pictures that no trial looks at stay on disk."""
+    manifest = read_manifest(splits / f"{seed}.csv")
+    unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
+    manifest = manifest[~unseen].reset_index(drop=True)
+    features = store.rows(layer, manifest["sha256"].tolist())
+    return Material(manifest, features, store.shapes[layer], store.recipe)
+
+
+def _digest(study: Study, inputs: Inputs, store: FeatureStore) -> str:
     """Of everything that decides what the trials' heads will be."""
-    store = FeatureStore.open(inputs.features)
     content = {
         "grid": study.grid,
         "splits": [file_md5(path) for path in sorted(inputs.splits.glob("*.csv"))],
-        "features": (store.recipe, store.ids) if store else None,
+        "features": (store.recipe, store.ids),
         "code": [file_md5(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -176,8 +264,8 @@ def _publish(
             records.of_trial(
                 name,
                 trial,
-                pd.read_csv(done / f"{name}.history.csv"),
-                pd.read_csv(done / f"{name}.predictions.csv"),
+                records.read_frame(done / f"{name}.history.csv"),
+                records.read_frame(done / f"{name}.predictions.csv"),
             )
             for name, trial in trials.items()
         ]

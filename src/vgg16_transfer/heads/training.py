@@ -1,27 +1,27 @@
 """How one head is trained: softmax regression by mini-batches, every epoch measured.
 
-A kernel that starts at zero and follows gradients of pictures never leaves the span of the training
-features: each step adds a sum of feature vectors, and momentum and weight decay only scale what is
-there. So for ``sgd`` the features are first written in an orthonormal basis Q of that span,
-X = Z Qᵀ with Q from a thin QR of Xᵀ; the same steps on Z (n pictures by n numbers, instead of n by
-up to 200,704) give the kernel W', and Q W' is the kernel that training on X would have given.
-``adam`` scales each coordinate by itself, which a rotation changes: it trains on X.
+A kernel W that starts at zero and follows gradients of pictures never leaves the span of the
+training features: each step adds a sum of feature vectors, and momentum and weight decay only scale
+what is there. So W = Xᵀ A, with a row of coefficients A for each training picture, and the step
+W ← W - η Xᵀ R is the step A ← A - η R. Pools are wide (up to 200,704) and pictures few, so ``sgd``
+trains A on the n x n inner products X Xᵀ, with the steps that training W on X would take, and makes
+W at the end (docs/training.md). ``adam`` scales each coordinate of W by itself: it trains on X.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from vgg16_transfer.heads import softmax
+from vgg16_transfer.heads.loss import Soft, gradient, log_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    import keras
     import numpy.typing as npt
 
     from vgg16_transfer.params import Trial
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 MEASURES = ("loss", "accuracy", "top5_accuracy")
 """Recorded after every epoch, for every role."""
 
+_TOP = 5
+
 
 class Pictures(NamedTuple):
     """Pictures as a head sees them.
 
     Attributes:
         features: Shape (n, width), float32.
-        labels: Shape (n,), whole numbers from 0.
+        labels: Shape (n,), whole numbers from 0; -1 where only a teacher labels the picture.
     """
 
     features: Floats
@@ -59,98 +61,131 @@ class Fit(NamedTuple):
     history: pd.DataFrame
 
 
-def fit(trial: Trial, roles: Mapping[str, Pictures], classes: int) -> Fit:
-    """Trains a head on the role ``train`` and measures it on every role.
+def fit(
+    trial: Trial,
+    shape: Sequence[int],
+    lesson: Pictures,
+    roles: Mapping[str, Pictures],
+    classes: int,
+    teacher_logits: Floats | None = None,
+) -> Fit:
+    """Trains a head and measures it after every epoch.
 
     Args:
         trial: The setting.
-        roles: ``train``, ``test``, and ``validation`` if there is one.
+        shape: Of one picture's activations of the trial's layer.
+        lesson: What is learned from.
+        roles: What is measured on: ``train``, ``test``, and ``validation`` if there is one.
         classes: Number of classes.
+        teacher_logits: What a teacher says of the lesson's pictures, shape (n, classes).
     """
-    inputs = {role: pictures.features for role, pictures in roles.items()}
-    for layer in softmax.front(trial):
-        inputs = {role: layer(features).numpy() for role, features in inputs.items()}
-    basis = row_space(inputs["train"]) if trial.optimizer == "sgd" else None
-    if basis is not None:
-        inputs = {role: features @ basis for role, features in inputs.items()}
-    rotated = {role: Pictures(inputs[role], roles[role].labels) for role in roles}
-    kernel, bias, history = _descend(trial, rotated, classes)
-    return Fit(kernel if basis is None else basis @ kernel, bias, history)
-
-
-def row_space(features: Floats) -> Floats | None:
-    """An orthonormal basis of what the rows span, or None if it has no fewer dimensions.
-
-    Args:
-        features: Shape (n, width).
-
-    Returns:
-        Shape (width, n), with orthonormal columns.
-    """
-    n, width = features.shape
-    return np.linalg.qr(features.T).Q if n < width else None
-
-
-def _descend(
-    trial: Trial, roles: Mapping[str, Pictures], classes: int
-) -> tuple[Floats, Floats, pd.DataFrame]:
-    dense = keras.layers.Dense(classes, kernel_initializer="zeros")
-    dense.build((None, roles["train"].features.shape[1]))
-    optimizer = _optimizer(trial)
-    optimizer.build(dense.trainable_variables)
-    tensors = {role: (tf.constant(x), tf.constant(y)) for role, (x, y) in roles.items()}
-    train_x, train_y = tensors["train"]
-
-    def step(batch: tf.Tensor) -> None:
-        # The last batch of an epoch may be short: it is padded with -1, and those weigh nothing.
-        weights = tf.cast(batch >= 0, tf.float32)
-        x, y = tf.gather(train_x, tf.maximum(batch, 0)), tf.gather(train_y, tf.maximum(batch, 0))
-        with tf.GradientTape() as tape:
-            surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(y, dense(x))
-            loss = tf.reduce_sum(weights * surprise) / tf.reduce_sum(weights)
-            loss += trial.weight_decay * tf.nn.l2_loss(dense.kernel)
-        gradients = tape.gradient(loss, dense.trainable_variables)
-        optimizer.apply(gradients, dense.trainable_variables)
-
-    def epoch(order: tf.Tensor) -> tf.Tensor:
-        for batch in order:
-            step(batch)
-        return tf.stack([_measure(y, dense(x)) for x, y in tensors.values()])
-
-    orders = _orders(trial, len(train_y))
-    run_epoch = tf.function(epoch)
-    measured = np.stack([run_epoch(order).numpy() for order in orders])
-    columns = [f"{role}_{measure}" for role in tensors for measure in MEASURES]
-    history = pd.DataFrame(measured.reshape(trial.epochs, -1), columns=columns)
-    history.insert(0, "epoch", np.arange(1, trial.epochs + 1))
-    return dense.kernel.numpy(), dense.bias.numpy(), history
+    layers = softmax.front(trial, shape)
+    x = _through(layers, lesson.features)
+    dual = trial.optimizer == "sgd" and len(x) < x.shape[1]
+    learned: Floats = x @ x.T if dual else x
+    rows = {}
+    for role, pictures in roles.items():
+        if pictures is lesson:
+            rows[role] = learned
+        else:
+            features = _through(layers, pictures.features)
+            rows[role] = features @ x.T if dual else features
+    weights: Floats = np.zeros((learned.shape[1], classes), np.float32)
+    bias: Floats = np.zeros(classes, np.float32)
+    optimizers = _optimizer(trial, weights), _optimizer(trial, bias)
+    history = []
+    for epoch in orders(trial, len(x)):
+        for batch in epoch:
+            soft = _soft(trial, teacher_logits, batch)
+            inputs = learned[batch]
+            residual = gradient(inputs @ weights + bias, lesson.labels[batch], soft)
+            slope: Floats = np.zeros_like(weights)
+            if dual:
+                slope[batch] = residual
+            else:
+                np.matmul(inputs.T, residual, out=slope)
+            if trial.weight_decay:
+                slope += np.float32(trial.weight_decay) * weights
+            optimizers[0].step(weights, slope)
+            optimizers[1].step(bias, residual.sum(axis=0))
+        history.append(
+            {
+                f"{role}_{name}": value
+                for role, pictures in roles.items()
+                for name, value in measure(pictures.labels, rows[role] @ weights + bias).items()
+            }
+        )
+    frame = pd.DataFrame(history)
+    frame.insert(0, "epoch", np.arange(1, trial.epochs + 1))
+    return Fit(x.T @ weights if dual else weights, bias, frame)
 
 
 def measure(labels: npt.NDArray[np.int64], logits: Floats) -> dict[str, float]:
     """How good logits of shape (n, classes) are for labels of shape (n,), by ``MEASURES``."""
-    measured = _measure(tf.constant(labels), tf.constant(logits)).numpy()
-    return dict(zip(MEASURES, map(float, measured), strict=True))
+    of_true = logits[np.arange(len(labels)), labels]
+    loss = -log_softmax(logits)[np.arange(len(labels)), labels]
+    better = np.count_nonzero(logits > of_true[:, np.newaxis], axis=1)
+    right = logits.argmax(axis=1) == labels
+    return {
+        "loss": float(loss.mean()),
+        "accuracy": float(right.mean()),
+        "top5_accuracy": float((better < _TOP).mean()),
+    }
 
 
-def _measure(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    right = tf.equal(tf.argmax(logits, axis=1), labels)
-    among_five = tf.nn.in_top_k(labels, logits, 5)
-    return tf.stack([tf.reduce_mean(tf.cast(m, tf.float32)) for m in (loss, right, among_five)])
+class _Optimizer(Protocol):
+    def step(self, weights: Floats, slope: Floats) -> None:
+        """Moves weights, in place, down a slope of the same shape."""
 
 
-def _optimizer(trial: Trial) -> keras.optimizers.Optimizer:
-    if trial.optimizer == "adam":
-        return keras.optimizers.Adam(trial.learning_rate)
-    return keras.optimizers.SGD(trial.learning_rate, momentum=trial.momentum)
+class _Momentum:
+    """Gradient descent with momentum, as in Keras: v ← μ v - η g, w ← w + v."""
+
+    def __init__(self, trial: Trial, weights: Floats) -> None:
+        self._rate = np.float32(trial.learning_rate)
+        self._momentum = np.float32(trial.momentum)
+        self._velocity = np.zeros_like(weights)
+
+    def step(self, weights: Floats, slope: Floats) -> None:
+        self._velocity *= self._momentum
+        self._velocity -= self._rate * slope
+        weights += self._velocity
 
 
-def _orders(trial: Trial, pictures: int) -> npt.NDArray[np.int64]:
-    """Which pictures make which step: shape (epochs, steps, batch size), padded with -1."""
-    batch_size = min(trial.batch_size, pictures)
-    steps = -(-pictures // batch_size)
-    orders = np.full((trial.epochs, steps * batch_size), -1)
+class _Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1, in the form before section 2.1), as in Keras."""
+
+    def __init__(self, trial: Trial, weights: Floats) -> None:
+        self._rate = trial.learning_rate
+        self._mean, self._square = np.zeros_like(weights), np.zeros_like(weights)
+        self._steps = 0
+
+    def step(self, weights: Floats, slope: Floats) -> None:
+        self._steps += 1
+        self._mean += np.float32(1 - 0.9) * (slope - self._mean)
+        self._square += np.float32(1 - 0.999) * (slope**2 - self._square)
+        rate = self._rate * np.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
+        weights -= np.float32(rate) * self._mean / (np.sqrt(self._square) + np.float32(1e-7))
+
+
+def _optimizer(trial: Trial, weights: Floats) -> _Optimizer:
+    return _Momentum(trial, weights) if trial.optimizer == "sgd" else _Adam(trial, weights)
+
+
+def _through(layers: Sequence[keras.Layer], features: Floats) -> Floats:
+    for layer in layers:
+        features = layer(features).numpy()
+    return features
+
+
+def _soft(trial: Trial, logits: Floats | None, batch: npt.NDArray[np.int64]) -> Soft | None:
+    if logits is None:
+        return None
+    return Soft(logits[batch], trial.teacher_temperature, trial.teacher_weight)
+
+
+def orders(trial: Trial, pictures: int) -> list[list[npt.NDArray[np.int64]]]:
+    """Which pictures make which step, epoch after epoch; an epoch's last step may be short."""
     random = np.random.default_rng(trial.seed)
-    for order in orders:
-        order[:pictures] = random.permutation(pictures)
-    return orders.reshape(trial.epochs, steps, batch_size)
+    starts = range(trial.batch_size, pictures, trial.batch_size)
+    return [np.split(random.permutation(pictures), starts) for _ in range(trial.epochs)]

@@ -1,0 +1,271 @@
+"""The report's first approach: pictures stream into the frozen network and the head, under fit.
+
+What is trained is the *tail*: the blocks that are fine-tuned, if there are any, and the head. It
+starts from the deepest layer whose activations are cached, so that measuring and using it needs
+nothing below; only training pictures, which may be others in every epoch, pass the frozen part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm import tqdm
+
+from vgg16_transfer.backbone import vgg16
+from vgg16_transfer.heads import softmax, training
+from vgg16_transfer.heads.augmentation import augment
+from vgg16_transfer.images import pictures
+from vgg16_transfer.images.archives import open_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vgg16_transfer.heads.training import Pictures
+    from vgg16_transfer.params import Trial
+
+_MEASURED_AT_ONCE = 64
+
+
+def fit(
+    trial: Trial,
+    weights: Path,
+    archive: Path,
+    paths: Sequence[str],
+    roles: Mapping[str, Pictures],
+    classes: int,
+    recipe: Mapping[str, Any],
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Trains a head, and the blocks below it that the trial fine-tunes.
+
+    Args:
+        trial: The setting.
+        weights: What the stage ``weights`` wrote.
+        archive: Where the training pictures are.
+        paths: Their names there, in the order of ``roles["train"]``.
+        roles: What is measured on, by the activations of the trial's ``cached_layer``.
+        classes: Number of classes.
+        recipe: How those were made: ``image_size``, in pixels, and ``resize``.
+
+    Returns:
+        The tail, of shape (n, width of the cached layer) → (n, classes), and its history as in
+        :class:`~vgg16_transfer.heads.training.Fit`.
+
+    Raises:
+        ArchiveError: The archive, or a picture in it, can't be read.
+        WeightsError: The weights are missing, or hold no such layer.
+    """
+    network = vgg16.load(weights, recipe["image_size"])
+    labels = roles["train"].labels
+    orders = np.array([np.concatenate(epoch) for epoch in training.orders(trial, len(labels))])
+    steps = math.ceil(len(labels) / trial.batch_size)
+    tail = make_tail(trial, network, classes)
+    model = _EndToEnd(trial, _Frozen(network, trial.cached_layer), tail)
+    with tqdm(
+        total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
+    ) as bar:
+        measured = _Measured(roles, bar)
+        model.fit(
+            stream(trial, _read(archive, paths), labels, orders, recipe),
+            epochs=trial.epochs,
+            shuffle=False,
+            steps_per_epoch=steps,
+            callbacks=[measured],
+            verbose=0,
+        )
+    history = pd.DataFrame(measured.rows)
+    history.insert(0, "epoch", np.arange(1, trial.epochs + 1))
+    return tail, history
+
+
+def stream(
+    trial: Trial,
+    files: Sequence[bytes],
+    labels: npt.NDArray[np.int64],
+    orders: npt.NDArray[np.int64],
+    recipe: Mapping[str, Any],
+) -> tf.data.Dataset:
+    """All batches of all epochs, one after the other, decoded while the one before is learned from.
+
+    Args:
+        trial: Its seed, an epoch and a picture's place among the files make the seed by which the
+            picture is varied.
+        files: The pictures' bytes.
+        labels: Shape (n,).
+        orders: Shape (epochs, n): which picture comes when.
+        recipe: As for :func:`fit`.
+
+    Returns:
+        Pictures of shape (batch, image_size, image_size, 3), RGB, 0 to 255, whole numbers, and
+        their labels. An epoch's last batch may be short.
+    """
+    size, resize = recipe["image_size"], recipe["resize"]
+
+    def decode(row: int) -> npt.NDArray[np.uint8]:
+        return pictures.to_square(pictures.decode(files[row]), size, resize)
+
+    def example(epoch: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        picture = tf.numpy_function(decode, [row], tf.uint8, stateful=False)
+        picture = tf.ensure_shape(picture, (size, size, 3))
+        seed = tf.random.fold_in(tf.stack([tf.constant(trial.seed, tf.int64), epoch]), row)
+        return augment(picture, trial.augment, seed), tf.gather(labels, row)
+
+    def batches(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensor_slices(order)
+        examples = rows.map(lambda row: example(epoch, row), num_parallel_calls=tf.data.AUTOTUNE)
+        return examples.batch(trial.batch_size)
+
+    epochs = np.arange(len(orders), dtype=np.int64)
+    return tf.data.Dataset.from_tensor_slices((epochs, orders)).flat_map(batches).prefetch(1)
+
+
+def make_tail(trial: Trial, network: keras.Model, classes: int) -> keras.Model:
+    """What a trial trains: the layers of the network above its ``cached_layer``, and the head.
+
+    Args:
+        trial: The setting.
+        network: A frozen VGG16, whose own layers go into the tail, and are trainable from then on.
+        classes: Number of classes.
+
+    Returns:
+        A model of shape (n, width of the cached layer) → (n, classes). Its head starts at zeros.
+    """
+    cached, layer = (network.get_layer(name) for name in (trial.cached_layer, trial.layer))
+    shape = cached.output.shape[1:]
+    above = network.layers[network.layers.index(cached) + 1 : network.layers.index(layer) + 1]
+    for trained in above:
+        trained.trainable = True
+    blocks = [keras.layers.Reshape(shape, name="activations"), *above] if above else []
+    if blocks and len(layer.output.shape[1:]) > 1:
+        blocks.append(keras.layers.Flatten(name="flattened"))
+    return keras.Sequential(
+        [
+            keras.Input((math.prod(shape),), name="features"),
+            *blocks,
+            *softmax.front(trial, layer.output.shape[1:]),
+            keras.layers.Dense(
+                classes, activation="softmax", kernel_initializer="zeros", name="softmax"
+            ),
+        ],
+        name="head",
+    )
+
+
+class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Pictures → a layer's activations, flattened, a few pictures at a time.
+
+    The whole batch of 256 would take 6.6 GB at the first convolutions alone; and so, on a CPU, the
+    activations are those that are cached, to the last bit before they were rounded.
+    """
+
+    def __init__(self, network: keras.Model, layer: str) -> None:
+        super().__init__(name="frozen", trainable=False)
+        tapped = vgg16.tap(network, [layer])
+        self._at_once = tapped.batch_size
+        self._width = math.prod(tapped.shapes[layer])
+        self.network = keras.Model(network.input, network.get_layer(layer).output)
+
+    def call(self, batch: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(batch)[0]
+        padded = tf.pad(batch, [[0, -count % self._at_once], [0, 0], [0, 0], [0, 0]])
+        parts = tf.reshape(padded, (-1, self._at_once, *batch.shape[1:]))
+        # While one waits for its slowest thread, another goes on.
+        outputs = tf.map_fn(
+            self._forward, parts, fn_output_signature=tf.float32, parallel_iterations=2
+        )
+        return tf.reshape(outputs, (-1, self._width))[:count]
+
+    def _forward(self, part: tf.Tensor) -> tf.Tensor:
+        return self.network(vgg16.preprocess(part), training=False)
+
+
+class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """The frozen network and the tail, with one optimiser for the head and one for the blocks."""
+
+    def __init__(self, trial: Trial, frozen: _Frozen, tail: keras.Model) -> None:
+        super().__init__(name="end_to_end")
+        self.frozen = frozen
+        self.tail = tail
+        self._weight_decay = trial.weight_decay
+        *self._of_blocks, self._kernel, self._bias = tail.trainable_variables
+        self._blocks_optimizer = _optimizer(trial, trial.fine_tune_learning_rate)
+        self._blocks_optimizer.build(self._of_blocks)
+        self.compile(_optimizer(trial, trial.learning_rate), jit_compile=False)
+        self.optimizer.build([self._kernel, self._bias])
+
+    def call(self, batch: tf.Tensor) -> tf.Tensor:
+        return self.tail(self.frozen(batch))
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        batch, labels = data
+        features = self.frozen(batch)
+        with tf.GradientTape() as tape:
+            logits = _logits(self.tail, features)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            decay = self._weight_decay / 2 * tf.reduce_sum(tf.square(self._kernel))
+            loss = tf.reduce_mean(losses) + decay
+        of_blocks, of_head = tape.gradient(loss, [self._of_blocks, [self._kernel, self._bias]])
+        if self._of_blocks:
+            self._blocks_optimizer.apply_gradients(zip(of_blocks, self._of_blocks, strict=True))
+        self.optimizer.apply_gradients(zip(of_head, [self._kernel, self._bias], strict=True))
+        return {"loss": loss}
+
+
+class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Measures the tail on every role's cached features when an epoch is over."""
+
+    def __init__(self, roles: Mapping[str, Pictures], bar: Any) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self._roles = roles
+        self._bar = bar
+
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        row = {}
+        for role, (features, labels) in self._roles.items():
+            parts = range(0, len(features), _MEASURED_AT_ONCE)
+            logits = np.concatenate(
+                [
+                    _logits(self.model.tail, features[start : start + _MEASURED_AT_ONCE]).numpy()
+                    for start in parts
+                ]
+            )
+            for name, value in training.measure(labels, logits).items():
+                row[f"{role}_{name}"] = value
+        self.rows.append(row)
+
+
+def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) -> tf.Tensor:
+    """What the tail softens in the end: its probabilities would lose what is near 0 and 1."""
+    *layers, head = tail.layers
+    for layer in layers:
+        features = layer(features)
+    return tf.matmul(features, head.kernel) + head.bias
+
+
+def _optimizer(trial: Trial, learning_rate: float) -> keras.optimizers.Optimizer:
+    if trial.optimizer == "adam":
+        return keras.optimizers.Adam(learning_rate)
+    return keras.optimizers.SGD(learning_rate, trial.momentum)
+
+
+def _read(path: Path, names: Sequence[str]) -> list[bytes]:
+    """Files in the order of their names.
+
+    They are read once, in the archive's order, and kept: every epoch has another order, and a
+    .tar.gz can only be read forwards.
+    """
+    with open_archive(path) as archive:
+        wanted = set(names)
+        content = {name: archive.read(name) for name in archive.names() if name in wanted}
+    return [content[name] for name in names]
