@@ -10,20 +10,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
+    from vgg16_transfer.reporting.published import Curve
+
 # Okabe & Ito (2008): eight colours that colour-blind readers tell apart, as far as that goes.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
-_SIZE = (6.4, 4.0)
+_SIZE = (5.4, 3.6)  # small, so that its letters can still be read on a phone
 _LABELS = {
     "loss": "cross-entropy",
     "accuracy": "accuracy",
     "samples_per_class": "training pictures per class",
 }
 _MOST_TICKS = 40
+_MOST_INSIDE = 4  # curves whose names find room beside them
+_APART = 1.3  # ratio of numbers whose labels don't touch on a logarithmic scale
+
+# Published curves are grey, so that ours stand out; what sets them apart is dashes and markers.
+_DASHES = ["--", ":", "-."]
+_MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
+_GREYS = ["#333333", "#777777", "#999999"]
 
 
 def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
@@ -65,12 +75,46 @@ def study_curves(history: pd.DataFrame, points: pd.Series, measure: str) -> Figu
     return figure
 
 
-def accuracy_against(summary: pd.DataFrame, axis: str) -> Figure:
+def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Figure:
+    """Test accuracy against training pictures per class, beside what others published.
+
+    Args:
+        lines: By name, rows of :func:`~vgg16_transfer.heads.records.summarise`.
+        published: Curves along ``samples_per_class``, or numbers without an axis.
+    """
+    figure, axes = _figure()
+    axes.set_xscale("log", base=2)
+    for colour, (name, line) in zip(_cycle(len(lines)), lines.items(), strict=True):
+        ordered = line.sort_values("samples_per_class")
+        axes.errorbar(
+            ordered["samples_per_class"],
+            ordered["accuracy_mean"],
+            yerr=ordered["accuracy_std"].fillna(0),
+            color=colour,
+            marker="o",
+            capsize=4,
+            linewidth=2,
+            label=name,
+            zorder=3,
+        )
+    _draw_published(axes, published)
+    ours = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
+    theirs = [point.at for curve in published for point in curve.points if point.at is not None]
+    ticks = _spaced(ours, theirs)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1)
+    _finish(axes, _LABELS["samples_per_class"], "test accuracy (mean ± std)", percent=True)
+    return figure
+
+
+def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve] = ()) -> Figure:
     """Test accuracy against one axis of a study, mean and standard deviation over the seeds.
 
     Args:
         summary: As :func:`~vgg16_transfer.heads.records.summarise` returns it.
         axis: A column of the summary. Numbers of two and more are drawn on a logarithmic scale.
+        published: Curves of others along the same axis, if it is one of numbers.
     """
     figure, axes = _figure()
     others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
@@ -78,19 +122,23 @@ def accuracy_against(summary: pd.DataFrame, axis: str) -> Figure:
     lines = summary.groupby(others, sort=False) if others else [((), summary)]
     for colour, (point, line) in zip(COLOURS * len(summary), lines, strict=False):
         label = ", ".join(f"{other} {value}" for other, value in zip(others, point, strict=True))
-        positions = line[axis] if numeric else np.arange(len(line))
+        ordered = line.sort_values(axis) if numeric else line
+        positions = ordered[axis] if numeric else np.arange(len(ordered))
         axes.errorbar(
             positions,
-            line["accuracy_mean"],
-            yerr=line["accuracy_std"].fillna(0),
+            ordered["accuracy_mean"],
+            yerr=ordered["accuracy_std"].fillna(0),
             color=colour,
             marker="o",
             capsize=4,
             linestyle="-" if numeric else "none",
             label=label or None,
         )
-        for x, y in zip(positions, line["accuracy_mean"], strict=True):
-            axes.annotate(f"{y:.1%}", (x, y), (8, -12), textcoords="offset points", fontsize=8)
+        for x, y in zip(positions, ordered["accuracy_mean"], strict=True):
+            if others:
+                break  # several lines' numbers would lie on each other; the table has them
+            axes.annotate(f"{y:.1%}", (x, y), (8, -12), textcoords="offset points", fontsize=9)
+    _draw_published(axes, published)
     if numeric and summary[axis].min() > 0:
         axes.set_xscale("log", base=2)
     if numeric:
@@ -128,7 +176,7 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG whose bytes depend on nothing but the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -140,11 +188,49 @@ def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8)
+    names = axes.get_legend_handles_labels()[1]
+    if len(names) > _MOST_INSIDE:
+        figure = axes.figure
+        assert isinstance(figure, Figure)  # noqa: S101 (mypy: no axes of ours lie in a subfigure)
+        figure.set_figheight(_SIZE[1] + 0.21 * len(names))
+        axes.legend(
+            frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0
+        )
+    elif names:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
+    for index, curve in enumerate(curves):
+        grey = _GREYS[index % len(_GREYS)]
+        dashes = _DASHES[index % len(_DASHES)]
+        if curve.axis == "none":
+            level = curve.points[0].accuracy / 100
+            axes.axhline(level, color=grey, linestyle=dashes, linewidth=1, label=curve.method)
+            continue
+        axes.errorbar(
+            [point.at or 0 for point in curve.points],
+            [point.accuracy / 100 for point in curve.points],
+            yerr=[(point.spread or 0) / 100 for point in curve.points],
+            color=grey,
+            linestyle=dashes if len(curve.points) > 1 else "none",
+            linewidth=1,
+            marker=_MARKERS[index % len(_MARKERS)],
+            markersize=4,
+            label=curve.method,
+        )
+
+
+def _spaced(first: Sequence[float], rest: Sequence[float]) -> list[float]:
+    """All of the first numbers, and as many of the rest as leave room for each other's labels."""
+    kept = list(first)
+    for number in sorted(set(rest), reverse=True):
+        if all(max(number / other, other / number) >= _APART for other in kept):
+            kept.append(number)
+    return sorted(kept)
 
 
 def _roles(history: pd.DataFrame, measure: str) -> list[str]:

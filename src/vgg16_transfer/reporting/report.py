@@ -1,19 +1,32 @@
-"""[stage] Results → reports/report.html, a self-contained page, and reports/figures/<study>/."""
+"""[stage] Results → reports/report.html, a self-contained page, and the figures that it shows.
+
+The page is a function of its inputs alone: no dates, no run ids. For those it has places that
+:func:`~vgg16_transfer.reporting.runs.with_runs` fills in.
+"""
 
 from __future__ import annotations
 
-import base64
-import math
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import records
-from vgg16_transfer.reporting import figures
+from vgg16_transfer.heads.records import RecordError
+from vgg16_transfer.params import Trial
+from vgg16_transfer.reporting import (
+    alternatives,
+    answers,
+    figures,
+    findings,
+    pictures,
+    published,
+    runs,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -21,50 +34,60 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Dataset, Study
+    from vgg16_transfer.reporting.pictures import Picture
+    from vgg16_transfer.reporting.published import Curve, Published
+
+_CAPTIONS = {
+    "accuracy_curves": "Accuracy against epochs: test solid, with a band of one standard deviation "
+    "over the splits; train dashed",
+    "loss_curves": "Cross-entropy against epochs: test solid, train dashed",
+}
+_ALWAYS_SAID = ("layer", "samples_per_class", "epochs")
 
 
-class Picture(NamedTuple):
-    """A picture of the page.
+class Inputs(NamedTuple):
+    """Where the report reads from.
 
     Attributes:
-        alternative: What it shows, for those who can't see it.
-        uri: Its bytes, as a data URI.
+        results: One folder per study: its record.
+        splits: One folder per dataset: its manifests.
+        filters: One folder per dataset: pictures of its filters.
+        gradients: One CSV file per dataset: the check of its gradients.
+        explained: One folder per study: pictures of what its heads look at.
     """
 
-    alternative: str
-    uri: str
+    results: Path
+    splits: Path
+    filters: Path
+    gradients: Path
+    explained: Path
 
 
 def write_report(
-    datasets: Mapping[str, Dataset],
-    studies: Mapping[str, Study],
-    results: Path,
-    filters: Path,
-    out: Path,
+    datasets: Mapping[str, Dataset], studies: Mapping[str, Study], inputs: Inputs, out: Path
 ) -> None:
     """Writes the page and the figures it shows.
 
     Args:
         datasets: By name.
         studies: By name, in the order of the page.
-        results: Folder of the studies' records.
-        filters: Folder of one folder of pictures per dataset.
+        inputs: What was measured and drawn. What is not there of filters, gradients and explained
+            pictures is left out.
         out: Folder to write ``report.html`` and ``figures/`` to.
 
     Raises:
-        RecordError: A study has no results.
+        RecordError: A study has no results, or its split is missing.
     """
-    measured = {study: records.read(results / study) for study in studies}
-    shutil.rmtree(out / "figures", ignore_errors=True)
-    sections = []
-    for name, study in studies.items():
-        shown = []
-        for title, figure in study_figures(study, measured[name]).items():
-            path = out / "figures" / name / f"{title}.png"
-            figures.save(figure, path)
-            shown.append(_picture(path, f"{name}: {title.replace('_', ' ')}"))
-        rows = table(study, measured[name].trials)
-        sections.append({"study": study, "table": rows, "pictures": shown})
+    numbers = published.read()
+    measured = {study: records.read(inputs.results / study) for study in studies}
+    lineages = {name: lineage(study, measured[name], inputs) for name, study in studies.items()}
+    explained = {name: pictures.explained(inputs.explained / name) for name in studies}
+    gradients = {
+        name: records.read_frame(path).to_dict("records")
+        for name in datasets
+        if (path := inputs.gradients / f"{name}.csv").exists()
+    }
+    shutil.rmtree(out / "figures", ignore_errors=True)  # nothing is left to go wrong by now
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.reporting"),
         autoescape=True,
@@ -72,39 +95,65 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["glued"] = _glued
     page = environment.get_template("report.html.j2").render(
-        sections=sections,
-        filters={
-            name: [
-                _picture(path, f"{name}: {path.stem.replace('_', ' ')}")
-                for path in _in_network_order((filters / name).glob("*.png"))
-            ]
-            for name in datasets
-        },
+        answers=[
+            _answer(name, dataset, asking, measured, numbers, out / "figures")
+            for name, dataset in datasets.items()
+            if (asking := _asking(name, studies))
+        ],
+        sections=[
+            {
+                "study": study,
+                "setting": setting(study),
+                "findings": findings.sentences(study, measured[name].trials),
+                "table": table(study, measured[name].trials),
+                "pictures": _study_pictures(
+                    study, measured[name], _beside(study, datasets, numbers), out / "figures"
+                ),
+                "explained": explained[name],
+                "lineage": lineages[name],
+            }
+            for name, study in studies.items()
+        ],
+        filters={name: pictures.filters(inputs.filters / name, name) for name in datasets},
+        gradients=gradients,
+        published=numbers,
+        cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
+        run_marker=runs.run_marker,
+        lock_marker=runs.lock_marker,
     )
     unnamed = out / ".report.html"
     unnamed.write_text(page, encoding="utf-8")
     unnamed.replace(out / "report.html")
 
 
-def study_figures(study: Study, record: Record) -> dict[str, Figure]:
-    """A study's figures by file name: the answer first, then the curves."""
+def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) -> dict[str, Figure]:
+    """A study's figures by file name: the answer first, then the curves.
+
+    Args:
+        study: Which study.
+        record: What it measured.
+        beside: Published curves along its first axis.
+    """
     summary = records.summarise(study, record.trials)
-    axis = "samples_per_class" if "samples_per_class" in study.compared else study.compared[0]
-    points = record.trials.set_index("trial").apply(
-        lambda row: records.point_name(study, row), axis="columns"
-    )
+    axis, points = answer_axis(study), _points(study, record.trials)
     return {
-        f"accuracy_against_{axis}": figures.accuracy_against(summary, axis),
+        f"accuracy_against_{axis}": figures.accuracy_against(summary, axis, beside),
         "accuracy_curves": figures.study_curves(record.history, points, "accuracy"),
         "loss_curves": figures.study_curves(record.history, points, "loss"),
     }
 
 
+def answer_axis(study: Study) -> str:
+    """The axis that a study's results are drawn against."""
+    return findings.in_order(study.compared)[0]
+
+
 def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
     """A study's results for people to read: one row per point of the grid."""
     summary = records.summarise(study, trials)
-    return [
+    rows = [
         {axis.replace("_", " "): row[axis] for axis in study.compared}
         | {
             "accuracy, %": _with_spread(row, "accuracy"),
@@ -115,20 +164,115 @@ def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in summary.to_dict("records")
     ]
+    if "teacher_accuracy" in trials:
+        groups = trials.groupby(list(study.compared), sort=False)["teacher_accuracy"]
+        for row, teacher in zip(rows, groups.mean(), strict=True):
+            row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
+    return rows
+
+
+def setting(study: Study) -> list[str]:
+    """What a study varies, and of the rest what is not as usual or what everybody asks for."""
+    told = []
+    for key, values in study.grid.items():
+        usual = values == (Trial.model_fields[key].default,)
+        if not usual or key in _ALWAYS_SAID:
+            listed = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+            told.append(f"{key.replace('_', ' ')} {listed}")
+    return told
+
+
+def lineage(study: Study, record: Record, inputs: Inputs) -> dict[str, Any]:
+    """Where a study's numbers come from, as far as files can tell.
+
+    Raises:
+        RecordError: A split is missing.
+    """
+    splits = {}
+    for seed in study.grid["seed"]:
+        path = inputs.splits / study.dataset / f"{seed}.csv"
+        if not path.exists():
+            raise RecordError(f"{path}: no such split; run dvc repro")
+        splits[f"data/splits/{study.dataset}/{seed}.csv"] = file_md5(path)
+    trials = f"results/{study.name}/trials.csv"
+    return {
+        "stage": f"train@{study.name}",
+        "files": splits | {trials: file_md5(inputs.results / study.name / "trials.csv")},
+        "trials": record.trials[["trial", "seed", "accuracy"]].to_dict("records"),
+    }
+
+
+def _asking(dataset: str, studies: Mapping[str, Study]) -> list[Study]:
+    """The studies that ask how many pictures of each class it takes."""
+    return [s for s in studies.values() if s.dataset == dataset and answers.AXIS in s.axes]
+
+
+def _answer(
+    name: str,
+    dataset: Dataset,
+    studies: Sequence[Study],
+    measured: Mapping[str, Record],
+    numbers: Published,
+    folder: Path,
+) -> dict[str, Any]:
+    lines: dict[str, pd.DataFrame] = {}
+    for study in studies:
+        lines |= answers.lines(study, measured[study.name].trials)
+    theirs = answers.curves(dataset, numbers)
+    path = folder / f"answer_{name}.png"
+    figures.save(figures.answer(lines, theirs), path)
+    caption = f"{name}: test accuracy against training pictures per class"
+    return {
+        "dataset": name,
+        "sentences": answers.sentences(name, dataset, studies, measured, numbers),
+        "picture": pictures.read(path, alternatives.answer(lines, theirs), caption),
+        "table": answers.table(lines, theirs),
+        "ours": len(lines),
+        "sources": answers.sources(theirs, numbers),
+        "others": answers.others(dataset, numbers),
+    }
+
+
+def _study_pictures(
+    study: Study, record: Record, beside: Sequence[Curve], folder: Path
+) -> list[Picture]:
+    axis, points = answer_axis(study), _points(study, record.trials)
+    summary = records.summarise(study, record.trials)
+    told = {
+        f"accuracy_against_{axis}": alternatives.accuracy_against(summary, axis),
+        "accuracy_curves": alternatives.curves(record.history, points, "accuracy"),
+        "loss_curves": alternatives.curves(record.history, points, "loss"),
+    }
+    captions = _CAPTIONS | {
+        f"accuracy_against_{axis}": f"Test accuracy against {axis.replace('_', ' ')}, mean and "
+        "standard deviation over the splits"
+    }
+    shown = []
+    for title, figure in study_figures(study, record, beside).items():
+        path = folder / study.name / f"{title}.png"
+        figures.save(figure, path)
+        alternative = f"{study.name}: {told[title]}"
+        shown.append(pictures.read(path, alternative, captions[title]))
+    return shown
+
+
+def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -> list[Curve]:
+    """Published curves for a study's own figure; those along samples per class are the answer's."""
+    if answer_axis(study) != "temperature":
+        return []
+    return numbers.curves(datasets[study.dataset].layout, "temperature")
+
+
+def _points(study: Study, trials: pd.DataFrame) -> pd.Series:
+    return trials.set_index("trial").apply(
+        lambda row: records.point_name(study, row), axis="columns"
+    )
+
+
+def _glued(sentence: str) -> str:
+    """A sentence whose numbers are not torn from their spread and their unit by a line's end."""
+    return sentence.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
 def _with_spread(row: Mapping[Any, Any], measure: str) -> str:
-    mean, std = 100 * row[f"{measure}_mean"], 100 * row[f"{measure}_std"]
-    return f"{mean:.1f}" if math.isnan(std) else f"{mean:.1f} ± {std:.1f}"
-
-
-def _picture(path: Path, alternative: str) -> Picture:
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return Picture(alternative, f"data:image/png;base64,{encoded}")
-
-
-def _in_network_order(paths: Any) -> list[Path]:
-    """The probe first, then the kernels, then the convolutions from the picture upwards."""
-    return sorted(
-        paths, key=lambda path: (path.stem.startswith("block"), path.stem != "probe", path)
-    )
+    return alternatives.spread(row, measure).removesuffix(" %")

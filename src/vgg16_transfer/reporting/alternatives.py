@@ -1,0 +1,94 @@
+"""What a picture shows, in words and numbers, for those who can't see it: pure functions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vgg16_transfer.reporting.published import Curve
+
+_NAMED = {
+    "probe": "The picture that is sent through the network",
+    "kernels": "The 64 kernels of the first convolution, in colour",
+}
+_CONVOLUTION = re.compile(r"block(\d)_conv(\d)")
+
+
+def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str:
+    """Of :func:`~vgg16_transfer.reporting.figures.answer`."""
+    ours = [
+        f"{name}: "
+        + ", ".join(
+            f"{spread(row, 'accuracy')} at {row['samples_per_class']}"
+            for row in line.sort_values("samples_per_class").to_dict("records")
+        )
+        for name, line in lines.items()
+    ]
+    theirs = [f"{curve.method}: {points(curve)}" for curve in published]
+    return ". ".join(["Test accuracy against training pictures per class", *ours, *theirs]) + "."
+
+
+def points(curve: Curve) -> str:
+    """A published curve's numbers, one after the other."""
+    return ", ".join(
+        f"{point.accuracy:g}"
+        + (f" ± {point.spread:g}" if point.spread else "")
+        + (" %" if point.at is None else f" % at {point.at:g}")
+        for point in curve.points
+    )
+
+
+def accuracy_against(summary: pd.DataFrame, axis: str) -> str:
+    """Of :func:`~vgg16_transfer.reporting.figures.accuracy_against`."""
+    others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
+    listed = "; ".join(
+        ", ".join([f"{row[axis]}", *(f"{other} {row[other]}" for other in others)])
+        + f": {spread(row, 'accuracy')}"
+        for row in summary.to_dict("records")
+    )
+    return f"Test accuracy against {axis.replace('_', ' ')}. {listed}."
+
+
+def curves(history: pd.DataFrame, points: pd.Series, measure: str) -> str:
+    """Of :func:`~vgg16_transfer.reporting.figures.study_curves`: where the curves begin and end."""
+    mean = history.groupby([history["trial"].map(points), "epoch"], sort=False)[
+        [f"train_{measure}", f"test_{measure}"]
+    ].mean()
+    listed = []
+    for point in points.unique():
+        line = mean.loc[point].sort_index()
+        test, train = line[f"test_{measure}"], line[f"train_{measure}"]
+        start, end, fitted = (
+            _number(value, measure) for value in (test.iloc[0], test.iloc[-1], train.iloc[-1])
+        )
+        listed.append(f"{point}: test from {start} to {end}, train to {fitted}")
+    epochs = history["epoch"]
+    title = f"{'Accuracy' if measure == 'accuracy' else 'Cross-entropy'} against epochs"
+    return f"{title} {epochs.min()} to {epochs.max()}. {'; '.join(listed)}."
+
+
+def filters(stem: str, dataset: str) -> str:
+    """Of a picture of the stage ``filters``, by its file's name."""
+    convolution = _CONVOLUTION.fullmatch(stem)
+    if convolution:
+        block, layer = convolution.groups()
+        return (
+            f"Six activation maps of convolution {layer} of set {block} for the probe picture "
+            f"of {dataset}, side by side; bright is active"
+        )
+    return f"{_NAMED.get(stem, stem.replace('_', ' '))} ({dataset})"
+
+
+def spread(row: Mapping[Any, Any], measure: str) -> str:
+    """Mean and, if it is known, standard deviation of a measure, in %."""
+    mean, std = 100 * row[f"{measure}_mean"], 100 * row[f"{measure}_std"]
+    return f"{mean:.1f} %" if pd.isna(std) else f"{mean:.1f} ± {std:.1f} %"
+
+
+def _number(value: float, measure: str) -> str:
+    return f"{100 * value:.1f} %" if measure == "accuracy" else f"{value:.2f}"

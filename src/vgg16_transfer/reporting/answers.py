@@ -1,0 +1,137 @@
+"""The answer per dataset: our curves against samples per class, beside what others published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vgg16_transfer.heads import records
+from vgg16_transfer.reporting import alternatives, findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from vgg16_transfer.heads.records import Record
+    from vgg16_transfer.params import Dataset, Study
+    from vgg16_transfer.reporting.published import Curve, Published, Source
+
+AXIS = "samples_per_class"
+
+
+class Row(NamedTuple):
+    """A row of numbers of others.
+
+    Attributes:
+        method: What was measured.
+        numbers: The numbers, in words.
+        source: Who printed them and where.
+        remark: What a reader must know before comparing.
+    """
+
+    method: str
+    numbers: str
+    source: str
+    remark: str
+
+
+def lines(study: Study, trials: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """A study's curves against samples per class, by name: one per point of its other axes."""
+    summary = records.summarise(study, trials)
+    others = [axis for axis in study.compared if axis != AXIS]
+    if not others:
+        return {study.name: summary}
+    return {
+        f"{study.name}: "
+        + ", ".join(f"{axis} {value}" for axis, value in zip(others, point, strict=True)): line
+        for point, line in summary.groupby(others, sort=False)
+    }
+
+
+def sentences(
+    name: str,
+    dataset: Dataset,
+    studies: Sequence[Study],
+    measured: Mapping[str, Record],
+    numbers: Published,
+) -> list[str]:
+    """What a dataset's curves say, and whether they may be compared with others'."""
+    found = []
+    for study in studies:
+        first = findings.along(study, measured[study.name].trials, AXIS)[0]
+        found.append(first if len(studies) == 1 else f"{study.name}: {first}")
+    known = numbers.datasets.get(dataset.layout)
+    if known is None:
+        return [*found, f"No one has published on {name}, so our curves stand alone."]
+    classes = measured[studies[0].name].per_class["class_name"].nunique()
+    if classes < known.comparable_from:
+        held = f"{name} holds {classes} of the {known.classes} classes of {known.title}: "
+        return [*found, f"{held}what others published is shown beside it, but is not comparable."]
+    return found
+
+
+def curves(dataset: Dataset, numbers: Published) -> list[Curve]:
+    """What others published that belongs beside our curves."""
+    return numbers.curves(dataset.layout, AXIS, "none")
+
+
+def table(ours: Mapping[str, pd.DataFrame], theirs: Sequence[Curve]) -> list[dict[str, str]]:
+    """Accuracies in % by training pictures per class: one row per curve, ours first."""
+    rows: list[dict[str, Any]] = []
+    for name, line in ours.items():
+        cells = {float(row[AXIS]): _cell(row) for row in line.to_dict("records")}
+        rows.append({"method": name, "cells": cells})
+    for curve in theirs:
+        cells = {
+            point.at: f"{point.accuracy:g}" + (f" ± {point.spread:g}" if point.spread else "")
+            for point in curve.points
+            if point.at is not None
+        }
+        rows.append({"method": curve.method, "cells": cells})
+    columns = sorted({at for row in rows for at in row["cells"]})
+    return [
+        {"accuracy, % at": row["method"]} | {f"{at:g}": row["cells"].get(at, "") for at in columns}
+        for row in rows
+        if row["cells"]
+    ]
+
+
+def sources(theirs: Sequence[Curve], numbers: Published) -> list[Row]:
+    """Every published number beside ours, with where it is printed."""
+    return [
+        Row(
+            curve.method,
+            alternatives.points(curve),
+            _source(curve.source, curve.place, numbers),
+            curve.remark,
+        )
+        for curve in theirs
+    ]
+
+
+def cited(layouts: Iterable[str], numbers: Published) -> list[Source]:
+    """The sources of all that the page shows of others for datasets of these layouts."""
+    known = set(layouts)
+    keys = {check.source for check in numbers.gradient_checks}
+    keys |= {curve.source for curve in numbers.accuracies if curve.dataset in known}
+    keys |= {time.source for time in numbers.wall_times if time.dataset in known}
+    return [source for key, source in numbers.sources.items() if key in keys]
+
+
+def others(dataset: Dataset, numbers: Published) -> list[Row]:
+    """What else was published on a dataset: along other axes, and how long it took."""
+    found = sources(numbers.curves(dataset.layout, "layer", "temperature"), numbers)
+    for time in numbers.times(dataset.layout):
+        minutes = ", ".join(f"{value:g} min at {count}" for count, value in time.minutes.items())
+        source = _source(time.source, time.place, numbers)
+        found.append(Row(f"wall time: {time.method}", minutes, source, ""))
+    return found
+
+
+def _source(key: str, place: str, numbers: Published) -> str:
+    source = numbers.sources[key]
+    return f"{source.authors} {source.year}, {place}"
+
+
+def _cell(row: Mapping[Any, Any]) -> str:
+    return alternatives.spread(row, "accuracy").removesuffix(" %")

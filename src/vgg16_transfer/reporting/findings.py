@@ -1,0 +1,288 @@
+"""A study's numbers → sentences: pure functions that claim nothing that the numbers don't show.
+
+Two settings are compared by pairs of trials that differ in nothing else. A difference counts as one
+if its mean over the pairs is larger than their standard deviation; what it was in how many pairs is
+said as well, and nothing is called significant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vgg16_transfer.params import Study
+
+# Six digits are written to trials.csv: what differs by less is equal.
+_EQUAL = 1e-6
+
+_SPANS = {
+    "samples_per_class": "From {} to {} training pictures a class",
+    "layer": "From {} to {}",
+    "temperature": "From temperature {} to {} of VGG16's softmax",
+    "teacher_weight": "From α = {} to {}",
+    "teacher_temperature": "From temperature {} to {} of the teacher",
+    "unlabelled_per_class": "From {} to {} unlabelled pictures a class",
+    "approach": "From approach {} to {}",
+}
+"""How a way along an axis is told, where "from <axis> a to b" would not be English."""
+
+
+_ASKED = {"samples_per_class", "teacher_weight"}
+_TEACHING = {
+    "teacher_layer",
+    "teacher_samples_per_class",
+    "teacher_temperature",
+    "unlabelled_per_class",
+}
+"""What changes nothing in a trial that listens to labels alone."""
+
+
+class Difference(NamedTuple):
+    """What one setting reaches beyond another, over pairs of trials that differ in nothing else.
+
+    Attributes:
+        mean: Of accuracy, from 0 to 1.
+        std: The sample's, or None for a single pair.
+        higher: In how many pairs it is higher.
+        lower: In how many it is lower.
+        pairs: How many there are.
+        kind: What tells the pairs apart: ``splits``, if only the seed does, or ``pairs``.
+    """
+
+    mean: float
+    std: float | None
+    higher: int
+    lower: int
+    pairs: int
+    kind: str
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the difference is larger than its spread, 0 if not or if that is unknown."""
+        if self.std is None or abs(self.mean) <= max(self.std, _EQUAL):
+            return 0
+        return 1 if self.mean > 0 else -1
+
+
+def sentences(study: Study, trials: pd.DataFrame) -> list[str]:
+    """What a study shows: along each of its axes, then how far training and test are apart.
+
+    Args:
+        study: Which axes it has.
+        trials: As in ``trials.csv``.
+    """
+    axes = [axis for axis in in_order(study.compared) if axis in study.axes]
+    found = [] if axes else [_only(study, trials)]
+    taught = trials[trials["teacher_weight"] != 0] if "teacher_weight" in axes else trials
+    for axis in axes:
+        if axis == "teacher_weight" and 0 in study.grid[axis]:
+            found += _distillation(study, trials)
+        else:
+            found += along(study, taught if axis in _TEACHING else trials, axis)
+    found.append(gap(study, trials))
+    if "seed" not in study.axes:
+        found.append("All this is from one split: how much another would change it is unknown.")
+    return found
+
+
+def in_order(axes: Sequence[str]) -> list[str]:
+    """Axes in the order that they are told in: what a study asks for before how it asks."""
+    return sorted(axes, key=lambda axis: axis not in _ASKED)  # sorted keeps the order of the rest
+
+
+def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
+    """What happens to test accuracy along one axis, from end to end and from step to step."""
+    values = ordered(study, axis)
+    whole = difference(study, trials, axis, values[0], values[-1])
+    words = _SPANS.get(axis, f"From {axis.replace('_', ' ')} {{}} to {{}}")
+    span = words.format(_of(values[0]), _of(values[-1]))
+    reached = [accuracy(study, trials, axis, value) for value in values]
+    ends = f"from {reached[0]} to {reached[-1]}"
+    if whole.std is None:
+        between = "".join(
+            f", by way of {there} at {_of(value)}"
+            for value, there in zip(values[1:-1], reached[1:-1], strict=True)
+        )
+        return [f"{span}, test accuracy goes {ends}{between}."]
+    steps = list(itertools.pairwise(values))
+    differences = [difference(study, trials, axis, *step) for step in steps]
+    verdict = _verdict([one.sign for one in differences], whole)
+    first = (
+        f"{span}, test accuracy {verdict} {ends} ({_basis(study, axis, whole)}): {points(whole)}."
+    )
+    if len(steps) == 1:
+        return [first]
+    listed = "; ".join(
+        f"{_of(a)} → {_of(b)}: {points(one)}"
+        for (a, b), one in zip(steps, differences, strict=True)
+    )
+    return [first, f"Step by step, {listed}. {_clear(differences)}"]
+
+
+def gap(study: Study, trials: pd.DataFrame) -> str:
+    """How much more the heads reach on the pictures they were trained on."""
+    train = trials["train_accuracy"]
+    low, high = _percent(train.min()), _percent(train.max())
+    reached = f"{low} % in every trial" if low == high else f"between {low} % and {high} %"
+    apart = (train - trials["accuracy"]).groupby(_point(study, trials), sort=False).mean()
+    text = f"On their own training pictures the heads reach {reached}; test accuracy is "
+    low, high = _percent(apart.min()), _percent(apart.max())
+    if low == high:
+        return f"{text}{_points(apart.min())} lower."
+    return f"{text}lower by {low} to {high} points on average, depending on the setting."
+
+
+def difference(
+    study: Study, trials: pd.DataFrame, axis: str, before: Any, after: Any
+) -> Difference:
+    """How much more test accuracy ``after`` reaches than ``before``, trial by matching trial."""
+    others = [other for other in study.axes if other != axis]
+    keys = others or [axis]  # without another axis, there is one trial each
+    one, two = (
+        _at(trials, axis, value).assign(**({} if others else {axis: 0})).set_index(keys)
+        for value in (before, after)
+    )
+    apart = (two["accuracy"] - one["accuracy"]).dropna()
+    return Difference(
+        mean=float(apart.mean()),
+        std=float(apart.std(ddof=1)) if len(apart) > 1 else None,
+        higher=int((apart > _EQUAL).sum()),
+        lower=int((apart < -_EQUAL).sum()),
+        pairs=len(apart),
+        kind="splits" if others in ([], ["seed"]) else "pairs",
+    )
+
+
+def points(found: Difference) -> str:
+    """A difference in percentage points, with its spread and how many pairs agree."""
+    text = f"{100 * found.mean:+.1f}".replace("-", "−")
+    if found.std is None:
+        return f"{text} points"
+    text += f" ± {_percent(found.std)} points"
+    if found.higher == found.lower == 0:
+        return f"{text}, the same in {_share(found.pairs, found.pairs)} {found.kind}"
+    word, count = ("up", found.higher) if found.mean >= 0 else ("down", found.lower)
+    return f"{text}, {word} in {_share(count, found.pairs)} {found.kind}"
+
+
+def accuracy(study: Study, trials: pd.DataFrame, axis: str, value: Any) -> str:
+    """Test accuracy at one value of an axis: mean and, if there are several splits, its spread.
+
+    The spread is over the seeds: of each seed's mean over the other axes.
+    """
+    by_seed = _at(trials, axis, value).groupby("seed")["accuracy"].mean()
+    spread = f" ± {_percent(by_seed.std(ddof=1))}" if "seed" in study.axes else ""
+    return f"{_percent(by_seed.mean())}{spread} %"
+
+
+def ordered(study: Study, axis: str) -> list[Any]:
+    """An axis's values: numbers in rising order, names as params.yaml lists them."""
+    values = list(study.grid[axis])
+    return sorted(values) if _is_numeric(values) else values
+
+
+def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
+    """Labels alone against every weight of the teacher, in the order listed: none is picked."""
+    others = [value for value in study.grid["teacher_weight"] if value != 0]
+    alone = accuracy(study, trials, "teacher_weight", 0)
+    parts = []
+    for value in others:
+        found = difference(study, trials, "teacher_weight", 0, value)
+        reached = accuracy(study, trials, "teacher_weight", value)
+        parts.append(f"α = {_of(value)}: {reached} ({points(found)})")
+    told = [f"From labels alone (α = 0) the student's test accuracy is {alone}; "]
+    told[0] += f"with the teacher, {'; '.join(parts)}{_over(study, 'teacher_weight', ', ')}."
+    taught = trials.dropna(subset="teacher_accuracy") if "teacher_accuracy" in trials else None
+    teachers = {"teacher_layer", "teacher_samples_per_class"}
+    if taught is not None and len(taught) and teachers.isdisjoint(study.axes):
+        by_seed = taught.groupby("seed")["teacher_accuracy"].mean()
+        spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
+        told.append(f"The teacher itself reaches {_percent(by_seed.mean())}{spread} %.")
+    return told
+
+
+def _only(study: Study, trials: pd.DataFrame) -> str:
+    axis = study.compared[0]
+    value = study.grid[axis][0]
+    reached = accuracy(study, trials, axis, value)
+    splits = f" ({len(trials)} splits)" if len(trials) > 1 else ""
+    return f"With {_of(value)} training pictures a class, test accuracy is {reached}{splits}."
+
+
+def _verdict(signs: Sequence[int], whole: Difference) -> str:
+    """What the way along an axis may be called, given which steps exceed their spread."""
+    if 1 in signs and -1 in signs:
+        return "goes up and down,"
+    if whole.sign > 0 and -1 not in signs:
+        return "rises"
+    if whole.sign < 0 and 1 not in signs:
+        return "falls"
+    if whole.higher == whole.lower == 0 and not any(signs):
+        return "stays the same,"
+    return "shows no clear order,"
+
+
+def _clear(differences: Sequence[Difference]) -> str:
+    clear = sum(one.sign != 0 for one in differences)
+    if clear == len(differences):
+        return "Every step is larger than its spread."
+    if not clear:
+        return "No step is larger than its spread."
+    return f"Of these steps, {clear} of {len(differences)} " + (
+        "is larger than its spread." if clear == 1 else "are larger than their spread."
+    )
+
+
+def _point(study: Study, trials: pd.DataFrame) -> pd.Series[Any]:
+    return trials[list(study.compared)].astype(str).agg(",".join, axis="columns")
+
+
+def _share(count: int, of: int) -> str:
+    if count < of:
+        return f"{count} of {of}"
+    return "both" if of == 2 else f"all {of}"  # noqa: PLR2004
+
+
+def _basis(study: Study, axis: str, whole: Difference) -> str:
+    """What the numbers are means over."""
+    over = _over(study, axis)
+    if not over:
+        return f"{whole.pairs} {whole.kind}"
+    return f"{over}; {whole.pairs} pairs of trials that differ in nothing else"
+
+
+def _over(study: Study, axis: str, start: str = "") -> str:
+    others = [other for other in study.compared if other in study.axes and other != axis]
+    listed = " and ".join(other.replace("_", " ") for other in others)
+    return f"{start}averaged over {listed}" if others else ""
+
+
+def _at(trials: pd.DataFrame, axis: str, value: Any) -> pd.DataFrame:
+    """The trials with one value of an axis; numbers have lost all but six digits in the file."""
+    if isinstance(value, int | float):
+        there = pd.Series(np.isclose(trials[axis], value, rtol=1e-5, atol=0), index=trials.index)
+    else:
+        there = trials[axis] == value
+    return trials.loc[there]
+
+
+def _of(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _points(share: float) -> str:
+    return f"{_percent(share)} points"
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)

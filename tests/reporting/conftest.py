@@ -1,0 +1,107 @@
+"""A made report that holds everything a page may hold."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vgg16_transfer.heads import records
+from vgg16_transfer.params import Params, Study, check_params
+from vgg16_transfer.reporting.report import Inputs, write_report
+
+LONG = "a-study-with-a-name-that-is-longer-than-a-phone-is-wide-and-then-some"
+STUDIES: dict[str, dict[str, Any]] = {
+    "samples": {"samples_per_class": [2, 4, 8, 16], "seed": [0, 1]},
+    LONG: {
+        "layer": ["block4_pool", "block5_pool"],
+        "learning_rate": [0.01, 0.1, 1.0],
+        "seed": [0, 1],
+    },
+}
+
+
+def make_params(layout: str, studies: dict[str, dict[str, Any]]) -> Params:
+    dataset = {
+        "layers": ["block4_pool", "block5_pool", "predictions"],
+        "layout": layout,
+        "source": "photos",
+        "split": {"seeds": [0, 1, 2], "train_per_class": 16},
+    }
+    return check_params(
+        {
+            "backbone": {"weights": "random"},
+            "datasets": {"photos": dataset},
+            "studies": {name: {"dataset": "photos"} | study for name, study in studies.items()},
+        }
+    )
+
+
+def make_record(study: Study) -> records.Record:
+    """Heads of which each takes one picture more for what it is."""
+    true = [name for name in ("ant", "bee") for _ in range(8)]
+    found = []
+    for index, trial in enumerate(study.trials()):
+        right = 8 + index % 8
+        predicted = true[:right] + ["ant"] * (len(true) - right)
+        predictions = pd.DataFrame(
+            {"path": true, "true": true, "predicted": predicted, "probability": 0.5}
+        )
+        columns = [f"{role}_{name}" for role in ("train", "test") for name in ("loss", "accuracy")]
+        columns += ["train_top5_accuracy", "test_top5_accuracy"]
+        history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
+        found.append(records.of_trial(study.trial_name(trial), trial, history, predictions))
+    return records.join(found)
+
+
+def inputs_in(folder: Path) -> Inputs:
+    return Inputs(*(folder / name for name in Inputs._fields))
+
+
+def measure(params: Params, inputs: Inputs) -> None:
+    for name, study in params.studies.items():
+        records.write(study, make_record(study), inputs.results / name)
+    (inputs.splits / "photos").mkdir(parents=True)
+    for seed in (0, 1, 2):
+        (inputs.splits / "photos" / f"{seed}.csv").write_text(f"{seed}\n", encoding="utf-8")
+
+
+@pytest.fixture
+def write_page(tmp_path) -> Callable[..., str]:
+    """Gives the text of a page of studies on a dataset of a layout, and of nothing else."""
+
+    def write(layout: str, **studies: dict[str, Any]) -> str:
+        params, inputs = make_params(layout, studies), inputs_in(tmp_path)
+        measure(params, inputs)
+        write_report(params.datasets, params.studies, inputs, tmp_path)
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a page with all that there is; its pictures are wider than a phone."""
+    folder = tmp_path_factory.mktemp("full")
+    params, inputs = make_params("caltech256", STUDIES), inputs_in(folder)
+    measure(params, inputs)
+    for drawn in (inputs.filters / "photos", inputs.explained / "samples"):
+        drawn.mkdir(parents=True)
+        Image.new("RGB", (980, 160)).save(drawn / "block1_conv1.png")
+    captions = {"block1_conv1.png": "Where the head sees an ant"}
+    (inputs.explained / "samples" / "captions.json").write_text(json.dumps(captions))
+    inputs.gradients.mkdir()
+    (inputs.gradients / "photos.csv").write_text(
+        "weights,layer,checked,average,max\nω_ij,block5_conv3,200,1.25e-11,5e-10\n",
+        encoding="utf-8",
+    )
+    write_report(params.datasets, params.studies, inputs, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(full) -> Path:
+    return full / "report.html"

@@ -1,0 +1,88 @@
+"""Our curves beside those of others: as a figure, and as words."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from vgg16_transfer.reporting import alternatives, figures, published
+from vgg16_transfer.reporting.published import Curve
+
+NUMBERS = published.read()
+
+
+def line(counts: list[int], means: list[float], stds: list[float]) -> pd.DataFrame:
+    columns = {"samples_per_class": counts, "seeds": 3}
+    return pd.DataFrame(columns | {"accuracy_mean": means, "accuracy_std": stds})
+
+
+def curve(**points: Any) -> Curve:
+    values = {"dataset": "d", "axis": "samples_per_class", "source": "s", "place": "p"}
+    return Curve.model_validate(values | {"method": "theirs"} | points)
+
+
+OURS = {"ours": line([16, 2], [0.75, 0.5], [0.125, 0.25])}
+THEIRS = curve(points=[{"at": 15, "accuracy": 40.0, "spread": 2.0}, {"at": 60, "accuracy": 50.0}])
+
+
+def axes_of(figure: Figure) -> Axes:
+    (axes,) = figure.axes
+    return axes
+
+
+def drawn(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    bars = [one for one in axes_of(figure).containers if isinstance(one, ErrorbarContainer)]
+    return {str(bar.get_label()): list(map(tuple, bar.lines[0].get_xydata())) for bar in bars}
+
+
+def test_our_curve_stands_beside_theirs() -> None:
+    figure = figures.answer(OURS, [THEIRS])
+    assert drawn(figure) == {"ours": [(2, 0.5), (16, 0.75)], "theirs": [(15, 0.4), (60, 0.5)]}
+    assert axes_of(figure).get_xscale() == "log"
+    assert axes_of(figure).get_ylim() == (0, 1)
+
+
+def test_labels_of_the_axis_keep_apart() -> None:
+    axes = axes_of(figures.answer(OURS, [THEIRS]))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "16", "60"]
+
+
+def test_a_number_without_an_axis_is_a_level() -> None:
+    level = curve(axis="none", points=[{"accuracy": 46}])
+    (across,) = axes_of(figures.answer({}, [level])).lines
+    assert list(across.get_ydata()) == [0.46, 0.46]
+
+
+def test_names_of_many_curves_stand_below_the_figure() -> None:
+    theirs = NUMBERS.curves("caltech256", "samples_per_class")
+    few, many = figures.answer(OURS, [THEIRS]), figures.answer(OURS, theirs)
+    assert many.get_figheight() > few.get_figheight()
+    many.draw_without_rendering()
+    legend, axes = axes_of(many).get_legend(), axes_of(many)
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+
+
+def test_others_are_drawn_in_grey() -> None:
+    figure = figures.answer(OURS, NUMBERS.curves("caltech256", "samples_per_class"))
+    ours, *theirs = [one.lines[0].get_color() for one in axes_of(figure).containers]
+    assert ours in figures.COLOURS
+    assert all(len({colour[1:3], colour[3:5], colour[5:7]}) == 1 for colour in theirs)
+
+
+def test_the_alternative_text_holds_every_number() -> None:
+    assert alternatives.answer(OURS, [THEIRS]) == (
+        "Test accuracy against training pictures per class. "
+        "ours: 50.0 ± 25.0 % at 2, 75.0 ± 12.5 % at 16. "
+        "theirs: 40 ± 2 % at 15, 50 % at 60."
+    )
+
+
+def test_the_alternative_text_of_curves_says_where_they_begin_and_end() -> None:
+    rows = [("a", 1, 0.25, 0.5), ("a", 2, 1.0, 0.75), ("b", 1, 0.75, 0.0), ("b", 2, 1.0, 0.25)]
+    history = pd.DataFrame(rows, columns=["trial", "epoch", "train_accuracy", "test_accuracy"])
+    points = pd.Series({"a": "n=2", "b": "n=2"})
+    assert alternatives.curves(history, points, "accuracy") == (
+        "Accuracy against epochs 1 to 2. n=2: test from 25.0 % to 50.0 %, train to 100.0 %."
+    )

@@ -1,0 +1,275 @@
+"""Figures show the numbers that they are given: looked up in the axes, not in the pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from vgg16_transfer.reporting import figures
+
+NAN = float("nan")
+
+
+def axes_of(figure: Figure) -> Axes:
+    (axes,) = figure.axes
+    return axes
+
+
+def lines(figure: Figure, style: str = "-") -> dict[str, list[tuple[float, float]]]:
+    """The points of every line of a style, by label."""
+    found = [line for line in axes_of(figure).lines if line.get_linestyle() == style]
+    return {str(line.get_label()): list(map(tuple, line.get_xydata())) for line in found}
+
+
+def legend(figure: Figure) -> list[str]:
+    box = axes_of(figure).get_legend()
+    return [text.get_text() for text in box.get_texts()] if box else []
+
+
+def bars(figure: Figure) -> list[ErrorbarContainer]:
+    return [one for one in axes_of(figure).containers if isinstance(one, ErrorbarContainer)]
+
+
+def spreads(bar: ErrorbarContainer) -> list[float]:
+    """Half the height of each vertical bar."""
+    (segments,) = (collection.get_segments() for collection in bar.lines[2])
+    return [(end[1] - start[1]) / 2 for start, end in segments]
+
+
+def ticks(figure: Figure) -> list[tuple[float, str]]:
+    axes = axes_of(figure)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    return list(zip(axes.get_xticks(), labels, strict=True))
+
+
+def history(trials: dict[str, Sequence[float]], role: str = "test") -> pd.DataFrame:
+    """Curves of a measure of a role by trial; those of the other role are zero."""
+    frames = []
+    for trial, values in trials.items():
+        zeros = dict.fromkeys(
+            ["train_loss", "train_accuracy", "test_loss", "test_accuracy"], [0.0] * len(values)
+        )
+        measured = {f"{role}_accuracy": values, f"{role}_loss": [10 * v for v in values]}
+        frames.append(
+            pd.DataFrame({"trial": trial, "epoch": range(1, len(values) + 1)} | zeros | measured)
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def summary(axes: dict[str, list[Any]], means: list[float], stds: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(axes | {"seeds": 3, "accuracy_mean": means, "accuracy_std": stds})
+
+
+def confusion(counts: dict[tuple[str, str], int]) -> pd.DataFrame:
+    rows = [("only", true, predicted, count) for (true, predicted), count in counts.items()]
+    return pd.DataFrame(rows, columns=["trial", "true", "predicted", "count"])
+
+
+def test_a_trials_curves_are_those_of_its_roles() -> None:
+    curves = history({"t": [0.25, 0.5]}).assign(validation_accuracy=[0.125, 0.375])
+    figure = figures.trial_curves(curves, "accuracy")
+    assert lines(figure) == {
+        "train": [(1, 0), (2, 0)],
+        "test": [(1, 0.25), (2, 0.5)],
+        "validation": [(1, 0.125), (2, 0.375)],
+    }
+    assert legend(figure) == ["train", "test", "validation"]
+
+
+def test_a_role_that_was_not_measured_has_no_curve() -> None:
+    assert list(lines(figures.trial_curves(history({"t": [0.5]}), "loss"))) == ["train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "label", "tick"),
+    [("loss", "cross-entropy", "0.5"), ("accuracy", "accuracy", "50%")],
+)
+def test_the_axes_of_curves_say_what_they_show(measure: str, label: str, tick: str) -> None:
+    axes = axes_of(figures.trial_curves(history({"t": [0.0, 1.0]}), measure))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", label)
+    assert axes.yaxis.get_major_formatter().format_ticks([0.0, 0.5])[1] == tick
+
+
+POINTS = pd.Series({"n=16,seed=0": "n=16", "n=16,seed=1": "n=16", "n=2,seed=0": "n=2"})
+CURVES = {"n=16,seed=0": [0.25, 0.75], "n=16,seed=1": [0.75, 0.75], "n=2,seed=0": [0.5, 0.125]}
+
+
+def test_a_studys_curves_are_means_over_the_seeds() -> None:
+    figure = figures.study_curves(history(CURVES), POINTS, "accuracy")
+    assert lines(figure) == {"n=16": [(1, 0.5), (2, 0.75)], "n=2": [(1, 0.5), (2, 0.125)]}
+    assert legend(figure) == ["n=16", "n=2"]
+    assert axes_of(figure).get_ylabel() == "accuracy (dashed: train)"
+
+
+def test_a_studys_training_curves_are_dashed_in_the_same_colour() -> None:
+    figure = figures.study_curves(history(CURVES, role="train"), POINTS, "loss")
+    dashed = [line for line in axes_of(figure).lines if line.get_linestyle() == "--"]
+    solid = [line for line in axes_of(figure).lines if line.get_linestyle() == "-"]
+    assert [list(line.get_ydata()) for line in dashed] == [[5.0, 7.5], [5.0, 1.25]]
+    assert [line.get_color() for line in dashed] == [line.get_color() for line in solid]
+    assert len({line.get_color() for line in solid}) == 2
+
+
+def test_the_band_is_one_standard_deviation_to_either_side() -> None:
+    figure = figures.study_curves(history(CURVES), POINTS, "accuracy")
+    band = axes_of(figure).collections[0].get_paths()[0].vertices
+    spread = np.std([0.25, 0.75], ddof=1)
+    at_one = band[band[:, 0] == 1, 1]
+    assert (at_one.min(), at_one.max()) == pytest.approx((0.5 - spread, 0.5 + spread))
+    assert set(band[band[:, 0] == 2, 1]) == {0.75}
+
+
+def test_a_single_seed_has_curves_without_a_band(tmp_path) -> None:
+    one_seed = {"a": [0.25, 0.5], "b": [0.5, 0.75]}
+    figure = figures.study_curves(history(one_seed), pd.Series({"a": "a", "b": "b"}), "accuracy")
+    assert lines(figure) == {"a": [(1, 0.25), (2, 0.5)], "b": [(1, 0.5), (2, 0.75)]}
+    drawn = [path for one in axes_of(figure).collections for path in one.get_paths()]
+    assert all(len(path.vertices) == 0 for path in drawn)
+    figures.save(figure, tmp_path / "one.png")
+
+
+def test_there_are_curves_for_more_points_than_colours() -> None:
+    names = [f"n={n}" for n in range(len(figures.COLOURS) + 2)]
+    figure = figures.study_curves(
+        history({name: [0.5] for name in names}), pd.Series(names, index=names), "loss"
+    )
+    assert list(lines(figure)) == names
+
+
+def test_accuracy_is_drawn_with_its_spread_against_numbers_on_a_logarithmic_scale() -> None:
+    frame = summary({"samples_per_class": [2, 4, 16]}, [0.5, 0.6, 0.9], [0.1, 0.05, 0.0])
+    figure = figures.accuracy_against(frame, "samples_per_class")
+    (bar,) = bars(figure)
+    assert list(bar.lines[0].get_xdata()) == [2, 4, 16]
+    assert list(bar.lines[0].get_ydata()) == [0.5, 0.6, 0.9]
+    assert spreads(bar) == pytest.approx([0.1, 0.05, 0.0])
+    axes = axes_of(figure)
+    assert axes.get_xscale() == "log"
+    assert ticks(figure) == [(2, "2"), (4, "4"), (16, "16")]
+    assert axes.get_xlabel() == "training pictures per class"
+    assert axes.get_ylabel() == "test accuracy (mean ± std)"
+    assert [text.get_text() for text in axes.texts] == ["50.0%", "60.0%", "90.0%"]
+    assert legend(figure) == []
+
+
+def test_numbers_are_joined_in_rising_order_however_the_params_list_them() -> None:
+    frame = summary({"samples_per_class": [16, 2, 4]}, [0.9, 0.5, 0.6], [0.1, 0.2, 0.3])
+    figure = figures.accuracy_against(frame, "samples_per_class")
+    (bar,) = bars(figure)
+    points = [(2, 0.5), (4, 0.6), (16, 0.9)]
+    assert list(map(tuple, bar.lines[0].get_xydata())) == points
+    assert spreads(bar) == pytest.approx([0.2, 0.3, 0.1])
+    assert [tuple(text.xy) for text in axes_of(figure).texts] == points
+
+
+def test_names_are_drawn_side_by_side_and_not_joined() -> None:
+    layers = ["block5_pool", "block3_pool", "block4_pool"]
+    frame = summary({"layer": layers}, [0.9, 0.5, 0.7], [0.0, 0.1, 0.2])
+    figure = figures.accuracy_against(frame, "layer")
+    (bar,) = bars(figure)
+    assert list(map(tuple, bar.lines[0].get_xydata())) == [(0, 0.9), (1, 0.5), (2, 0.7)]
+    assert bar.lines[0].get_linestyle() == "None"
+    assert ticks(figure) == list(enumerate(layers))
+    assert axes_of(figure).get_xscale() == "linear"
+    assert axes_of(figure).get_xlabel() == "layer"
+
+
+def test_every_point_of_the_other_axes_has_a_line_of_its_own() -> None:
+    frame = summary(
+        {
+            "layer": ["block4_pool"] * 2 + ["block5_pool"] * 2,
+            "samples_per_class": [2, 4] * 2,
+            "learning_rate": 0.5,
+        },
+        [0.1, 0.2, 0.3, 0.4],
+        [0.0] * 4,
+    )
+    figure = figures.accuracy_against(frame, "samples_per_class")
+    assert [list(bar.lines[0].get_ydata()) for bar in bars(figure)] == [[0.1, 0.2], [0.3, 0.4]]
+    labels = [f"layer {layer}, learning_rate 0.5" for layer in ("block4_pool", "block5_pool")]
+    assert legend(figure) == labels
+    assert len({to_hex(bar.lines[0].get_color()) for bar in bars(figure)}) == 2
+
+
+def test_a_number_that_may_be_zero_has_a_linear_scale(tmp_path) -> None:
+    frame = summary({"momentum": [0.0, 0.5]}, [0.5, 0.75], [0.0, 0.0])
+    figure = figures.accuracy_against(frame, "momentum")
+    assert axes_of(figure).get_xscale() == "linear"
+    assert ticks(figure) == [(0.0, "0"), (0.5, "0.5")]
+    figures.save(figure, tmp_path / "linear.png")
+
+
+@pytest.mark.parametrize(
+    "axes", [{"samples_per_class": [2, 4]}, {"layer": ["block4_pool", "block5_pool"]}], ids=str
+)
+def test_a_single_seed_has_bars_of_no_height(tmp_path, axes: dict[str, list[Any]]) -> None:
+    figure = figures.accuracy_against(summary(axes, [0.5, 0.75], [NAN, NAN]), next(iter(axes)))
+    assert spreads(bars(figure)[0]) == [0, 0]
+    figures.save(figure, tmp_path / "one.png")
+
+
+def test_a_single_point_can_be_drawn(tmp_path) -> None:
+    frame = summary({"samples_per_class": [16]}, [0.5], [NAN])
+    figure = figures.accuracy_against(frame, "samples_per_class")
+    figures.save(figure, tmp_path / "one.png")
+    assert ticks(figure) == [(16, "16")]
+
+
+def test_a_confusion_matrix_has_true_classes_in_rows_and_predicted_ones_in_columns() -> None:
+    counts = {("ant", "ant"): 5, ("ant", "cat"): 2, ("cat", "bee"): 1}
+    figure = figures.confusion_matrix(confusion(counts), ["ant", "bee", "cat"])
+    axes = axes_of(figure)
+    assert axes.images[0].get_array().tolist() == [[5, 0, 2], [0, 0, 0], [0, 1, 0]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ant", "bee", "cat"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["ant", "bee", "cat"]
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "5", (2, 0): "2", (1, 2): "1"}
+
+
+def test_counts_can_be_read_on_dark_and_on_light() -> None:
+    counts = {("a", "a"): 9, ("a", "b"): 1, ("b", "b"): 8}
+    axes = axes_of(figures.confusion_matrix(confusion(counts), ["a", "b"]))
+    colours = {text.get_text(): text.get_color() for text in axes.texts}
+    assert colours == {"9": "white", "1": "black", "8": "white"}
+
+
+def test_a_confusion_matrix_of_257_classes_leaves_out_what_nobody_could_read(tmp_path) -> None:
+    classes = [f"{number:03}.name" for number in range(1, 258)]
+    counts = {(name, classes[index // 2]): 8 for index, name in enumerate(classes)}
+    figure = figures.confusion_matrix(confusion(counts), classes)
+    axes = axes_of(figure)
+    assert axes.images[0].get_array().shape == (257, 257)
+    assert axes.images[0].get_array().sum() == 257 * 8
+    assert list(axes.texts) == []
+    assert not {label.get_text() for label in axes.get_xticklabels()} & set(classes)
+    assert max(figure.get_size_inches()) <= 12
+    figures.save(figure, tmp_path / "257.png")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.trial_curves(history({"t": [0.25, 0.5]}), "loss"),
+        lambda: figures.study_curves(history(CURVES), POINTS, "accuracy"),
+        lambda: figures.accuracy_against(
+            summary({"samples_per_class": [2, 4]}, [0.5, 0.6], [0.1, 0.1]), "samples_per_class"
+        ),
+        lambda: figures.confusion_matrix(confusion({("a", "b"): 1}), ["a", "b"]),
+    ],
+    ids=["trial_curves", "study_curves", "accuracy_against", "confusion_matrix"],
+)
+def test_the_same_figure_is_saved_in_the_same_bytes(tmp_path: Path, draw: Any) -> None:
+    for name in ("once", "twice"):
+        figures.save(draw(), tmp_path / "new folder" / f"{name}.png")
+    once, twice = ((tmp_path / "new folder" / f"{n}.png").read_bytes() for n in ("once", "twice"))
+    assert once.startswith(b"\x89PNG")
+    assert once == twice
+    assert b"matplotlib" not in once
