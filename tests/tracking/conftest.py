@@ -24,6 +24,7 @@ DATASET = "animals"
 TEST = ["ant", "ant", "ant", "bee", "bee", "cat"]  # true classes: some have more pictures
 CLASSES = sorted(set(TEST))
 WIDTH = 12
+CHECKED = {"weights": ["ω_jk"], "layer": ["softmax"], "average": [1e-9], "max": [2e-8]}
 FILTERS = ["block1_conv1", "kernels"]
 
 MakeOutputs = Callable[[Study], Outputs]
@@ -127,16 +128,18 @@ def write_outputs(study: Study, root: Path) -> Outputs:
         root / "models" / "heads" / study.name,
         root / "data" / "splits" / study.dataset,
         root / "reports" / "filters" / study.dataset,
+        root / "reports" / "gradients" / f"{study.dataset}.csv",
     )
     records.write(study, made_up_record(study), outputs.results)
-    for folder in (outputs.heads, outputs.splits, outputs.filters):
+    for folder in (outputs.heads, outputs.splits, outputs.filters, outputs.gradients.parent):
         folder.mkdir(parents=True)
+    records.write_frame(pd.DataFrame(CHECKED), outputs.gradients)
     random = np.random.default_rng(1)
     for trial in study.trials():
         kernel = random.standard_normal((WIDTH, len(CLASSES))).astype(np.float32)
         bias = random.standard_normal(len(CLASSES)).astype(np.float32)
         path = outputs.heads / f"{study.trial_name(trial)}.keras"
-        softmax.save(softmax.head(trial, kernel, bias), path)
+        softmax.save(softmax.head(trial, (1, 1, WIDTH), kernel, bias), path)
     for seed in study.grid["seed"]:
         rows = [
             (f"{name}/{index}.jpg", CLASSES.index(name), name, f"{seed}{index:063}", "test", index)

@@ -16,9 +16,14 @@ from vgg16_transfer.tracking.lineage import (
     Lineage,
     LineageError,
     lock_digest,
-    locked_stage,
+    locked_stages,
     running_stage,
 )
+
+
+def locked_stage(workspace: Path, stage: str) -> Lineage:
+    return locked_stages(workspace, [stage])[stage]
+
 
 # Its shape is that of the repository's own: stages for each dataset and study, folders and single
 # files, outputs in and outside the cache, one that persists, and a stage that stands alone.
@@ -38,6 +43,7 @@ stages:
       deps: ["data/features/${item.dataset}", "data/splits/${item.dataset}", train.py]
       outs: ["models/heads/${key}", {"results/${key}/trials.csv": {cache: false}}]
       metrics: [{"results/${key}/metrics.json": {cache: false}}]
+      plots: [{"results/${key}/history.csv": {cache: false, x: epoch, y: loss}}]
   report:
     cmd: PYTHON train.py report
     deps: [results, train.py]
@@ -77,6 +83,7 @@ results = Path("reports") if study == "report" else Path("results", study)
 for folder in (Path("models", "heads", study), results):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "trials.csv").write_text(setting)
+(results / "history.csv").write_text("epoch,loss\\n1,0.5\\n")
 (results / "metrics.json").write_text(json.dumps({"accuracy": 0.5}))
 
 stage = os.environ["DVC_STAGE"]

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # What dvc repro itself rewrites does not make the code another one.
@@ -83,17 +84,20 @@ def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineag
     return _lineage(workspace, name, entry, experiment)
 
 
-def locked_stage(workspace: Path, stage: str) -> Lineage:
-    """The lineage of a stage that ran before, from dvc.lock.
+def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
+    """The lineages of stages that ran before, by name, from dvc.lock.
 
     Raises:
         LineageError: dvc.lock has no such entry.
     """
     path = workspace / "dvc.lock"
     entries = YAML(typ="safe", pure=True).load(path)["stages"] if path.exists() else {}
-    if stage not in entries:
-        raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
-    return _lineage(workspace, stage, entries[stage], None)
+    lineages = {}
+    for stage in stages:
+        if stage not in entries:
+            raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
+        lineages[stage] = _lineage(workspace, stage, entries[stage], None)
+    return lineages
 
 
 def lock_digest(entry: dict[str, Any]) -> str:

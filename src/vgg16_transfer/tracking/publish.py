@@ -7,7 +7,6 @@ finished one is left alone; a child that broke off is told anew, such a parent i
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from PIL import Image
@@ -26,6 +25,7 @@ from vgg16_transfer.heads import records, softmax
 from vgg16_transfer.heads.training import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
+from vgg16_transfer.tracking.runs import finished, known_runs, now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,12 +47,14 @@ class Outputs:
         heads: Folder of its heads.
         splits: Folder of its dataset's manifests.
         filters: Folder of its dataset's filter pictures.
+        gradients: Its dataset's gradient check.
     """
 
     results: Path
     heads: Path
     splits: Path
     filters: Path
+    gradients: Path
 
 
 def publish_study(
@@ -82,42 +84,34 @@ def publish_study(
     record = records.read(outputs.results)
     client = store.client()
     experiment = store.experiment(client, study.dataset)
-    known = _known_runs(client, experiment, lineage)
+    known = known_runs(client, experiment, lineage)
     parent = known.get("")
     if parent is None:
         tags = lineage.tags() | {"study": study.name, "mlflow.note.content": _note(study)}
         if parent_run_id:
             tags["mlflow.parentRunId"] = parent_run_id
-        parent = client.create_run(experiment, run_name=study.name, tags=tags, start_time=_now())
+        parent = client.create_run(experiment, run_name=study.name, tags=tags, start_time=now())
     told = 0
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
         if name in known:
-            if _finished(known[name]):
+            if finished(known[name]):
                 continue
-            client.delete_run(known[name].info.run_id)
+            _forget(client, known[name])
         _tell_trial(client, parent, study, name, trial, record, outputs, lineage)
         told += 1
-    if not _finished(parent):
-        _tell_study(client, parent, study, record)
+    if not finished(parent):
+        _tell_study(client, parent, study, record, outputs)
         told += 1
     return told
 
 
-def _known_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
-    """The runs of this lock entry by trial name; the parent has the name ''."""
-    runs: dict[str, Run] = {}
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment],
-            filter_string=f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'",
-            page_token=token,
-        )
-        runs |= {run.data.tags.get("trial", ""): run for run in page}
-        token = page.token
-        if not token:
-            return runs
+def _forget(client: mlflow.MlflowClient, run: Run) -> None:
+    """Deletes a run that broke off, and the model that it may have logged by then."""
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run.info.run_id)
 
 
 def _tell_trial(
@@ -135,7 +129,7 @@ def _tell_trial(
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
     }
-    run = client.create_run(parent.info.experiment_id, run_name=name, tags=tags, start_time=_now())
+    run = client.create_run(parent.info.experiment_id, run_name=name, tags=tags, start_time=now())
     run_id = run.info.run_id
     one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
@@ -159,7 +153,11 @@ def _tell_trial(
 
 
 def _tell_study(
-    client: mlflow.MlflowClient, parent: Run, study: Study, record: records.Record
+    client: mlflow.MlflowClient,
+    parent: Run,
+    study: Study,
+    record: records.Record,
+    outputs: Outputs,
 ) -> None:
     run_id = parent.info.run_id
     summary = records.summarise(study, record.trials)
@@ -167,12 +165,19 @@ def _tell_study(
         key: ", ".join(map(str, values)) for key, values in study.grid.items()
     }
     metrics = _summary_metrics(study, summary, parent.info.start_time)
+    checked = records.read_frame(outputs.gradients)
+    metrics += [
+        Metric(f"gradient_check.{row['layer']}.{key}", row[key], parent.info.start_time, 0)
+        for row in checked.to_dict("records")
+        for key in ("average", "max")
+    ]
     client.log_batch(
         run_id, metrics=metrics, params=[Param(key, value) for key, value in settings.items()]
     )
     for title, figure in study_figures(study, record).items():
         client.log_figure(run_id, figure, f"{title}.png")
     client.log_text(run_id, summary.to_csv(index=False), "summary.csv")
+    client.log_text(run_id, checked.to_csv(index=False), "gradient_check.csv")
     tables = {artifact.path for artifact in client.list_artifacts(run_id)}
     if _TABLE not in tables:  # log_table appends to a table that is there
         client.log_table(run_id, summary.astype(object).where(summary.notna(), None), _TABLE)
@@ -180,12 +185,13 @@ def _tell_study(
 
 
 def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
-    """All epochs of all measures; the step is the epoch."""
+    """All epochs of all measures; the step is the epoch. A head without a teacher has no such."""
     columns = [c for c in history.columns if c.partition("_")[2] in MEASURES]
     return [
         Metric(column, float(value), start_time + int(epoch), int(epoch))
         for column in columns
         for epoch, value in zip(history["epoch"], history[column], strict=True)
+        if pd.notna(value)
     ]
 
 
@@ -232,7 +238,7 @@ def _split_input(study: Study, trial: Trial, splits: Path) -> DatasetInput:
 
 def _log_head(head: keras.Model) -> None:
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]), "features")]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
     )
     # Named here, since MLflow would load the model in a second process to find out.
@@ -245,11 +251,3 @@ def _note(study: Study) -> str:
     return f"Study **{study.name}** on {study.dataset}: " + "; ".join(
         f"{axis} {values}" for axis, values in axes.items()
     )
-
-
-def _finished(run: Run) -> bool:
-    return bool(run.info.status == RunStatus.to_string(RunStatus.FINISHED))
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
