@@ -62,9 +62,9 @@ def deps(stage: str) -> set[str]:
 
 
 def needed(stage: str) -> set[str]:
-    """Source files that decide what a stage writes; params.py holds the defaults of every stage."""
+    """Source files that decide what a stage writes; params holds the defaults of every stage."""
     own = {module for module in imported(command(stage)) if ".tracking" not in module}
-    modules = closure(own) | {f"{PACKAGE}.params"}
+    modules = closure(own | {f"{PACKAGE}.params"})
     files = {source(module).relative_to(ROOT).as_posix() for module in modules}
     exempt = {f"src/{PACKAGE}/{name}.py" for name in EXEMPT}
     return {file for file in files if not file.endswith("__init__.py")} - exempt

@@ -1,0 +1,205 @@
+"""What training heads costs, as ratios within one run: python benchmarks/heads.py [FEATURES].
+
+1. A block4_pool study (2,056 x 100,352, 257 classes, 200 epochs) against Keras's fit, per epoch.
+2. fc2 (4,112 x 4,096, 257 classes, 200 epochs) against this machine's float32 matrix product.
+3. Accuracy and time against scikit-learn's LogisticRegression, on real features: the argument is a
+   workspace (default: here) and a dataset whose splits hold validation pictures.
+4. All heads of profiles/paper.yaml against its forward pass, in multiplications, at measured rates.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from vgg16_transfer.backbone.store import FeatureStore
+from vgg16_transfer.heads import training
+from vgg16_transfer.heads.training import Pictures
+from vgg16_transfer.images.manifests import read_manifest
+from vgg16_transfer.params import Trial, read_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLASSES = 257
+GIGA = 1e9
+VGG16_GFLOP = 30.7  # a 224 x 224 picture, all layers
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def made(per_class: int, width: int, seed: int) -> Pictures:
+    """Features of the size of real ones: what they cost does not depend on what they say."""
+    labels = np.repeat(np.arange(CLASSES), per_class)
+    features = np.random.default_rng(seed).random((len(labels), width), np.float32)
+    return Pictures(features, labels)
+
+
+def matmul_rate() -> float:
+    """The best of five float32 products of 4096 x 4096 matrices, in GFLOP/s."""
+    a = np.random.default_rng(0).random((4096, 4096), np.float32)
+    return 2 * 4096**3 / min(seconds(lambda: a @ a) for _ in range(5)) / GIGA
+
+
+def our_fit(trial: Trial, shape: tuple[int, ...], roles: dict[str, Pictures]) -> float:
+    """Seconds for a whole head, with every epoch measured on train and test."""
+    return seconds(lambda: training.fit(trial, shape, roles["train"], roles, CLASSES))
+
+
+def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
+    """Seconds for an epoch of Keras's fit on the features themselves, the second of two."""
+    model = keras.Sequential(
+        [
+            keras.Input((roles["train"].features.shape[1],)),
+            keras.layers.UnitNormalization(),
+            keras.layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros"),
+        ]
+    )
+    optimizer = keras.optimizers.SGD(trial.learning_rate, momentum=trial.momentum)
+    top5 = keras.metrics.SparseTopKCategoricalAccuracy(5)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy", top5])
+
+    def epoch() -> None:
+        model.fit(
+            *roles["train"],
+            batch_size=trial.batch_size,
+            validation_data=tuple(roles["test"]),
+            verbose=0,
+        )
+
+    epoch()
+    return seconds(epoch)
+
+
+def wide() -> None:
+    """The block4_pool study: what is cheap because pictures are few."""
+    roles = {"train": made(8, 100_352, 0), "test": made(8, 100_352, 1)}
+    trial = Trial(layer="block4_pool", samples_per_class=8)
+    ours = our_fit(trial, (14, 14, 512), roles) / trial.epochs
+    theirs = keras_epoch(trial, roles)
+    print(
+        f"block4_pool, 2,056 x 100,352: {ours:.3f} s an epoch, all included; Keras's fit "
+        f"{theirs:.2f} s; 1/{theirs / ours:.0f} (target: 1/20)"
+    )
+
+
+def narrow(rate: float) -> float:
+    """The fc2 study: more pictures than numbers, so that nothing can be saved but overhead."""
+    roles = {"train": made(16, 4096, 0), "test": made(8, 4096, 1)}
+    trial = Trial(layer="fc2", samples_per_class=16)
+    took = our_fit(trial, (4096,), roles)
+    products = 4096 * CLASSES * (6 * len(roles["train"].labels) + 2 * len(roles["test"].labels))
+    reached = products * trial.epochs / took / GIGA
+    print(
+        f"fc2, 4,112 x 4,096, 200 epochs: {took:.1f} s, {reached:.0f} of {rate:.0f} GFLOP/s: "
+        f"{reached / rate:.2f} (target: 0.5)"
+    )
+    return reached
+
+
+def against_sklearn(workspace: Path, dataset: str) -> None:
+    """Accuracy on test pictures, regularisation chosen on validation pictures, mean over seeds."""
+    store = FeatureStore.open(workspace / "data" / "features" / dataset)
+    if store is None:
+        print(f"no features of {dataset} in {workspace}: left out")
+        return
+    for samples in (2, 4, 8, 16):
+        ours, theirs, our_time, their_time = [], [], 0.0, 0.0
+        for path in sorted((workspace / "data" / "splits" / dataset).glob("[0-9]*.csv")):
+            manifest = read_manifest(path)
+            features = store.rows("block5_pool", manifest["sha256"].tolist())
+            labels = manifest["label"].to_numpy()
+            role = manifest["role"].where(
+                (manifest["role"] != "train") | (manifest["rank"] < samples)
+            )
+            roles = {
+                name: Pictures(features[role == name], labels[role == name])
+                for name in ("train", "validation", "test")
+            }
+            classes = int(labels.max()) + 1
+            trial = Trial(samples_per_class=samples, seed=int(path.stem))
+            start = time.perf_counter()
+            shape = store.shapes["block5_pool"]
+            fitted = training.fit(trial, shape, roles["train"], roles, classes)
+            our_time += time.perf_counter() - start
+            ours.append(fitted.history["test_accuracy"].iloc[-1])
+            unit = {
+                name: features / np.linalg.norm(features, axis=1, keepdims=True)
+                for name, (features, _) in roles.items()
+            }
+            start = time.perf_counter()
+            regressions = [
+                LogisticRegression(C=c, max_iter=1000).fit(unit["train"], roles["train"].labels)
+                for c in (1.0, 10.0, 100.0)
+            ]
+            their_time += (time.perf_counter() - start) / len(regressions)
+            best = max(
+                regressions, key=lambda r: r.score(unit["validation"], roles["validation"].labels)
+            )
+            theirs.append(best.score(unit["test"], roles["test"].labels))
+        print(
+            f"{dataset}, {samples} a class: {np.mean(ours):.1%} against {np.mean(theirs):.1%} of "
+            f"scikit-learn, 1/{their_time / our_time:.0f} of the time of one of its fits"
+        )
+
+
+def paper(rate: float, profile: Path) -> None:
+    """Multiplications of all heads against those of the forward pass, at the same rate."""
+    params = read_params(profile)
+    classes = {"caltech256": 257, "urban_tribes": 11}
+    forward, heads = 0.0, 0.0
+    for name, dataset in params.datasets.items():
+        split = dataset.split
+        dealt = classes[dataset.layout] * (split.train_per_class + split.test_per_class)
+        forward += dealt * len(split.seeds) * VGG16_GFLOP
+        print(f"{name}: at most {dealt * len(split.seeds):,} forward passes")
+    widths = {"fc1": 4096, "fc2": 4096, "predictions": 1000, "block5_pool": 25088}
+    widths |= {"block4_pool": 100352, "block3_pool": 200704}
+    for study in params.studies.values():
+        dataset = params.datasets[study.dataset]
+        c = classes[dataset.layout]
+        for trial in study.trials():
+            if trial.approach == "end_to_end":
+                continue
+            width = widths[trial.layer] // {"flatten": 1, "average": 49}[trial.pooling]
+            train = c * (trial.samples_per_class + trial.unlabelled_per_class)
+            test = c * dataset.split.test_per_class
+            step = min(train, width)
+            passes = 4 if train < width else 6
+            per_epoch = c * step * (passes * train + 2 * test)
+            once = width * (train + 2 * test + c) * train if train < width else 0
+            heads += (per_epoch * trial.epochs + once) / GIGA
+    print(
+        f"paper profile: all heads {heads / rate / 60:.0f} min, forward pass at the same rate "
+        f"{forward / rate / 60:.0f} min: {heads / forward:.1%} (target: 15 %)"
+    )
+
+
+def main() -> None:
+    """Runs all four and prints a line each."""
+    workspace = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
+    dataset = sys.argv[2] if len(sys.argv) > 2 else "caltech256"  # noqa: PLR2004
+    rate = matmul_rate()
+    print(f"float32 matrix product: {rate:.0f} GFLOP/s")
+    reached = narrow(rate)
+    wide()
+    against_sklearn(workspace, dataset)
+    paper(reached, Path(__file__).parents[1] / "profiles" / "paper.yaml")
+
+
+if __name__ == "__main__":
+    main()
