@@ -140,7 +140,7 @@ class Trial(Section):
     batch_size: int = Field(default=256, ge=1, description="pictures per step")
     optimizer: Literal["sgd", "adam"] = Field(
         default="sgd",
-        description="`sgd` with momentum (row space, fast), or `adam` (slow on pools)",
+        description="`sgd` with momentum, or `adam`, which is slow on wide layers",
     )
     learning_rate: float = Field(default=1.0, gt=0, le=1e4, description="constant step size")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of `sgd`; `adam` ignores it")

@@ -43,7 +43,8 @@ def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
         history: The trial's rows of ``history.csv``.
         measure: ``loss`` or ``accuracy``.
     """
-    figure, axes = _figure()
+    figure = Figure(figsize=_SIZE)  # laid out by hand, for there are hundreds of them
+    axes = figure.add_axes((0.14, 0.14, 0.84, 0.83))
     for colour, role in zip(COLOURS, _roles(history, measure), strict=False):
         axes.plot(history["epoch"], history[f"{role}_{measure}"], color=colour, label=role)
     _finish(axes, "epoch", _LABELS[measure], percent=measure == "accuracy")
@@ -161,10 +162,12 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
     counts = confusion.pivot_table(index="true", columns="predicted", values="count", fill_value=0)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
     side = min(max(4.0, 0.32 * len(classes) + 1.6), 12.0)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
+    named = len(classes) <= _MOST_TICKS
+    margin = 0.5 + (0.08 * max(map(len, classes)) if named else 0)  # inches: names, axis label
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((margin / side, margin / side, *2 * (0.98 - margin / side,)))
     axes.imshow(counts.to_numpy(), cmap="Blues", interpolation="nearest")
-    if len(classes) <= _MOST_TICKS:
+    if named:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
         axes.set_yticks(range(len(classes)), classes, fontsize=8)
         _write_counts(axes, counts)

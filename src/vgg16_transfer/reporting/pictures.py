@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.reporting import alternatives
@@ -36,8 +39,7 @@ class Picture(NamedTuple):
 
 def read(path: Path, alternative: str, caption: str) -> Picture:
     """A PNG file as a picture of the page."""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return Picture(alternative, caption, f"data:image/png;base64,{encoded}")
+    return Picture(alternative, caption, _uri(path.read_bytes(), "png"))
 
 
 def filters(folder: Path, dataset: str) -> list[Picture]:
@@ -64,9 +66,21 @@ def explained(folder: Path) -> list[Picture]:
     except ValueError as error:
         raise CaptionsError(f"{path}: is damaged ({error}); run dvc repro") from None
     return [
-        read(picture, told.get(picture.name, _words(picture)), _words(picture))
+        Picture(told.get(picture.name, _words(picture)), _words(picture), _smaller(picture))
         for picture in sorted(folder.glob("*.png"))
     ]
+
+
+def _smaller(path: Path) -> str:
+    """A sheet of photographs as WebP: a tenth of its PNG, which would fill the page."""
+    buffer = io.BytesIO()
+    with Image.open(path) as sheet:
+        sheet.convert("RGB").save(buffer, "WEBP", quality=80, method=4)
+    return _uri(buffer.getvalue(), "webp")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _words(path: Path) -> str:
