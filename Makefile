@@ -1,11 +1,14 @@
 # make reproduce   everything, from nothing to the table of results
+# make paper       the same at the size of the 2017 report (docs/paper.md)
 # make test        lint, types, import contracts, all tests
 PYTHON ?= python3
 VENV := .venv
+# TensorFlow for a CPU, or for a GPU: make reproduce TENSORFLOW=gpu
+TENSORFLOW ?= cpu
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test check ui clean constraints
+.PHONY: help reproduce paper test check ui clean constraints
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,6 +17,10 @@ reproduce: $(VENV)/run ## install, run the pipeline, tell MLflow, print the resu
 	dvc repro
 	vgg16-transfer publish
 	vgg16-transfer results
+
+paper: ## the whole 2017 study: network, data/urban_tribes.tar, and a GPU if you can get one
+	cp profiles/paper.yaml params.yaml
+	$(MAKE) reproduce
 
 test: check ## lint, types, import contracts and all tests
 	pytest
@@ -37,9 +44,9 @@ constraints: $(VENV)/dev ## write what is installed to constraints.txt
 
 $(VENV)/run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --constraint constraints.txt --editable '.[cpu,offline]'
+	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	pip install --quiet --constraint constraints.txt --editable '.[cpu,offline,dev]'
+	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,dev]'
 	@touch $@

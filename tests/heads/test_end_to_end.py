@@ -161,7 +161,7 @@ def test_a_head_learns_the_colours(train) -> None:
 def test_every_epoch_is_measured_on_every_role(train) -> None:
     history = train().history
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    expected = {f"{role}_{measure}" for role in set(ROLES) for measure in training.MEASURES}
+    expected = {f"{role}_{measure}" for role in set(ROLES) for measure in records.MEASURES}
     assert set(history.columns) == {"epoch", *expected}
 
 

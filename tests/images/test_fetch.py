@@ -409,8 +409,15 @@ def test_urban_tribes_without_a_source_says_where_to_ask_and_where_to_put_it(out
     assert str(raised.value) == (
         "params.yaml: datasets.ants.source is missing; Urban Tribes has no public address: ask its "
         "authors (Kwak, Murillo, Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, put it "
-        "on this machine, and write its path here"
+        "on this machine, and let datasets.NAME.source hold its path"
     )
+
+
+def test_urban_tribes_that_is_not_where_params_say_says_where_to_ask(out, bring) -> None:
+    with pytest.raises(
+        FetchError, match=r"no such file or folder: .*tribes\.tar; Urban Tribes has"
+    ):
+        bring(source="tribes.tar", md5=None, layout="urban_tribes")
 
 
 def test_class_folders_without_a_source_have_no_address(out, bring) -> None:

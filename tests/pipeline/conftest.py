@@ -39,8 +39,28 @@ SMALL = {
             "seed": [0, 1],
             "epochs": 20,
         },
+        "students": {
+            "dataset": "clipart",
+            "samples_per_class": 1,
+            "unlabelled_per_class": 3,
+            "teacher_layer": "block4_pool",
+            "teacher_samples_per_class": 4,
+            "teacher_weight": [0.0, 0.5],
+            "seed": [0, 1],
+            "epochs": 20,
+        },
+        "streamed": {
+            "dataset": "clipart",
+            "approach": "end_to_end",
+            "augment": "flip+colour",
+            "fine_tune_from": ["none", "block5"],
+            "samples_per_class": 1,
+            "epochs": 2,
+        },
     },
 }
+
+RUNS = 18  # a trial each (4 + 4 + 4 + 2), and a study each
 
 
 @dataclass

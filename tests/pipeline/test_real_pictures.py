@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Workspace
+from vgg16_transfer.heads.records import METRICS
+
+from .conftest import ROOT, clone
 
 pytestmark = pytest.mark.pipeline
 
@@ -18,43 +18,59 @@ ARCHIVE = ROOT.parent / "shared" / "data" / "caltech256-14.tar"
 LEAST = {2: 0.77, 4: 0.86, 8: 0.905, 16: 0.92}
 
 
-@pytest.fixture
-def archive() -> Path:
+@pytest.fixture(scope="module")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+    """Mean test accuracy over three splits, by study and point of its grid."""
     if not ARCHIVE.exists() and not os.environ.get("CI"):
         pytest.skip("needs the Caltech-256 sample of the workplace")
-    return ARCHIVE
-
-
-def test_mean_accuracy_on_caltech256_pictures(
-    archive: Path, make_clone: Callable[..., Workspace]
-) -> None:
-    workspace = make_clone(
-        {
-            "backbone": {"weights": "imagenet-conv", "image_size": 224, "resize": "squash"},
-            "datasets": {
-                "caltech256": {
-                    "source": str(archive),
-                    "md5": archive.with_name(f"{archive.name}.md5").read_text().split()[0],
-                    "layout": "caltech256",
-                    "split": {"seeds": [0, 1, 2], "train_per_class": 16, "test_per_class": 8},
-                    "layers": ["block5_pool"],
-                }
+    study = {"dataset": "caltech256", "seed": [0, 1, 2]}
+    params = {
+        "backbone": {"weights": "imagenet-conv", "image_size": 224, "resize": "squash"},
+        "datasets": {
+            "caltech256": {
+                "source": str(ARCHIVE),
+                "md5": ARCHIVE.with_name(f"{ARCHIVE.name}.md5").read_text().split()[0],
+                "layout": "caltech256",
+                "split": {"seeds": [0, 1, 2], "train_per_class": 16, "test_per_class": 8},
+                "layers": ["block3_pool", "block4_pool", "block5_pool"],
+            }
+        },
+        "studies": {
+            "samples": study | {"samples_per_class": list(LEAST)},
+            "layers": study
+            | {"layer": ["block3_pool", "block4_pool", "block5_pool"], "samples_per_class": 8},
+            "distillation": study
+            | {
+                "samples_per_class": 2,
+                "unlabelled_per_class": 14,
+                "teacher_layer": "block5_pool",
+                "teacher_temperature": 4.0,
+                "teacher_weight": [0.0, 0.5, 0.9],
             },
-            "studies": {
-                "caltech256-samples": {
-                    "dataset": "caltech256",
-                    "layer": "block5_pool",
-                    "samples_per_class": list(LEAST),
-                    "seed": [0, 1, 2],
-                }
-            },
-        }
-    )
-    workspace.run("dvc", "repro")
-    text = (workspace.root / "results/caltech256-samples/metrics.json").read_text()
-    reached = {
-        int(point.split("=")[1]): measured["accuracy"]
-        for point, measured in json.loads(text).items()
+        },
     }
-    assert set(reached) == set(LEAST)
-    assert {n: accuracy for n, accuracy in reached.items() if accuracy < LEAST[n]} == {}
+    workspace = clone(tmp_path_factory.mktemp("caltech"), params)
+    workspace.run("dvc", "repro")
+    return {
+        name: {point: measured["accuracy"] for point, measured in metrics.items()}
+        for name in params["studies"]
+        for metrics in [json.loads((workspace.root / "results" / name / METRICS).read_text())]
+    }
+
+
+def test_mean_accuracy_on_caltech256_pictures(reached) -> None:
+    found = {int(point.split("=")[1]): value for point, value in reached["samples"].items()}
+    assert set(found) == set(LEAST)
+    assert {n: accuracy for n, accuracy in found.items() if accuracy < LEAST[n]} == {}
+
+
+def test_deeper_layers_tell_caltech256_pictures_apart_better(reached) -> None:
+    third, fourth, fifth = (reached["layers"][f"layer=block{n}_pool"] for n in (3, 4, 5))
+    assert third < fourth < fifth
+
+
+def test_a_student_of_two_labels_learns_from_its_teacher(reached) -> None:
+    by_weight = reached["distillation"]
+    alone = by_weight["teacher_weight=0.0"]
+    assert by_weight["teacher_weight=0.5"] > alone
+    assert by_weight["teacher_weight=0.9"] > alone

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from .conftest import SMALL, Workspace, clone, stages_run
+from .conftest import RUNS, SMALL, Workspace, clone, stages_run
 
 pytestmark = pytest.mark.pipeline
 
@@ -24,10 +24,10 @@ def unkilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     return workspace, workspace.run("dvc", "repro")
 
 
-def runs(workspace: Workspace) -> list[mlflow.entities.Run]:
+def runs(workspace: Workspace, experiment: str = "clipart") -> list[mlflow.entities.Run]:
     client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    return list(client.search_runs(experiments, max_results=500))
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], max_results=500))
 
 
 def test_everything_runs_and_is_told_to_mlflow(unkilled) -> None:
@@ -36,16 +36,15 @@ def test_everything_runs_and_is_told_to_mlflow(unkilled) -> None:
     told = runs(workspace)
     parents = {r.info.run_name: r for r in told if "mlflow.parentRunId" not in r.data.tags}
     children = [r for r in told if "mlflow.parentRunId" in r.data.tags]
-    assert set(parents) == {"samples", "layers"}
-    assert len(children) == 8
+    assert set(parents) == set(SMALL["studies"])
+    assert len(children) == RUNS - len(parents)
     assert {r.info.status for r in told} == {"FINISHED"}
     assert {r.data.tags["git.dirty"] for r in told} == {"false"}
 
 
 def test_a_run_leads_back_to_split_features_and_lock_entry(unkilled) -> None:
     workspace, _ = unkilled
-    lock = workspace.read("dvc.lock")["stages"]
-    deps = {dep["path"]: dep["md5"] for dep in lock["train@samples"]["deps"]}
+    deps = dependencies(workspace, "train@samples")
     head = workspace.run("git", "rev-parse", "HEAD").strip()
     for run in runs(workspace):
         tags = run.data.tags
@@ -54,10 +53,33 @@ def test_a_run_leads_back_to_split_features_and_lock_entry(unkilled) -> None:
         assert tags["git.commit"] == head
 
 
+def dependencies(workspace: Workspace, stage: str) -> dict[str, str]:
+    entry = workspace.read("dvc.lock")["stages"][stage]
+    return {dep["path"]: dep["md5"] for dep in entry["deps"]}
+
+
+def test_the_page_in_mlflow_names_every_run(unkilled) -> None:
+    workspace, _ = unkilled
+    (report,) = runs(workspace, "report")
+    client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    page = Path(client.download_artifacts(report.info.run_id, "report.html")).read_text()
+    for run in runs(workspace):
+        assert run.data.tags["dvc.lock_digest"] in page
+        assert "trial" not in run.data.tags or run.info.run_id in page
+
+
+def test_explained_pictures_hang_on_the_runs_of_their_studies(unkilled) -> None:
+    workspace, _ = unkilled
+    client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    for run in runs(workspace):
+        pictures = {item.path for item in client.list_artifacts(run.info.run_id, "explained")}
+        assert ("explained/nearest.png" in pictures) == ("trial" not in run.data.tags)
+
+
 def test_publish_finds_nothing_left_to_tell(unkilled) -> None:
     workspace, _ = unkilled
-    assert workspace.run("vgg16-transfer", "publish").count(": 0 runs told") == 2
-    assert len(runs(workspace)) == 10
+    assert workspace.run("vgg16-transfer", "publish").count(": 0 runs told") == 4
+    assert len(runs(workspace)) == RUNS
 
 
 def test_a_fresh_store_is_filled_from_the_results(unkilled, tmp_path: Path) -> None:
@@ -68,7 +90,7 @@ def test_a_fresh_store_is_filled_from_the_results(unkilled, tmp_path: Path) -> N
     replayed = client.search_runs([client.get_experiment_by_name("clipart").experiment_id])
     digests = {run.data.tags["dvc.lock_digest"] for run in replayed}
     assert digests == {run.data.tags["dvc.lock_digest"] for run in runs(workspace)}
-    assert len(replayed) == 10
+    assert len(replayed) == RUNS
 
 
 def test_a_second_repro_runs_nothing_and_leaves_git_clean(unkilled) -> None:
@@ -83,7 +105,7 @@ def test_a_second_repro_runs_nothing_and_leaves_git_clean(unkilled) -> None:
 def test_results_prints_every_point_of_every_study(unkilled) -> None:
     workspace, _ = unkilled
     printed = workspace.run("vgg16-transfer", "results", COLUMNS="120")
-    assert printed.count("±") >= 12
+    assert printed.count("±") >= 18
     assert "make ui" in printed
     assert "reports/report.html" in printed
 
@@ -93,7 +115,7 @@ def test_a_forced_repro_leaves_the_same_lock_file_and_no_new_runs(unkilled) -> N
     lock = (workspace.root / "dvc.lock").read_bytes()
     workspace.run("dvc", "repro", "--force")
     assert (workspace.root / "dvc.lock").read_bytes() == lock
-    assert len(runs(workspace)) == 10
+    assert len(runs(workspace)) == RUNS
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -151,9 +173,13 @@ def test_touching_one_study_reruns_that_study_and_the_report_alone(unkilled) -> 
     params = copy.deepcopy(SMALL)
     params["studies"]["samples"]["epochs"] = 10
     workspace.write_params(params)
-    assert stages_run(workspace.run("dvc", "repro")) == ["train@samples", "report"]
+    assert stages_run(workspace.run("dvc", "repro")) == [
+        "train@samples",
+        "explain@samples",
+        "report",
+    ]
     told = runs(workspace)
-    assert len(told) == 15
+    assert len(told) == RUNS + 5
     latest = max(told, key=lambda run: run.info.start_time)
     assert latest.data.tags["git.dirty"] == "true"  # params.yaml is not committed
 
@@ -164,4 +190,4 @@ def test_what_dvc_restores_from_its_run_cache_is_told_to_a_new_store(unkilled, t
     assert stages_run(workspace.run("dvc", "repro")) == []  # all of it was computed before
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     told = workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
-    assert told.count(": 5 runs told") == 2
+    assert [told.count(f": {runs} runs told") for runs in (5, 3)] == [3, 1]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.heads import records, softmax
-from vgg16_transfer.heads.training import MEASURES
+from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.params import Study, Trial, check_params
 from vgg16_transfer.tracking.lineage import Lineage

@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.backbone.vgg16 import Tapped
     from vgg16_transfer.params import Backbone
-
-
-_AT_ONCE = 2  # forward passes: while one waits for its slowest thread, another goes on
 
 
 class OverflowInFeaturesError(InputError):
@@ -196,19 +192,14 @@ def _forward(
     network: Tapped, stream: Iterator[npt.NDArray[np.uint8]], count: int, dtype: str, bar: Any
 ) -> dict[str, npt.NDArray[np.floating[Any]]]:
     """The features of the next ``count`` pictures of a stream, by layer, flattened."""
-    sizes = [
-        min(network.batch_size, count - start) for start in range(0, count, network.batch_size)
-    ]
-    batches = (np.stack([next(stream) for _ in range(size)]) for size in sizes)
-
-    def forward(batch: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floating[Any]]]:
-        outputs = network.forward(batch)
-        bar.update(len(batch))
-        return {layer: _narrowed(layer, output, dtype) for layer, output in outputs.items()}
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        parts = list(pool.map(forward, batches))
-    return {layer: np.concatenate([part[layer] for part in parts]) for layer in network.shapes}
+    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {layer: [] for layer in network.shapes}
+    for start in range(0, count, network.batch_size):
+        size = min(network.batch_size, count - start)
+        outputs = network.forward(np.stack([next(stream) for _ in range(size)]))
+        for layer, output in outputs.items():
+            parts[layer].append(_narrowed(layer, output, dtype))
+        bar.update(size)
+    return {layer: np.concatenate(blocks) for layer, blocks in parts.items()}
 
 
 def _narrowed(

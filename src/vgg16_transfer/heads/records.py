@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
 METRICS = "metrics.json"
 
+MEASURES = ("loss", "accuracy", "top5_accuracy")
+"""Recorded after every epoch, for every role, as ``<role>_<measure>``."""
+
 MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_accuracy")
 """Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
 

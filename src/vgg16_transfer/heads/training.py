@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-MEASURES = ("loss", "accuracy", "top5_accuracy")
-"""Recorded after every epoch, for every role."""
-
 _TOP = 5
 
 
@@ -121,7 +118,7 @@ def fit(
 
 
 def measure(labels: npt.NDArray[np.int64], logits: Floats) -> dict[str, float]:
-    """How good logits of shape (n, classes) are for labels of shape (n,), by ``MEASURES``."""
+    """How good logits of shape (n, classes) are for labels (n,), by ``records.MEASURES``."""
     of_true = logits[np.arange(len(labels)), labels]
     loss = -log_softmax(logits)[np.arange(len(labels)), labels]
     better = np.count_nonzero(logits > of_true[:, np.newaxis], axis=1)

@@ -49,7 +49,7 @@ _KNOWN: dict[Layout, Address] = {"caltech256": CALTECH256}
 _WHERE_TO_ASK: dict[Layout, str] = {
     "urban_tribes": "Urban Tribes has no public address: ask its authors (Kwak, Murillo, "
     "Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, put it on this machine, "
-    "and write its path here"
+    "and let datasets.NAME.source hold its path"
 }
 
 
@@ -85,7 +85,7 @@ def fetch(name: str, source: str | None, md5: str | None, layout: Layout, out: P
         else:
             # Unlike pathlib's, this expanduser leaves the ~ of an unknown user as it is.
             path = Path(os.path.expanduser(source))  # noqa: PTH111
-            _bring(path, temporary, f"datasets.{name}", md5)
+            _bring(path, temporary, f"datasets.{name}", md5, layout)
         with open_archive(temporary):
             pass
         temporary.replace(out)
@@ -198,9 +198,10 @@ def _address(name: str, source: str | None, md5: str | None, layout: Layout) -> 
     return Address(source, md5)
 
 
-def _bring(source: Path, out: Path, key: str, md5: str | None) -> None:
+def _bring(source: Path, out: Path, key: str, md5: str | None, layout: Layout) -> None:
     if not source.exists():
-        raise FetchError(f"params.yaml: {key}.source: no such file or folder: {source}")
+        how = f"; {_WHERE_TO_ASK[layout]}" if layout in _WHERE_TO_ASK else ""
+        raise FetchError(f"params.yaml: {key}.source: no such file or folder: {source}{how}")
     if source.is_dir():
         if md5 is not None:
             raise FetchError(f"params.yaml: {key}.md5: a folder has no md5; leave the key out")

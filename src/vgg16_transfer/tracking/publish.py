@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
@@ -21,8 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import records, softmax
-from vgg16_transfer.heads.training import MEASURES
+from vgg16_transfer.heads import records
+from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
 from vgg16_transfer.tracking.runs import finished, known_runs, now
@@ -149,7 +148,7 @@ def _tell_trial(
             client.log_image(run_id, picture, key=path.stem, step=0)
     # Logging a model needs an active run; leaving the block marks the run as finished.
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        _log_head(softmax.load(outputs.heads / f"{name}.keras"))
+        _log_head(outputs.heads / f"{name}.keras")
 
 
 def _tell_study(
@@ -236,7 +235,13 @@ def _split_input(study: Study, trial: Trial, splits: Path) -> DatasetInput:
     )
 
 
-def _log_head(head: keras.Model) -> None:
+def _log_head(path: Path) -> None:
+    # Keras takes seconds to import, and most often there is nothing left to tell.
+    import keras  # noqa: PLC0415
+
+    from vgg16_transfer.heads import softmax  # noqa: PLC0415
+
+    head = softmax.load(path)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
