@@ -1,5 +1,6 @@
 """What the documentation says is so."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,19 @@ def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
             raw[section] |= entries
     assert examples
     assert params.check_params(raw).studies.keys() > {"clipart-samples"}
+
+
+def test_the_table_of_the_readme_is_what_was_measured() -> None:
+    def percent(measured: dict[str, float]) -> str:
+        return f"{100 * measured['accuracy']:.1f} ± {100 * measured['accuracy_std']:.1f}"
+
+    def metrics(study: str) -> dict[str, dict[str, float]]:
+        text = (ROOT / "results" / study / "metrics.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    by_size = metrics("clipart-samples")
+    reached = [percent(by_size[f"samples_per_class={n}"]) for n in (2, 4, 8, 16)]
+    assert f"| test accuracy, % (mean ± std) | {' | '.join(reached)} |" in readme
+    taught = percent(metrics("clipart-distillation")["teacher_weight=0.9"])
+    assert f"labelled by a teacher of 16 | {taught} |" in readme

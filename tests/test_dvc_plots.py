@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 def plot() -> dict[str, Any]:
     """What dvc.yaml says of the plot of a study."""
     train = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
-    (plots,) = train["plots"]
+    plots = {path: settings for plot in train["plots"] for path, settings in plot.items()}
     settings: dict[str, Any] = plots["results/${key}/history.csv"]
     return settings
 
@@ -32,3 +32,8 @@ def test_a_line_is_a_trial(plot) -> None:
     assert drawn["data"]["values"] == rows
     fields = {channel: one["field"] for channel, one in drawn["encoding"].items()}
     assert fields == {"x": "epoch", "y": "test_accuracy", "color": "trial", "strokeDash": "rev"}
+
+
+def test_what_train_leaves_to_git_does_not_bar_it_from_the_run_cache() -> None:
+    train = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
+    assert [out for out in train["outs"] if not isinstance(out, str)] == []

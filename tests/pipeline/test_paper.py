@@ -92,7 +92,7 @@ def test_every_study_of_the_report_is_there_for_both_datasets(
     make_clone: Callable[..., Workspace],
 ) -> None:
     workspace = make_clone(profile())
-    names = {stage.addressing for stage in stages(workspace.root)}
+    names = {stage.name for stage in stages(workspace.root)}
     studies = {f"{dataset}-{kind}" for dataset in DATASETS for kind in KINDS}
     studies.add("caltech256-literature")
     expected = {f"{stage}@{study}" for stage in ("train", "explain") for study in studies}
@@ -128,9 +128,9 @@ def test_the_whole_of_it_runs(
         monkeypatch.setattr(sys, "argv", stage.cmd.split())
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        assert not stopped.value.code, stage.addressing
+        assert not stopped.value.code, stage.name
         for out in stage.outs:
-            assert Path(out.fs_path).exists(), (stage.addressing, str(out))
+            assert Path(out.fs_path).exists(), (stage.name, str(out))
     page = Path("reports/report.html").read_text(encoding="utf-8")
     for name, study in params["studies"].items():
         trials = records.read(Path("results", name)).trials

@@ -347,6 +347,22 @@ def test_runs_of_mlflow_run_that_leak_are_left_alone(monkeypatch, one: Published
     ]
 
 
+def test_other_axes_stand_in_the_names_of_the_parents_metrics(store, make_outputs) -> None:
+    study = make_study(samples_per_class=2, layer=["block4_pool", "block5_pool"])
+    told = Published(store, study, make_outputs(study))
+    told.tell()
+    names = {name for name in told.parent().data.metrics if name.startswith("accuracy_mean")}
+    assert names == {f"accuracy_mean/layer block{n}_pool" for n in (4, 5)}
+
+
+def test_augmentations_make_names_that_mlflow_takes(store, make_outputs) -> None:
+    augmented = {"approach": "end_to_end", "augment": ["none", "flip+crop"]}
+    study = make_study(samples_per_class=2, **augmented)
+    told = Published(store, study, make_outputs(study))
+    told.tell()
+    assert "accuracy_mean/augment flip crop" in told.parent().data.metrics
+
+
 def test_a_single_seed_has_no_spread(one: Published) -> None:
     one.tell()
     metrics = one.parent().data.metrics

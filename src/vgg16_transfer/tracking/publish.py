@@ -204,11 +204,15 @@ def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
 
 
 def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
-    """Mean and spread over seeds; the step is the number of samples per class."""
+    """Mean and spread over seeds; the step is the number of samples per class.
+
+    Other axes stand behind a slash, which the UI makes a group of; MLflow takes no = and no +.
+    """
     others = [axis for axis in study.axes if axis not in {"seed", "samples_per_class"}]
     metrics = []
     for row in summary.to_dict("records"):
-        name = "".join(f".{row[axis]}" for axis in others)
+        point = " ".join(f"{axis} {row[axis]}" for axis in others).replace("+", " ")
+        name = f"/{point}" if point else ""
         step = int(row.get("samples_per_class", study.grid["samples_per_class"][0]))
         metrics += [
             Metric(f"{key}{name}", float(row[key]), timestamp, step)
