@@ -23,7 +23,7 @@ paper: ## the whole 2017 study: network, data/urban_tribes.tar, and a GPU if you
 	$(MAKE) reproduce
 
 test: check ## lint, types, import contracts and all tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/dev ## lint, types and import contracts
 	ruff format --check

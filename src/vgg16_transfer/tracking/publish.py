@@ -166,7 +166,7 @@ def _tell_study(
     metrics = _summary_metrics(study, summary, parent.info.start_time)
     checked = records.read_frame(outputs.gradients)
     metrics += [
-        Metric(f"gradient_check.{row['layer']}.{key}", row[key], parent.info.start_time, 0)
+        Metric(f"gradient_check {row['layer']} {key}", row[key], parent.info.start_time, 0)
         for row in checked.to_dict("records")
         for key in ("average", "max")
     ]
@@ -206,13 +206,13 @@ def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
 def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
     """Mean and spread over seeds; the step is the number of samples per class.
 
-    Other axes stand behind a slash, which the UI makes a group of; MLflow takes no = and no +.
+    Other axes stand behind it, spelt out, for MLflow takes neither = nor + in a name.
     """
     others = [axis for axis in study.axes if axis not in {"seed", "samples_per_class"}]
     metrics = []
     for row in summary.to_dict("records"):
         point = " ".join(f"{axis} {row[axis]}" for axis in others).replace("+", " ")
-        name = f"/{point}" if point else ""
+        name = f" {point}" if point else ""
         step = int(row.get("samples_per_class", study.grid["samples_per_class"][0]))
         metrics += [
             Metric(f"{key}{name}", float(row[key]), timestamp, step)
