@@ -15,7 +15,7 @@ help: ## say what there is
 
 reproduce: $(VENV)/run ## install, run the pipeline, tell MLflow, print the results
 	dvc repro
-	vgg16-transfer publish
+	vgg16-transfer publish --if-new
 	vgg16-transfer results
 
 paper: ## the whole 2017 study: network, data/urban_tribes.tar, and a GPU if you can get one

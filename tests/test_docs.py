@@ -78,3 +78,10 @@ def test_the_table_of_the_readme_is_what_was_measured() -> None:
     assert f"| test accuracy, % (mean ± std) | {' | '.join(reached)} |" in readme
     taught = percent(metrics("clipart-distillation")["teacher_weight=0.9"])
     assert f"labelled by a teacher of 16 | {taught} |" in readme
+
+
+def test_the_tests_that_paper_md_names_are_there() -> None:
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]*test_[a-z_]+\.py)`", text))
+    assert len(named) > 10
+    assert {name for name in named if not (ROOT / "tests" / name).exists()} == set()

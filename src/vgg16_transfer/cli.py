@@ -6,6 +6,7 @@ command that needs them, once params.yaml is read, so that ``--help`` and mistak
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -203,9 +204,18 @@ def report() -> None:
 
 
 @app.command()
-def publish() -> None:
+def publish(
+    if_new: Annotated[
+        bool, typer.Option("--if-new", help="only if dvc.lock is another one than last time")
+    ] = False,
+) -> None:
     """Tell MLflow what it does not know yet of the results in this workspace."""
     params, layout = _read()
+    stamp, state = _stamp(layout)
+    there = "MLFLOW_TRACKING_URI" in os.environ or (layout.root / "mlflow.db").exists()
+    if if_new and there and stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+        typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
+        return
 
     from vgg16_transfer.tracking import lineage
 
@@ -215,6 +225,8 @@ def publish() -> None:
     for study in params.studies:
         _publish_study(store, params, layout, study, origins[f"train@{study}"], None)
     _publish_pages(store, params, layout, origins["report"])
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(state, encoding="utf-8")
 
 
 @app.command()
@@ -263,6 +275,17 @@ def _store(layout: Layout) -> Store:
     # In `dvc exp run --temp` the stage runs in a folder that is thrown away; DVC_ROOT is not.
     root = Path(os.environ.get("DVC_ROOT", layout.root))
     return find_store(root, os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def _stamp(layout: Layout) -> tuple[Path, str]:
+    """Where it is noted what was published last, and what that is now; asking MLflow takes seconds.
+
+    The note lies with the artifacts, so that it is thrown away with them.
+    """
+    lock = layout.root / "dvc.lock"
+    digest = hashlib.sha256(lock.read_bytes() if lock.exists() else b"").hexdigest()
+    where = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return layout.root / "mlartifacts" / ".published", f"{digest} {where}\n"
 
 
 def _publish_study(
