@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.reporting.runs import with_runs
-from vgg16_transfer.tracking.runs import known_runs, now
+from vgg16_transfer.tracking.runs import finished, known_runs, now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +76,9 @@ def publish_report(
     """
     client = store.client()
     experiment = store.experiment(client, REPORT)
+    run = known_runs(client, experiment, made).get("")
+    if run is not None and finished(run):
+        return False
     run_ids = {
         (name, trial): run.info.run_id
         for name, study in studies.items()
@@ -83,7 +86,6 @@ def publish_report(
             client, store.experiment(client, study.dataset), trained[name]
         ).items()
     }
-    run = known_runs(client, experiment, made).get("")
     filled = with_runs(
         page.read_text(encoding="utf-8"),
         run_ids,
@@ -91,8 +93,6 @@ def publish_report(
     )
     if run is None:
         run = client.create_run(experiment, run_name=REPORT, tags=made.tags(), start_time=now())
-    elif run.info.status == "FINISHED":
-        return False
     client.log_text(run.info.run_id, filled, page.name)
     client.set_terminated(run.info.run_id)
     return True
