@@ -219,14 +219,6 @@ def test_the_table_holds_what_metrics_json_holds(written) -> None:
     assert [row[1] for row in layers[1:]] == ["33.3", "41.7"]  # one seed has no spread
 
 
-def test_a_table_is_about_percent() -> None:
-    study = PARAMS.studies["samples"]
-    trials = make_record(study).trials.assign(accuracy=[0.5, 0.6, 0.7, 1.0, 1.0, 1.0])
-    rows = report.table(study, trials)
-    assert [row["accuracy, %"] for row in rows] == ["60.0 ± 10.0", "100.0 ± 0.0"]
-    assert [row["seeds"] for row in rows] == [3, 3]
-
-
 def test_the_answer_comes_first_and_is_drawn_against_samples_per_class() -> None:
     grid = {"layer": ["block4_pool", "block5_pool"], "samples_per_class": [2, 4]}
     for axes, axis in (

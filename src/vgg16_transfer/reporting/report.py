@@ -23,6 +23,7 @@ from vgg16_transfer.reporting import (
     pictures,
     published,
     runs,
+    tables,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def write_report(
                 "study": study,
                 "setting": setting(study),
                 "findings": findings.sentences(study, measured[name].trials),
-                "table": table(study, measured[name].trials),
+                "table": tables.table(study, measured[name].trials),
                 "pictures": _study_pictures(
                     study, measured[name], _beside(study, datasets, numbers), out / "figures"
                 ),
@@ -148,27 +149,6 @@ def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) ->
 def answer_axis(study: Study) -> str:
     """The axis that a study's results are drawn against."""
     return findings.in_order(study.compared)[0]
-
-
-def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """A study's results for people to read: one row per point of the grid."""
-    summary = records.summarise(study, trials)
-    rows = [
-        {axis.replace("_", " "): row[axis] for axis in study.compared}
-        | {
-            "accuracy, %": _with_spread(row, "accuracy"),
-            "class recall, %": _with_spread(row, "mean_class_recall"),
-            "top 5, %": _with_spread(row, "top5_accuracy"),
-            "train, %": f"{100 * row['train_accuracy_mean']:.1f}",
-            "seeds": row["seeds"],
-        }
-        for row in summary.to_dict("records")
-    ]
-    if "teacher_accuracy" in trials:
-        groups = trials.groupby(list(study.compared), sort=False)["teacher_accuracy"]
-        for row, teacher in zip(rows, groups.mean(), strict=True):
-            row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
-    return rows
 
 
 def setting(study: Study) -> list[str]:
@@ -272,7 +252,3 @@ def _points(study: Study, trials: pd.DataFrame) -> pd.Series:
 def _glued(sentence: str) -> str:
     """A sentence whose numbers are not torn from their spread and their unit by a line's end."""
     return sentence.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
-
-
-def _with_spread(row: Mapping[Any, Any], measure: str) -> str:
-    return alternatives.spread(row, measure).removesuffix(" %")

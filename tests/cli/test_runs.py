@@ -3,7 +3,7 @@
 import pytest
 from ruamel.yaml import YAML
 
-from vgg16_transfer import cli
+from vgg16_transfer.cli import runs
 from vgg16_transfer.tracking import lineage
 
 PARAMS = {
@@ -18,8 +18,8 @@ def told(tmp_path, monkeypatch) -> list[str]:
     """The studies and pages that MLflow was told of. The current folder is a workspace."""
     told: list[str] = []
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages))
-    monkeypatch.setattr(cli, "_publish_study", lambda *given: told.append(given[3]))
-    monkeypatch.setattr(cli, "_publish_pages", lambda *_: told.append("pages"))
+    monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
+    monkeypatch.setattr(runs, "tell_pages", lambda *_: told.append("pages"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
@@ -29,36 +29,36 @@ def told(tmp_path, monkeypatch) -> list[str]:
 
 
 def test_mlflow_is_asked_once_for_the_same_lock_file(told, capsys) -> None:
-    cli.publish(if_new=True)
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
+    runs.publish(if_new=True)
     assert told == ["few", "pages"]
     assert "MLflow knows of these results" in capsys.readouterr().err
 
 
 def test_a_store_that_was_thrown_away_is_filled_again(told, tmp_path) -> None:
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     (tmp_path / "mlflow.db").unlink()
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     assert told == ["few", "pages"] * 2
 
 
 def test_by_hand_it_is_always_asked(told) -> None:
-    cli.publish()
-    cli.publish()
+    runs.publish()
+    runs.publish()
     assert told == ["few", "pages"] * 2
 
 
 def test_another_lock_file_is_told(told, tmp_path) -> None:
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     (tmp_path / "dvc.lock").write_text("another")
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     assert told == ["few", "pages"] * 2
 
 
 def test_another_store_is_told(told, monkeypatch) -> None:
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
-    cli.publish(if_new=True)
+    runs.publish(if_new=True)
     assert told == ["few", "pages"] * 2
 
 
@@ -67,8 +67,8 @@ def test_what_could_not_be_told_is_asked_again(told, monkeypatch) -> None:
         raise lineage.LineageError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_publish_pages", fail)
+        patch.setattr(runs, "tell_pages", fail)
         with pytest.raises(lineage.LineageError):
-            cli.publish(if_new=True)
-    cli.publish(if_new=True)
+            runs.publish(if_new=True)
+    runs.publish(if_new=True)
     assert told == ["few", "few", "pages"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from vgg16_transfer import cli
 from vgg16_transfer.backbone.store import FeaturesError
+from vgg16_transfer.cli import stages
 from vgg16_transfer.heads import train
 from vgg16_transfer.tracking import lineage, publish
 from vgg16_transfer.tracking.lineage import Lineage
@@ -50,7 +50,7 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
 
 
 def test_by_hand_it_trains_and_tells_nobody(calls, capsys) -> None:
-    cli.train(STUDY)
+    stages.train(STUDY)
     assert list(calls) == ["train_study"]
     assert "MLflow is not told" in capsys.readouterr().err
 
@@ -58,7 +58,7 @@ def test_by_hand_it_trains_and_tells_nobody(calls, capsys) -> None:
 def test_a_stage_hands_on_its_name_and_that_of_the_experiment(calls, monkeypatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@few")
     monkeypatch.setenv("DVC_EXP_NAME", "brave-ant")
-    cli.train(STUDY)
+    stages.train(STUDY)
     assert calls["running_stage"] == (Path.cwd(), "train@few", "brave-ant")
     _, study, _, origin, parent_run_id = calls["publish_study"]
     assert (study.name, origin.experiment, parent_run_id) == ("few", "brave-ant", None)
@@ -67,14 +67,14 @@ def test_a_stage_hands_on_its_name_and_that_of_the_experiment(calls, monkeypatch
 def test_the_run_of_mlflow_run_becomes_the_parent_and_leaks_no_further(calls, monkeypatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@few")
     monkeypatch.setenv("MLFLOW_RUN_ID", "d" * 32)
-    cli.train(STUDY)
+    stages.train(STUDY)
     assert calls["publish_study"][-1] == "d" * 32
     assert "MLFLOW_RUN_ID" not in calls["environment"]
 
 
 def test_the_store_lies_in_the_workspace(calls, monkeypatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@few")
-    cli.train(STUDY)
+    stages.train(STUDY)
     store = calls["publish_study"][0]
     assert store.uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
@@ -85,7 +85,7 @@ def test_the_store_of_an_experiment_lies_in_the_root_and_its_results_in_the_copy
     root = tmp_path_factory.mktemp("root")
     monkeypatch.setenv("DVC_STAGE", "train@few")
     monkeypatch.setenv("DVC_ROOT", str(root))
-    cli.train(STUDY)
+    stages.train(STUDY)
     store, _, outputs, _, _ = calls["publish_study"]
     assert store.uri == f"sqlite:///{root / 'mlflow.db'}"
     assert outputs.results == Path.cwd() / "results" / "few"
@@ -94,7 +94,7 @@ def test_the_store_of_an_experiment_lies_in_the_root_and_its_results_in_the_copy
 def test_the_store_is_the_one_that_the_environment_names(calls, monkeypatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@few")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    cli.train(STUDY)
+    stages.train(STUDY)
     assert calls["publish_study"][0].uri == "http://127.0.0.1:5000"
 
 
@@ -105,5 +105,5 @@ def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) 
     monkeypatch.setenv("DVC_STAGE", "train@few")
     monkeypatch.setattr(train, "train_study", fail)
     with pytest.raises(FeaturesError):
-        cli.train(STUDY)
+        stages.train(STUDY)
     assert calls == {}

@@ -1,0 +1,35 @@
+"""The command line's application, and what its commands find in the workspace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vgg16_transfer.layout import Layout
+from vgg16_transfer.params import Params, read_params
+
+if TYPE_CHECKING:
+    from vgg16_transfer.tracking.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="a key of datasets")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a key of studies")]
+
+
+def read() -> tuple[Params, Layout]:
+    """The params of the workspace in the current folder, and where things lie in it."""
+    layout = Layout(Path.cwd())
+    return read_params(layout.params), layout
+
+
+def tracking_store(layout: Layout) -> Store:
+    """The MLflow store that the environment names, or the workspace's own."""
+    from vgg16_transfer.tracking.store import find_store
+
+    # In `dvc exp run --temp` the stage runs in a folder that is thrown away; DVC_ROOT is not.
+    root = Path(os.environ.get("DVC_ROOT", layout.root))
+    return find_store(root, os.environ.get("MLFLOW_TRACKING_URI"))

@@ -1,0 +1,131 @@
+"""The commands about runs: telling MLflow of them, and looking at them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vgg16_transfer.cli.app import app, read, tracking_store
+
+if TYPE_CHECKING:
+    from vgg16_transfer.layout import Layout
+    from vgg16_transfer.params import Params
+    from vgg16_transfer.tracking.lineage import Lineage
+    from vgg16_transfer.tracking.store import Store
+
+
+@app.command()
+def publish(
+    if_new: Annotated[
+        bool, typer.Option("--if-new", help="only if dvc.lock is another one than last time")
+    ] = False,
+) -> None:
+    """Tell MLflow what it does not know yet of the results in this workspace."""
+    params, layout = read()
+    stamp, state = _stamp(layout)
+    there = "MLFLOW_TRACKING_URI" in os.environ or (layout.root / "mlflow.db").exists()
+    if if_new and there and stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+        typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
+        return
+
+    from vgg16_transfer.tracking import lineage
+
+    store = tracking_store(layout)
+    stages = [*(f"train@{study}" for study in params.studies), "report"]
+    origins = lineage.locked_stages(layout.root, stages)
+    for study in params.studies:
+        tell_study(store, params, layout, study, origins[f"train@{study}"], None)
+    tell_pages(store, params, layout, origins["report"])
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(state, encoding="utf-8")
+
+
+@app.command()
+def results() -> None:
+    """Print what the studies measured, and what to look at next."""
+    params, layout = read()
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from vgg16_transfer.heads import records
+    from vgg16_transfer.reporting.tables import table
+
+    console = Console()
+    for name, study in params.studies.items():
+        rows = table(study, records.read(layout.record(name)).trials)
+        printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
+        for column in rows[0]:
+            printed.add_column(column, justify="right")
+        for row in rows:
+            printed.add_row(*map(str, row.values()))
+        console.print(printed)
+    console.print(
+        "compare the runs:  make ui", "read the report:   open reports/report.html", sep="\n"
+    )
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="of the server")] = 5000) -> None:
+    """Serve the MLflow UI on loopback."""
+    store = tracking_store(read()[1])
+    typer.echo(f"MLflow UI of {store.uri} on http://127.0.0.1:{port}", err=True)
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    where = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(mlflow, [mlflow, "ui", *where])  # noqa: S606
+
+
+def _stamp(layout: Layout) -> tuple[Path, str]:
+    """Where it is noted what was published last, and what that is now; asking MLflow takes seconds.
+
+    The note lies with the artifacts, so that it is thrown away with them.
+    """
+    lock = layout.root / "dvc.lock"
+    digest = hashlib.sha256(lock.read_bytes() if lock.exists() else b"").hexdigest()
+    where = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return layout.root / "mlartifacts" / ".published", f"{digest} {where}\n"
+
+
+def tell_study(
+    store: Store,
+    params: Params,
+    layout: Layout,
+    study: str,
+    lineage: Lineage,
+    parent_run_id: str | None,
+) -> None:
+    """Tells MLflow of a study in the workspace, unless it knows."""
+    from vgg16_transfer.tracking.publish import Outputs, publish_study
+
+    dataset = params.study(study).dataset
+    outputs = Outputs(
+        layout.record(study),
+        layout.heads(study),
+        layout.splits(dataset),
+        layout.filters(dataset),
+        layout.gradients(dataset),
+    )
+    told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
+    typer.echo(f"{study}: {told} runs told to MLflow at {store.uri}", err=True)
+
+
+def tell_pages(store: Store, params: Params, layout: Layout, origin: Lineage) -> None:
+    """Tells MLflow of what was drawn of the studies, unless it knows."""
+    from vgg16_transfer.tracking.lineage import locked_stages
+    from vgg16_transfer.tracking.pages import publish_explained, publish_report
+
+    trained = {study: f"train@{study}" for study in params.studies}
+    drawn = {study: f"explain@{study}" for study in params.studies}
+    origins = locked_stages(layout.root, [*trained.values(), *drawn.values()])
+    for name, study in params.studies.items():
+        folder = layout.explained(name)
+        publish_explained(store, study, folder, origins[trained[name]], origins[drawn[name]])
+    by_study = {name: origins[stage] for name, stage in trained.items()}
+    page = layout.reports / "report.html"
+    if publish_report(store, page, params.studies, by_study, origin):
+        typer.echo(f"report: told to MLflow at {store.uri}", err=True)

@@ -1,0 +1,40 @@
+"""A study's results as a table, for the page and for the terminal: nothing is drawn here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vgg16_transfer.heads import records
+from vgg16_transfer.reporting import alternatives
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from vgg16_transfer.params import Study
+
+
+def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """A study's results for people to read: one row per point of the grid."""
+    summary = records.summarise(study, trials)
+    rows = [
+        {axis.replace("_", " "): row[axis] for axis in study.compared}
+        | {
+            "accuracy, %": _with_spread(row, "accuracy"),
+            "class recall, %": _with_spread(row, "mean_class_recall"),
+            "top 5, %": _with_spread(row, "top5_accuracy"),
+            "train, %": f"{100 * row['train_accuracy_mean']:.1f}",
+            "seeds": row["seeds"],
+        }
+        for row in summary.to_dict("records")
+    ]
+    if "teacher_accuracy" in trials:
+        groups = trials.groupby(list(study.compared), sort=False)["teacher_accuracy"]
+        for row, teacher in zip(rows, groups.mean(), strict=True):
+            row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
+    return rows
+
+
+def _with_spread(row: Mapping[Any, Any], measure: str) -> str:
+    return alternatives.spread(row, measure).removesuffix(" %")
