@@ -12,12 +12,14 @@ PARAMS = {
     "studies": {"few": {"dataset": "animals"}},
 }
 
+LOCKED = lineage.Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
+
 
 @pytest.fixture
 def told(tmp_path, monkeypatch) -> list[str]:
     """The studies and pages that MLflow was told of. The current folder is a workspace."""
     told: list[str] = []
-    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages))
+    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, LOCKED))
     monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
     monkeypatch.setattr(runs, "tell_pages", lambda *_: told.append("pages"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

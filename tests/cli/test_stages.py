@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from vgg16_transfer.backbone.store import FeaturesError
 from vgg16_transfer.cli import stages
 from vgg16_transfer.heads import train
-from vgg16_transfer.tracking import lineage, publish
+from vgg16_transfer.tracking import lineage, origins, publish
 from vgg16_transfer.tracking.lineage import Lineage
 
 PARAMS = {
@@ -40,6 +40,7 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
 
     monkeypatch.setattr(train, "train_study", train_study)
     monkeypatch.setattr(lineage, "running_stage", running_stage)
+    monkeypatch.setattr(origins, "remember", lambda *given: seen.update(remember=given))
     monkeypatch.setattr(publish, "publish_study", publish_study)
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "")
@@ -62,6 +63,8 @@ def test_a_stage_hands_on_its_name_and_that_of_the_experiment(calls, monkeypatch
     assert calls["running_stage"] == (Path.cwd(), "train@few", "brave-ant")
     _, study, _, origin, parent_run_id = calls["publish_study"]
     assert (study.name, origin.experiment, parent_run_id) == ("few", "brave-ant", None)
+    assert origin.started <= origin.ended
+    assert calls["remember"] == (Path.cwd() / "results" / "few", origin)
 
 
 def test_the_run_of_mlflow_run_becomes_the_parent_and_leaks_no_further(calls, monkeypatch) -> None:

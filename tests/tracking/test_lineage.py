@@ -19,6 +19,7 @@ from vgg16_transfer.tracking.lineage import (
     locked_stages,
     running_stage,
 )
+from vgg16_transfer.tracking.lineage import committed as find_committed
 
 
 def locked_stage(workspace: Path, stage: str) -> Lineage:
@@ -345,6 +346,7 @@ def test_outside_a_repository_there_is_no_commit(tmp_path) -> None:
         "dvc.stage": "train",
         "dvc.lock_digest": lock_digest(ENTRY),
         "dvc.splits_md5": "5" * 32,
+        "dvc.heads_md5": "1" * 32,
         "git.dirty": "false",
     }
 
@@ -378,3 +380,18 @@ def test_tags_leave_out_what_is_not_known() -> None:
         "dvc.lock_digest": "0" * 64,
         "git.dirty": "true",
     }
+
+
+def test_the_commit_that_holds_the_lock_entry_is_found(committed: Workspace) -> None:
+    first = committed.git("rev-parse", "HEAD")
+    assert locked_stage(committed.root, "train").committed == first
+    lock = committed.root / "dvc.lock"
+    lock.write_text(lock.read_text().replace("1" * 32, "2" * 32))
+    assert locked_stage(committed.root, "train").committed is None
+    second = committed.commit()
+    now = locked_stage(committed.root, "train")
+    assert now.committed == second
+    assert now.tags()["checkout"] == f"git checkout {second} && dvc checkout"
+    assert find_committed(committed.root, ["5" * 32, "1" * 32]) == first
+    assert find_committed(committed.root, ["5" * 32, "2" * 32]) == second
+    assert find_committed(committed.root, ["5" * 32, "3" * 32]) is None

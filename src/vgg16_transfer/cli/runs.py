@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import app, read, tracking_store
+from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from rich.table import Table
+
     from vgg16_transfer.layout import Layout
     from vgg16_transfer.params import Params
     from vgg16_transfer.tracking.lineage import Lineage
     from vgg16_transfer.tracking.store import Store
+
+_A_PAIR = 2
 
 
 @app.command()
@@ -33,14 +40,15 @@ def publish(
         typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
         return
 
-    from vgg16_transfer.tracking import lineage
+    from vgg16_transfer.tracking import lineage, origins
 
     store = tracking_store(layout)
     stages = [*(f"train@{study}" for study in params.studies), "report"]
-    origins = lineage.locked_stages(layout.root, stages)
+    locked = lineage.locked_stages(layout.root, stages)
     for study in params.studies:
-        tell_study(store, params, layout, study, origins[f"train@{study}"], None)
-    tell_pages(store, params, layout, origins["report"])
+        origin = origins.recall(layout.record(study), locked[f"train@{study}"])
+        tell_study(store, params, layout, study, replace(origin, replayed=True), None)
+    tell_pages(store, params, layout, locked["report"])
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(state, encoding="utf-8")
 
@@ -71,6 +79,44 @@ def results() -> None:
 
 
 @app.command()
+def lineage(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="of a run")]) -> None:
+    """Print where a run comes from, and what of it this workspace has."""
+    _, layout = read()
+
+    from vgg16_transfer.tracking.comparison import find_run
+    from vgg16_transfer.tracking.presence import facts
+
+    run = find_run(tracking_store(layout).client(), run_id)
+    typer.echo(f"{'run':<14}{run.info.run_name}")
+    for what, value, where in facts(layout.root, run.data.tags):
+        typer.echo(f"{what:<14}{value}" + (f"  ({where})" if where else ""))
+
+
+@app.command()
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="of trials or studies")],
+    pictures: Annotated[int, typer.Option(help="how many changed pictures to name")] = 20,
+) -> None:
+    """Print in what runs differ: settings, accuracies, and which test pictures changed sides."""
+    if len(run_ids) < _A_PAIR:
+        raise InputError("compare: takes two or more run ids; copy them from the MLflow UI")
+    _, layout = read()
+
+    from rich.console import Console
+
+    from vgg16_transfer.tracking import comparison
+
+    found = comparison.compare(tracking_store(layout).client(), run_ids)
+    console = Console()
+    console.print(_table("settings that differ", found.settings))
+    console.print(_table("test accuracy, % (mean ± std)", found.accuracies))
+    told = f"{len(found.changed)} of {found.common} test pictures changed sides"
+    if len(found.changed) > pictures:
+        told += f"; the first {pictures} (--pictures {len(found.changed)} names all)"
+    console.print(_table(f"{told}: share of trials that took it rightly", found.changed[:pictures]))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="of the server")] = 5000) -> None:
     """Serve the MLflow UI on loopback."""
     store = tracking_store(read()[1])
@@ -78,6 +124,15 @@ def ui(port: Annotated[int, typer.Option(help="of the server")] = 5000) -> None:
     mlflow = str(Path(sys.executable).with_name("mlflow"))
     where = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *where])  # noqa: S606
+
+
+def _table(title: str, frame: DataFrame) -> Table:
+    from rich.table import Table
+
+    printed = Table("", *map(str, frame.columns), title=title, title_justify="left")
+    for name, row in frame.iterrows():
+        printed.add_row(str(name), *(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row))
+    return printed
 
 
 def _stamp(layout: Layout) -> tuple[Path, str]:

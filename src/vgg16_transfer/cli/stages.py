@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from pathlib import Path  # noqa: TC003 (Typer reads it)
 from typing import Annotated
 
@@ -107,6 +109,7 @@ def gradients(dataset: DatasetName) -> None:
 @app.command()
 def train(study: StudyName) -> None:
     """Train a study's heads, write what they reach to results/, and tell MLflow."""
+    started = time.time_ns() // 10**6
     params, layout = read()
     wanted = params.study(study)
 
@@ -125,9 +128,14 @@ def train(study: StudyName) -> None:
         typer.echo("not run by dvc repro, so MLflow is not told: there is no lineage", err=True)
         return
 
-    from vgg16_transfer.tracking import lineage
+    from vgg16_transfer.tracking import lineage, origins
 
-    origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
+    origin = replace(
+        lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME")),
+        started=started,
+        ended=time.time_ns() // 10**6,
+    )
+    origins.remember(layout.record(study), origin)
     # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     tell_study(tracking_store(layout), params, layout, study, origin, parent_run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
@@ -16,11 +16,20 @@ from ruamel.yaml import YAML
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 # What dvc repro itself rewrites does not make the code another one.
 _OUTPUTS = ("dvc.lock", "results")
+
+
+DATA = {
+    "splits": "data/splits/",
+    "features": "data/features/",
+    "weights": "models/vgg16.weights.h5",
+    "heads": "models/heads/",
+}
+"""What a run is made of and where that lies: the tag ``dvc.<kind>_md5`` holds its md5."""
 
 
 class LineageError(InputError):
@@ -38,6 +47,11 @@ class Lineage:
         commit: Of git, or None outside a git repository.
         dirty: Whether tracked files, other than what ``dvc repro`` writes, differ from the commit.
         experiment: Name of the DVC experiment, if it is one.
+        outputs: md5 of what the stage wrote, by path, as in dvc.lock.
+        committed: A commit whose dvc.lock has all this, if HEAD is one.
+        started: When the stage began, in milliseconds, if that is known.
+        ended: When it was over.
+        replayed: Whether it is told from a lock file instead of by the stage itself.
     """
 
     stage: str
@@ -46,6 +60,21 @@ class Lineage:
     commit: str | None
     dirty: bool
     experiment: str | None
+    outputs: dict[str, str] = field(default_factory=dict)
+    committed: str | None = None
+    started: int | None = None
+    ended: int | None = None
+    replayed: bool = False
+
+    def checkout(self) -> str | None:
+        """The commands that bring code and data back as they were, if there are any yet."""
+        if self.committed:
+            return f"git checkout {self.committed} && dvc checkout"
+        if self.experiment:
+            return f"dvc exp apply {self.experiment}"
+        if self.commit and not self.dirty:
+            return f"git checkout {self.commit} && dvc repro {self.stage}"
+        return None
 
     def tags(self) -> dict[str, str]:
         """As tags of an MLflow run."""
@@ -55,12 +84,13 @@ class Lineage:
             "dvc.exp_name": self.experiment,
             "git.commit": self.commit,
             "git.dirty": str(self.dirty).lower(),
+            "checkout": self.checkout(),
+            "replayed": "true" if self.replayed else None,
         }
-        for path, md5 in self.dependencies.items():
-            room, _, rest = path.partition("/")
-            kind = rest.partition("/")[0]
-            if room == "data" and kind in {"splits", "features"}:
-                tags[f"dvc.{kind}_md5"] = md5
+        for path, md5 in (self.dependencies | self.outputs).items():
+            for kind, place in DATA.items():
+                if path.startswith(place):
+                    tags[f"dvc.{kind}_md5"] = md5
         return {key: value for key, value in tags.items() if value is not None}
 
 
@@ -106,20 +136,44 @@ def lock_digest(entry: dict[str, Any]) -> str:
 
 
 def _lineage(workspace: Path, stage: str, entry: dict[str, Any], experiment: str | None) -> Lineage:
-    outputs = [f":(exclude){path}" for path in _OUTPUTS]
-    commit = _git(workspace, "rev-parse", "HEAD")
-    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    not_ours = [f":(exclude){path}" for path in _OUTPUTS]
+    changes = git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *not_ours)
+    dependencies = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
+    outputs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
+    commit = git(workspace, "rev-parse", "HEAD") or None
+    held = commit and _holds(workspace, commit, [*dependencies.values(), *outputs.values()])
     return Lineage(
         stage=stage,
         lock_digest=lock_digest(entry),
-        dependencies={dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
-        commit=commit or None,
+        dependencies=dependencies,
+        commit=commit,
         dirty=bool(changes),
         experiment=experiment,
+        outputs=outputs,
+        committed=commit if held else None,
     )
 
 
-def _git(workspace: Path, *arguments: str) -> str:
+def committed(workspace: Path, md5s: Sequence[str]) -> str | None:
+    """The oldest commit of any branch, tag or experiment whose dvc.lock has all of some md5s.
+
+    Args:
+        workspace: A clone.
+        md5s: Of files and folders; the last one is the rarest, such as that of trained heads.
+    """
+    found = git(
+        workspace, "log", "--all", "--reverse", "--format=%H", f"-S{md5s[-1]}", "--", "dvc.lock"
+    )
+    return next((commit for commit in found.split() if _holds(workspace, commit, md5s)), None)
+
+
+def _holds(workspace: Path, commit: str, md5s: Sequence[str]) -> bool:
+    """Whether a commit's dvc.lock has md5s: as text, since parsing it takes most of a second."""
+    lock = git(workspace, "show", f"{commit}:./dvc.lock")
+    return bool(lock) and all(md5 in lock for md5 in md5s)
+
+
+def git(workspace: Path, *arguments: str) -> str:
     """What git prints, or nothing where there is no git or no repository."""
     try:
         done = subprocess.run(  # noqa: S603

@@ -89,7 +89,9 @@ def publish_study(
         tags = lineage.tags() | {"study": study.name, "mlflow.note.content": _note(study)}
         if parent_run_id:
             tags["mlflow.parentRunId"] = parent_run_id
-        parent = client.create_run(experiment, run_name=study.name, tags=tags, start_time=now())
+        parent = client.create_run(
+            experiment, run_name=study.name, tags=tags, start_time=lineage.started or now()
+        )
     told = 0
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
@@ -101,7 +103,10 @@ def publish_study(
         told += 1
     if not finished(parent):
         _tell_study(client, parent, study, record, outputs)
+        client.set_terminated(parent.info.run_id, end_time=lineage.ended)
         told += 1
+    for run in known.values():
+        _lead_back(client, run, lineage)
     return told
 
 
@@ -111,6 +116,14 @@ def _forget(client: mlflow.MlflowClient, run: Run) -> None:
     for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
         client.delete_logged_model(model.model_id)
     client.delete_run(run.info.run_id)
+
+
+def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
+    """Names the commit that holds a run's results, which is made after they are told."""
+    known = run.data.tags.get("checkout", "")
+    now_known = lineage.checkout()
+    if lineage.committed and now_known and not known.endswith("&& dvc checkout"):
+        client.set_tag(run.info.run_id, "checkout", now_known)
 
 
 def _tell_trial(
@@ -128,7 +141,9 @@ def _tell_trial(
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
     }
-    run = client.create_run(parent.info.experiment_id, run_name=name, tags=tags, start_time=now())
+    run = client.create_run(
+        parent.info.experiment_id, run_name=name, tags=tags, start_time=lineage.started or now()
+    )
     run_id = run.info.run_id
     one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
@@ -149,6 +164,8 @@ def _tell_trial(
     # Logging a model needs an active run; leaving the block marks the run as finished.
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         _log_head(outputs.heads / f"{name}.keras")
+    if lineage.ended:
+        client.set_terminated(run_id, end_time=lineage.ended)
 
 
 def _tell_study(
@@ -180,7 +197,6 @@ def _tell_study(
     tables = {artifact.path for artifact in client.list_artifacts(run_id)}
     if _TABLE not in tables:  # log_table appends to a table that is there
         client.log_table(run_id, summary.astype(object).where(summary.notna(), None), _TABLE)
-    client.set_terminated(run_id)
 
 
 def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Set before mlflow is imported, which reads it then: experiments are nobody else's business.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# It would draw a bar for every file.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from filelock import FileLock

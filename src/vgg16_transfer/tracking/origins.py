@@ -1,0 +1,51 @@
+"""When, and from which commit, a study's results were made: results/<study>/origin.json.
+
+Git keeps it beside the numbers, so that MLflow can be told the same in a clone as where they were
+made. It is no output of DVC, for those are the same whenever they are made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vgg16_transfer.tracking.lineage import Lineage
+
+ORIGIN = "origin.json"
+
+_KEPT = ("lock_digest", "commit", "dirty", "experiment", "started", "ended")
+
+
+def remember(folder: Path, lineage: Lineage) -> None:
+    """Notes where results come from; the same results made again keep their first origin.
+
+    Args:
+        folder: The study's record.
+        lineage: Of the stage that made it.
+    """
+    if _noted(folder).get("lock_digest") == lineage.lock_digest:
+        return
+    noted = {key: getattr(lineage, key) for key in _KEPT}
+    temporary = folder / f".{ORIGIN}.part"
+    temporary.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+    temporary.rename(folder / ORIGIN)
+
+
+def recall(folder: Path, lineage: Lineage) -> Lineage:
+    """A lineage with the time and the commit that its results were first made at, if noted."""
+    noted = _noted(folder)
+    if noted.get("lock_digest") != lineage.lock_digest:
+        return lineage
+    return replace(lineage, **{key: noted[key] for key in _KEPT if key in noted})
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    path = folder / ORIGIN
+    if not path.exists():
+        return {}
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return noted

@@ -1,0 +1,105 @@
+"""Runs side by side."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vgg16_transfer.heads import records
+from vgg16_transfer.tracking.comparison import compare
+from vgg16_transfer.tracking.publish import publish_study
+from vgg16_transfer.tracking.store import TrackingError
+
+from .conftest import make_lineage, make_study, write_outputs
+
+PATHS = [f"{index}.jpg" for index in range(6)]
+
+
+@pytest.fixture(scope="module")
+def told(make_store, tmp_path_factory):
+    """A store of two studies: ids by run name, and who took which picture rightly is known."""
+    root = tmp_path_factory.mktemp("compared")
+    store = make_store(root)
+    for name, layer, digest in (("early", "block4_pool", "a"), ("late", "block5_pool", "b")):
+        study = make_study(name, layer=layer, samples_per_class=[2, 4], seed=[0, 1], epochs=2)
+        outputs = write_outputs(study, root / name)
+        record = records.read(outputs.results)
+        predictions = record.predictions.assign(path=PATHS * 4)
+        right = predictions["path"].isin(PATHS[:2] if name == "early" else PATHS[1:3])
+        predictions["predicted"] = predictions["true"].where(right, "nothing")
+        reached = [0.25, 0.75, 0.5, 0.5] if name == "early" else [0.5] * 4
+        trials = record.trials.assign(accuracy=reached)
+        records.write(
+            study, record._replace(predictions=predictions, trials=trials), outputs.results
+        )
+        lineage = replace(make_lineage(study, digest), started=5, ended=9)
+        publish_study(store, study, outputs, lineage)
+    client = store.client()
+    runs = client.search_runs([store.experiment(client, "animals")])
+    return client, {f"{r.data.tags['study']} {r.data.tags.get('trial', '')}": r for r in runs}
+
+
+def ids(told, *names: str) -> list[str]:
+    return [told[1][name].info.run_id for name in names]
+
+
+def test_runs_have_the_times_of_their_stage(told) -> None:
+    assert {(r.info.start_time, r.info.end_time) for r in told[1].values()} == {(5, 9)}
+
+
+def test_only_settings_that_differ_are_named(told) -> None:
+    found = compare(told[0], ids(told, "early ", "late "))
+    assert sorted(found.settings.index) == ["layer", "study"]
+    assert list(found.settings.loc["layer"]) == ["block4_pool", "block5_pool"]
+
+
+def test_accuracies_have_their_spread_and_their_order(told) -> None:
+    found = compare(told[0], ids(told, "early ", "late "))
+    assert list(found.accuracies.index) == ["samples_per_class 2", "samples_per_class 4"]
+    assert list(found.accuracies.iloc[0]) == ["50.0 ± 35.4 (2 seeds)", "50.0 ± 0.0 (2 seeds)"]
+
+
+def test_pictures_that_changed_sides_are_found(told) -> None:
+    found = compare(told[0], ids(told, "early ", "late "))
+    assert found.common == len(PATHS)
+    expected = pd.DataFrame({"early": [1.0, 0.0], "late": [0.0, 1.0]}, index=["0.jpg", "2.jpg"])
+    assert found.changed.to_numpy().tolist() == expected.to_numpy().tolist()
+    assert list(found.changed.index) == list(expected.index)
+
+
+def test_a_trial_is_compared_with_a_trial(told) -> None:
+    names = [name for name in told[1] if name.startswith("early s")]
+    one, other = (next(n for n in names if f"class={k},seed=0" in n) for k in (2, 4))
+    found = compare(told[0], ids(told, one, other))
+    assert list(found.settings.loc["samples_per_class"]) == ["2", "4"]
+    assert found.accuracies.to_numpy().tolist() == [["25.0", "50.0"]]
+    assert found.changed.empty
+
+
+def test_an_unknown_run_is_named(told) -> None:
+    with pytest.raises(TrackingError, match=r"run 'none': .* has none with that id"):
+        compare(told[0], [*ids(told, "early "), "none"])
+
+
+def test_a_run_of_something_else_is_refused(told) -> None:
+    client, runs = told
+    other = client.create_run(runs["early "].info.experiment_id).info.run_id
+    try:
+        with pytest.raises(TrackingError, match="neither a trial's nor a study's"):
+            compare(client, [*ids(told, "early "), other])
+    finally:
+        client.delete_run(other)
+
+
+def test_a_run_that_broke_off_is_named(told) -> None:
+    client, runs = told
+    name = next(name for name in runs if name.startswith("late s"))
+    path = Path(runs[name].info.artifact_uri.removeprefix("file://"), "predictions.csv")
+    kept = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(TrackingError, match=r"predictions\.csv can't be read"):
+            compare(client, ids(told, "early ", "late "))
+    finally:
+        path.write_bytes(kept)
