@@ -131,10 +131,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def publish() -> Callable[[Trained], None]:
-    """Tells the store of a workspace of its studies."""
+def publish() -> Callable[[Trained, str], None]:
+    """Tells the store of a workspace of a study, as the command does but for the report."""
 
-    def tell(workspace: Trained) -> None:
+    def tell(workspace: Trained, study: str) -> None:
         from vgg16_transfer.cli.runs import tell_study
         from vgg16_transfer.tracking.lineage import locked_stages
         from vgg16_transfer.tracking.store import find_store
@@ -144,9 +144,7 @@ def publish() -> Callable[[Trained], None]:
         checked.parent.mkdir(parents=True, exist_ok=True)
         checked.write_text("weights,layer,average,max\nω_jk,softmax,1e-9,2e-8\n", encoding="utf-8")
         store = find_store(workspace.root, None)
-        stages = {study: f"train@{study}" for study in params.studies}
-        origins = locked_stages(workspace.root, stages.values())
-        for study, stage in stages.items():
-            tell_study(store, params, layout, study, origins[stage], None)
+        (origin,) = locked_stages(workspace.root, [f"train@{study}"]).values()
+        tell_study(store, params, layout, study, origin, None)
 
     return tell
