@@ -1,0 +1,235 @@
+"""``vgg16-transfer register`` and ``predict``: what is printed, and what is refused."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+from ruamel.yaml import YAML
+
+from vgg16_transfer import cli
+from vgg16_transfer.heads import records
+from vgg16_transfer.images.archives import open_archive
+
+URI = "models:/few@champion"
+
+
+class Outcome(NamedTuple):
+    code: Any
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def workspace(trained, publish, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A workspace whose study few was published, and some of its pictures in folders."""
+    copied = trained.copy(tmp_path_factory.mktemp("models") / "workspace")
+    publish(copied, "few")
+    with open_archive(copied.layout.archive("animals")) as archive:
+        for name in ("ant/0.jpg", "bee/1.jpg", "bee/2.jpg"):
+            path = copied.root / "mine" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(name))
+    (copied.root / "mine" / "notes.txt").write_text("no picture, and not named like one")
+    (copied.root / "empty").mkdir()
+    (copied.root / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (copied.root / "page.jpg").write_bytes(b"<html>")
+    return copied
+
+
+@pytest.fixture(autouse=True)
+def inside(workspace, monkeypatch) -> Any:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(workspace.root)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Run:
+    """Runs a command as the console script does, but in this process."""
+
+    def run_command(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["vgg16-transfer", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return Outcome(caught.value.code, printed.out, printed.err)
+
+    return run_command
+
+
+@pytest.fixture
+def registered(run: Run) -> Outcome:
+    """The champion is there, whichever test comes first."""
+    return run("register", "few")
+
+
+def chosen(workspace) -> str:
+    trials = records.read(workspace.layout.record("few")).trials
+    return str(trials.loc[trials["validation_accuracy"].idxmax(), "trial"])
+
+
+def test_registering_says_which_trial_and_which_version(run: Run, registered: Outcome) -> None:
+    again = run("register", "few")
+    assert (registered.code, again.code) == (0, 0)
+    assert registered.out.startswith("models:/few@champion is version 1")
+    assert again.out == "models:/few@champion is version 1, which was known\n"
+    assert "has the highest validation accuracy, " in again.err
+
+
+def answers(outcome: Outcome) -> list[Any]:
+    assert outcome.code == 0, outcome.err
+    return list(json.loads(outcome.out))
+
+
+def test_a_study_and_its_registered_model_say_the_same(run: Run, registered: Outcome) -> None:
+    by_study = run("predict", "mine", "--json", "--study", "few")
+    by_model = run("predict", "mine", "--json", "--model", URI)
+    assert answers(by_study) == answers(by_model)
+    assert [answer["picture"] for answer in answers(by_study)] == [
+        "mine/ant/0.jpg",
+        "mine/bee/1.jpg",
+        "mine/bee/2.jpg",
+    ]
+    for answer in answers(by_study):
+        likely = [one["probability"] for one in answer["classes"]]
+        assert likely == sorted(likely, reverse=True)
+        assert sum(likely) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_first_study_is_asked_unless_one_is_named(run: Run) -> None:
+    first, named = (run("predict", "mine", "--json", *study) for study in ([], ["--study", "few"]))
+    assert answers(first) == answers(named)
+    other = run("predict", "mine", "--json", "--study", "tuned")
+    assert "tuned: trial 'only' has the highest validation accuracy" in other.err
+    assert answers(other) != answers(first)
+
+
+def test_csv_holds_what_json_holds(run: Run) -> None:
+    printed = run("predict", "mine", "--csv", "--top", "2").out
+    rows = list(csv.reader(io.StringIO(printed)))
+    expected = [
+        [answer["picture"], str(rank), one["class"], str(one["probability"])]
+        for answer in answers(run("predict", "mine", "--json"))
+        for rank, one in enumerate(answer["classes"][:2], start=1)
+    ]
+    assert rows == [["picture", "rank", "class", "probability"], *expected]
+
+
+def test_the_table_shows_each_picture_once_with_its_top_classes(run: Run) -> None:
+    outcome = run("predict", "mine/bee", "--top", "2")
+    (first, _) = answers(run("predict", "mine/bee", "--json"))
+    assert outcome.code == 0
+    assert outcome.out.count("mine/bee/1.jpg") == 1
+    for one in first["classes"][:2]:
+        assert f"{one['class']}" in outcome.out
+        assert f"{100 * one['probability']:.1f}" in outcome.out
+
+
+def test_a_picture_that_cant_be_read_is_a_line_and_the_others_are_printed(
+    run: Run, registered: Outcome
+) -> None:
+    good = "mine/ant/0.jpg"
+    expected = {
+        "page.jpg": "is no picture: it begins with b'<html>'",
+        "broken.jpg": "is ",
+        "none.jpg": "No such file or directory",
+        "empty": "is a folder without pictures",
+    }
+    for where in ([], ["--model", URI]):
+        outcome = run(
+            "predict", "page.jpg", "broken.jpg", good, "none.jpg", "empty", "--json", *where
+        )
+        assert outcome.code == 2
+        assert [answer["picture"] for answer in json.loads(outcome.out)] == [good]
+        told = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+        assert len(told) == len(expected)
+        for line, (path, reason) in zip(told, expected.items(), strict=True):
+            assert line.startswith(f"error: {path}: {reason}")
+
+
+def test_pictures_of_which_none_can_be_read_are_no_table(run: Run) -> None:
+    outcome = run("predict", "page.jpg")
+    assert (outcome.code, outcome.out) == (2, "")
+    outcome = run("predict", "page.jpg", "--json")
+    assert (outcome.code, outcome.out) == (2, "[]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["predict", "mine", "--study", "fwe"], "no study 'fwe'; did you mean 'few'?"),
+        (["register", "fwe"], "no study 'fwe'; did you mean 'few'?"),
+        (["register", "tuned"], "run vgg16-transfer publish first"),
+        (["predict", "mine", "--model", "models:/many@champion"], "can't be loaded from sqlite:"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_what_is_not_there_is_one_sentence(run: Run, arguments: list[str], sentence: str) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert sentence in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["predict"], "Missing argument 'PICTURE...'"),
+        (["predict", "mine", "--top", "0"], "Invalid value for '--top'"),
+        (["predict", "mine", "--json", "--csv"], "--json and --csv exclude each other"),
+        (["predict", "mine", "--study", "few", "--model", URI], "exclude each other"),
+        (["predict", "mine", "--model", "few"], "must be like models:/NAME@champion"),
+    ],
+    ids=str,
+)
+def test_a_command_line_that_makes_no_sense_is_a_usage_error(
+    run: Run, arguments: list[str], problem: str
+) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert problem in outcome.err
+
+
+@pytest.mark.parametrize("command", [["register", "few"], ["predict", "mine"]], ids=str)
+def test_a_study_without_validation_pictures_is_refused(
+    run: Run, workspace, tmp_path: Path, monkeypatch, command: list[str]
+) -> None:
+    params = YAML(typ="safe", pure=True).load(workspace.layout.params)
+    params["datasets"]["animals"]["split"]["validation_per_class"] = 0
+    YAML(typ="safe", pure=True).dump(params, tmp_path / "params.yaml")
+    shutil.copytree(workspace.layout.results, tmp_path / "results")
+    trials = records.read_frame(tmp_path / "results" / "few" / "trials.csv")
+    without = trials.drop(columns="validation_accuracy")
+    records.write_frame(without, tmp_path / "results" / "few" / "trials.csv")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    outcome = run(*command)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "set datasets.animals.split.validation_per_class in params.yaml" in outcome.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_workspace_without_a_store_is_told_to_publish(
+    run: Run, trained, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(trained.root)
+    for command in (["register", "few"], ["predict", "params.yaml", "--model", URI]):
+        outcome = run(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "no such store; run vgg16-transfer publish first" in outcome.err
+    assert not (trained.root / "mlflow.db").exists()

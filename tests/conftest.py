@@ -1,0 +1,150 @@
+"""A tiny workspace whose studies are trained for real, without DVC: the stages are called."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from vgg16_transfer.layout import Layout
+from vgg16_transfer.params import Params, read_params
+
+CLASSES = ["ant", "bee", "cat"]
+STUDIES = {
+    "few": {"samples_per_class": [1, 2], "seed": [0, 1], "epochs": 3},
+    "tuned": {
+        "approach": "end_to_end",
+        "fine_tune_from": "block5",
+        "samples_per_class": 1,
+        "epochs": 1,
+    },
+}
+PARAMS = {
+    "backbone": {"weights": "random-conv", "image_size": 32},
+    "datasets": {
+        "animals": {
+            "source": "animals.tar",
+            "split": {
+                "seeds": [0, 1],
+                "train_per_class": 2,
+                "validation_per_class": 2,
+                "test_per_class": 2,
+            },
+            "layers": ["block4_pool", "block5_pool"],
+        }
+    },
+    "studies": {name: {"dataset": "animals"} | study for name, study in STUDIES.items()},
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A workspace in which every stage up to training has run."""
+
+    root: Path
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root)
+
+    @property
+    def params(self) -> Params:
+        return read_params(self.layout.params)
+
+    def copy(self, root: Path) -> "Trained":
+        shutil.copytree(self.root, root)
+        return Trained(root)
+
+
+def noise(label: int, number: int) -> bytes:
+    """A picture of noise with a tinge of its class's colour, as JPEG."""
+    random = np.random.default_rng([label, number])
+    pixels = random.integers(0, 256, (40, 48, 3)) // 2 + 90 * np.eye(3, dtype=int)[label]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_archive(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with tarfile.open(path, "w") as tar:
+        for label, name in enumerate(CLASSES):
+            for number in range(6):
+                member = tarfile.TarInfo(f"{name}/{number}.jpg")
+                content = noise(label, number)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def write_lock(root: Path, **more: str) -> None:
+    """A dvc.lock as DVC might have written it; more makes it another one."""
+    deps = [{"path": f"data/{kind}/animals", "md5": "0" * 32} for kind in ("splits", "features")]
+    entry = {"cmd": "vgg16-transfer train", "deps": deps, **more}
+    stages: dict[str, Any] = {f"train@{name}": entry | {"study": name} for name in STUDIES}
+    YAML(typ="safe", pure=True).dump({"schema": "2.0", "stages": stages}, root / "dvc.lock")
+
+
+def git(root: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "-C", str(root), *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The workspace itself, which no test changes: those that do take a copy."""
+    from vgg16_transfer.backbone.features import write_features
+    from vgg16_transfer.backbone.weights import write_weights
+    from vgg16_transfer.heads.train import Inputs, train_study
+    from vgg16_transfer.images.splits import write_splits
+
+    workspace = Trained(tmp_path_factory.mktemp("trained"))
+    layout, name = workspace.layout, "animals"
+    YAML(typ="safe", pure=True).dump(PARAMS, layout.params)
+    params = workspace.params
+    write_archive(layout.archive(name))
+    write_splits(name, params.dataset(name), layout.archive(name), layout.splits(name))
+    write_weights(params.backbone.weights, layout.weights)
+    inputs = Inputs(
+        layout.splits(name), layout.features(name), layout.archive(name), layout.weights
+    )
+    layers = params.dataset(name).layers
+    write_features(
+        params.backbone, layers, layout.weights, inputs.splits, inputs.archive, inputs.features
+    )
+    for study in params.studies.values():
+        layout.record(study.name).parent.mkdir(exist_ok=True)
+        layout.heads(study.name).parent.mkdir(exist_ok=True)
+        train_study(study, inputs, layout.heads(study.name), layout.record(study.name))
+    write_lock(workspace.root)
+    git(workspace.root, "init", "--quiet")
+    git(workspace.root, "add", "params.yaml", "dvc.lock")
+    git(workspace.root, "commit", "--quiet", "--message", "a study")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[[Trained, str], None]:
+    """Tells the store of a workspace of a study, as the command does but for the report."""
+
+    def tell(workspace: Trained, study: str) -> None:
+        from vgg16_transfer.cli.runs import tell_study
+        from vgg16_transfer.tracking.lineage import locked_stages
+        from vgg16_transfer.tracking.store import find_store
+
+        layout, params = workspace.layout, workspace.params
+        checked = layout.gradients("animals")
+        checked.parent.mkdir(parents=True, exist_ok=True)
+        checked.write_text("weights,layer,average,max\nω_jk,softmax,1e-9,2e-8\n", encoding="utf-8")
+        store = find_store(workspace.root, None)
+        (origin,) = locked_stages(workspace.root, [f"train@{study}"]).values()
+        tell_study(store, params, layout, study, origin, None)
+
+    return tell
