@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ import typer
 from vgg16_transfer.cli.app import app, read, tracking_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vgg16_transfer.layout import Layout
     from vgg16_transfer.params import Params
     from vgg16_transfer.tracking.lineage import Lineage
@@ -91,6 +94,21 @@ def _stamp(layout: Layout) -> tuple[Path, str]:
     return layout.root / "mlartifacts" / ".published", f"{digest} {where}\n"
 
 
+@contextmanager
+def or_later(stage: str) -> Iterator[None]:
+    """In a stage: whatever is wrong with the store, it costs no result, for these are written."""
+    from vgg16_transfer.tracking.store import TrackingError
+
+    try:
+        yield
+    except TrackingError as error:
+        typer.echo(
+            f"warning: {stage}: {error}; nothing is lost: the results are in results/, models/ and "
+            "reports/, and vgg16-transfer publish tells MLflow of them once this is mended",
+            err=True,
+        )
+
+
 def tell_study(
     store: Store,
     params: Params,
@@ -101,6 +119,7 @@ def tell_study(
 ) -> None:
     """Tells MLflow of a study in the workspace, unless it knows."""
     from vgg16_transfer.tracking.publish import Outputs, publish_study
+    from vgg16_transfer.tracking.reach import reached
 
     dataset = params.study(study).dataset
     outputs = Outputs(
@@ -110,7 +129,8 @@ def tell_study(
         layout.filters(dataset),
         layout.gradients(dataset),
     )
-    told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
+    with reached(store):
+        told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
     typer.echo(f"{study}: {told} runs told to MLflow at {store.uri}", err=True)
 
 
@@ -118,14 +138,17 @@ def tell_pages(store: Store, params: Params, layout: Layout, origin: Lineage) ->
     """Tells MLflow of what was drawn of the studies, unless it knows."""
     from vgg16_transfer.tracking.lineage import locked_stages
     from vgg16_transfer.tracking.pages import publish_explained, publish_report
+    from vgg16_transfer.tracking.reach import reached
 
     trained = {study: f"train@{study}" for study in params.studies}
     drawn = {study: f"explain@{study}" for study in params.studies}
     origins = locked_stages(layout.root, [*trained.values(), *drawn.values()])
-    for name, study in params.studies.items():
-        folder = layout.explained(name)
-        publish_explained(store, study, folder, origins[trained[name]], origins[drawn[name]])
     by_study = {name: origins[stage] for name, stage in trained.items()}
     page = layout.reports / "report.html"
-    if publish_report(store, page, params.studies, by_study, origin):
+    with reached(store):
+        for name, study in params.studies.items():
+            folder = layout.explained(name)
+            publish_explained(store, study, folder, by_study[name], origins[drawn[name]])
+        told = publish_report(store, page, params.studies, by_study, origin)
+    if told:
         typer.echo(f"report: told to MLflow at {store.uri}", err=True)
