@@ -298,7 +298,7 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, told: Published) -> N
 
 
 @pytest.mark.parametrize(
-    "where", ["figures.trial_curves", "publish._log_head", "models.save", "client.log_batch"]
+    "where", ["figures.trial_curves", "publish.tell_head", "models.save", "client.log_batch"]
 )
 def test_a_trial_that_broke_off_is_told_anew(where: str, monkeypatch, one: Published) -> None:
     break_off(where, monkeypatch, one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from vgg16_transfer.cli.app import app, read, tracking_store
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pandas import DataFrame
     from rich.table import Table
 
@@ -85,8 +88,11 @@ def lineage(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="of a r
 
     from vgg16_transfer.tracking.comparison import find_run
     from vgg16_transfer.tracking.presence import facts
+    from vgg16_transfer.tracking.reach import reached
 
-    run = find_run(tracking_store(layout).client(), run_id)
+    store = tracking_store(layout)
+    with reached(store):
+        run = find_run(store.client(), run_id)
     typer.echo(f"{'run':<14}{run.info.run_name}")
     for what, value, where in facts(layout.root, run.data.tags):
         typer.echo(f"{what:<14}{value}" + (f"  ({where})" if where else ""))
@@ -105,8 +111,11 @@ def compare(
     from rich.console import Console
 
     from vgg16_transfer.tracking import comparison
+    from vgg16_transfer.tracking.reach import reached
 
-    found = comparison.compare(tracking_store(layout).client(), run_ids)
+    store = tracking_store(layout)
+    with reached(store):
+        found = comparison.compare(store.client(), run_ids)
     console = Console()
     console.print(_table("settings that differ", found.settings))
     console.print(_table("test accuracy, % (mean ± std)", found.accuracies))
@@ -146,6 +155,21 @@ def _stamp(layout: Layout) -> tuple[Path, str]:
     return layout.root / "mlartifacts" / ".published", f"{digest} {where}\n"
 
 
+@contextmanager
+def or_later(stage: str) -> Iterator[None]:
+    """In a stage: whatever is wrong with the store, it costs no result, for these are written."""
+    from vgg16_transfer.tracking.store import TrackingError
+
+    try:
+        yield
+    except TrackingError as error:
+        typer.echo(
+            f"warning: {stage}: {error}; nothing is lost: the results are in results/, models/ and "
+            "reports/, and vgg16-transfer publish tells MLflow of them once this is mended",
+            err=True,
+        )
+
+
 def tell_study(
     store: Store,
     params: Params,
@@ -156,6 +180,7 @@ def tell_study(
 ) -> None:
     """Tells MLflow of a study in the workspace, unless it knows."""
     from vgg16_transfer.tracking.publish import Outputs, publish_study
+    from vgg16_transfer.tracking.reach import reached
 
     dataset = params.study(study).dataset
     outputs = Outputs(
@@ -165,7 +190,8 @@ def tell_study(
         layout.filters(dataset),
         layout.gradients(dataset),
     )
-    told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
+    with reached(store):
+        told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
     typer.echo(f"{study}: {told} runs told to MLflow at {store.uri}", err=True)
 
 
@@ -173,14 +199,17 @@ def tell_pages(store: Store, params: Params, layout: Layout, origin: Lineage) ->
     """Tells MLflow of what was drawn of the studies, unless it knows."""
     from vgg16_transfer.tracking.lineage import locked_stages
     from vgg16_transfer.tracking.pages import publish_explained, publish_report
+    from vgg16_transfer.tracking.reach import reached
 
     trained = {study: f"train@{study}" for study in params.studies}
     drawn = {study: f"explain@{study}" for study in params.studies}
     origins = locked_stages(layout.root, [*trained.values(), *drawn.values()])
-    for name, study in params.studies.items():
-        folder = layout.explained(name)
-        publish_explained(store, study, folder, origins[trained[name]], origins[drawn[name]])
     by_study = {name: origins[stage] for name, stage in trained.items()}
     page = layout.reports / "report.html"
-    if publish_report(store, page, params.studies, by_study, origin):
+    with reached(store):
+        for name, study in params.studies.items():
+            folder = layout.explained(name)
+            publish_explained(store, study, folder, by_study[name], origins[drawn[name]])
+        told = publish_report(store, page, params.studies, by_study, origin)
+    if told:
         typer.echo(f"report: told to MLflow at {store.uri}", err=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, tracking_store
-from vgg16_transfer.cli.runs import tell_pages, tell_study
+from vgg16_transfer.cli.runs import or_later, tell_pages, tell_study
 
 
 @app.command()
@@ -138,7 +138,8 @@ def train(study: StudyName) -> None:
     origins.remember(layout.record(study), origin)
     # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    tell_study(tracking_store(layout), params, layout, study, origin, parent_run_id)
+    with or_later(stage):
+        tell_study(tracking_store(layout), params, layout, study, origin, parent_run_id)
 
 
 @app.command()
@@ -180,4 +181,5 @@ def report() -> None:
         from vgg16_transfer.tracking import lineage
 
         origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
-        tell_pages(tracking_store(layout), params, layout, origin)
+        with or_later(stage):
+            tell_pages(tracking_store(layout), params, layout, origin)

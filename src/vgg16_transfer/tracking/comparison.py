@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from tqdm import tqdm
 
 from vgg16_transfer.tracking.store import TrackingError
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow.entities import Run
+
+_NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 
 _SIDES = 0.5
 """A picture is on the right side if more than this share of a run's trials took it rightly."""
@@ -50,7 +57,9 @@ def find_run(client: mlflow.MlflowClient, run_id: str) -> Run:
     """
     try:
         return client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NO_SUCH_RUN:
+            raise
         raise TrackingError(
             f"run '{run_id}': {mlflow.get_tracking_uri()} has none with that id; copy it from the "
             f"run's page in the MLflow UI"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.reporting.runs import with_runs
-from vgg16_transfer.tracking.runs import finished, known_runs, now
+from vgg16_transfer.tracking.runs import finished, known_runs, now, remove_twins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,15 +69,17 @@ def publish_report(
         made: Where the page comes from.
 
     Returns:
-        Whether there was anything to tell.
+        Whether there was anything to tell: not if it is known, or if a number has no run yet.
 
     Raises:
         TrackingError: The store can't be used.
     """
     client = store.client()
     experiment = store.experiment(client, REPORT)
-    run = known_runs(client, experiment, made).get("")
+    known = known_runs(client, experiment, made)
+    run = known.get("")
     if run is not None and finished(run):
+        remove_twins(client, experiment, made, known)
         return False
     run_ids = {
         (name, trial): run.info.run_id
@@ -86,6 +88,11 @@ def publish_report(
             client, store.experiment(client, study.dataset), trained[name]
         ).items()
     }
+    trials = {
+        (name, study.trial_name(t)) for name, study in studies.items() for t in study.trials()
+    }
+    if trials - run_ids.keys():
+        return False
     filled = with_runs(
         page.read_text(encoding="utf-8"),
         run_ids,
@@ -95,4 +102,5 @@ def publish_report(
         run = client.create_run(experiment, run_name=REPORT, tags=made.tags(), start_time=now())
     client.log_text(run.info.run_id, filled, page.name)
     client.set_terminated(run.info.run_id)
+    remove_twins(client, experiment, made, known)
     return True

@@ -1,21 +1,19 @@
 """A study's results → MLflow: one parent run, one child run per trial, each told exactly once.
 
 A run is known by the digest of the stage's lock entry and, for a child, the trial's name. A
-finished one is left alone; a child that broke off is told anew, such a parent is completed.
+finished one is left alone; one that broke off is told again under the id that it has. What it holds
+already stays as it is: a store takes the same parameter, metric or file twice for one.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 from PIL import Image
 from tqdm import tqdm
 
@@ -24,10 +22,13 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
-from vgg16_transfer.tracking.runs import finished, known_runs, now
+from vgg16_transfer.tracking.heads import tell_head
+from vgg16_transfer.tracking.runs import finished, known_runs, now, remove_twins
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import mlflow
 
     from vgg16_transfer.params import Study, Trial
     from vgg16_transfer.tracking.lineage import Lineage
@@ -95,11 +96,10 @@ def publish_study(
     told = 0
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
-        if name in known:
-            if finished(known[name]):
-                continue
-            _forget(client, known[name])
-        _tell_trial(client, parent, study, name, trial, record, outputs, lineage)
+        run = known.get(name)
+        if run is not None and finished(run):
+            continue
+        _tell_trial(client, parent, run, study, name, trial, record, outputs, lineage)
         told += 1
     if not finished(parent):
         _tell_study(client, parent, study, record, outputs)
@@ -107,15 +107,8 @@ def publish_study(
         told += 1
     for run in known.values():
         _lead_back(client, run, lineage)
+    remove_twins(client, experiment, lineage, known)
     return told
-
-
-def _forget(client: mlflow.MlflowClient, run: Run) -> None:
-    """Deletes a run that broke off, and the model that it may have logged by then."""
-    of_run = f"source_run_id = '{run.info.run_id}'"
-    for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
-        client.delete_logged_model(model.model_id)
-    client.delete_run(run.info.run_id)
 
 
 def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
@@ -129,6 +122,7 @@ def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
 def _tell_trial(
     client: mlflow.MlflowClient,
     parent: Run,
+    run: Run | None,
     study: Study,
     name: str,
     trial: Trial,
@@ -141,9 +135,9 @@ def _tell_trial(
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
     }
-    run = client.create_run(
-        parent.info.experiment_id, run_name=name, tags=tags, start_time=lineage.started or now()
-    )
+    if run is None:
+        experiment, start = parent.info.experiment_id, lineage.started or now()
+        run = client.create_run(experiment, run_name=name, tags=tags, start_time=start)
     run_id = run.info.run_id
     one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
@@ -158,14 +152,19 @@ def _tell_trial(
     client.log_figure(run_id, figures.confusion_matrix(one.confusion, classes), "confusion.png")
     for frame in ("predictions", "confusion", "per_class"):
         client.log_text(run_id, getattr(one, frame).to_csv(index=False), f"{frame}.csv")
-    for path in sorted(outputs.filters.glob("*.png")):
-        with Image.open(path) as picture:
-            client.log_image(run_id, picture, key=path.stem, step=0)
-    # Logging a model needs an active run; leaving the block marks the run as finished.
-    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        _log_head(outputs.heads / f"{name}.keras")
-    if lineage.ended:
-        client.set_terminated(run_id, end_time=lineage.ended)
+    _tell_filters(client, run_id, outputs.filters)
+    tell_head(client, run, outputs.heads / f"{name}.keras")
+    client.set_terminated(run_id, end_time=lineage.ended)
+
+
+def _tell_filters(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
+    """Logs the filter pictures that a run lacks: MLflow names each one anew, so none replaces."""
+    there = [PurePosixPath(file.path).name for file in client.list_artifacts(run_id, "images")]
+    whole = {name.partition("+")[0] for name in there if name.endswith("+compressed.webp")}
+    for path in sorted(folder.glob("*.png")):
+        if path.stem not in whole:  # the small copy comes last
+            with Image.open(path) as picture:
+                client.log_image(run_id, picture, key=path.stem, step=0)
 
 
 def _tell_study(
@@ -253,22 +252,6 @@ def _split_input(study: Study, trial: Trial, splits: Path) -> DatasetInput:
         ),
         tags=[InputTag("mlflow.data.context", "training")],
     )
-
-
-def _log_head(path: Path) -> None:
-    # Keras takes seconds to import, and most often there is nothing left to tell.
-    import keras  # noqa: PLC0415
-
-    from vgg16_transfer.heads import softmax  # noqa: PLC0415
-
-    head = softmax.load(path)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
-    )
-    # Named here, since MLflow would load the model in a second process to find out.
-    requirements = [f"keras=={keras.__version__}", "tensorflow"]
-    mlflow.keras.log_model(head, name="head", signature=signature, pip_requirements=requirements)
 
 
 def _note(study: Study) -> str:

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunStatus
 
+from vgg16_transfer.tracking.heads import models_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import mlflow
     from mlflow.entities import Run
 
     from vgg16_transfer.tracking.lineage import Lineage
 
+_PARENT = "mlflow.parentRunId"
+
 
 def known_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
     """The runs of a lock entry by trial name; that of the whole stage has the name ''."""
-    runs: dict[str, Run] = {}
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment],
-            filter_string=f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'",
-            page_token=token,
-        )
-        runs |= {run.data.tags.get("trial", ""): run for run in page}
-        token = page.token
-        if not token:
-            return runs
+    return {name: runs[0] for name, runs in _by_trial(client, experiment, lineage).items()}
+
+
+def remove_twins(
+    client: mlflow.MlflowClient, experiment: str, lineage: Lineage, before: Mapping[str, Run]
+) -> None:
+    """Leaves one run of each that two processes made because neither saw that of the other.
+
+    The run that was whole first stays. One that is not whole yet may be another process's, which
+    removes it itself when it is; if its twin was whole before this process began, nobody tells it
+    any more.
+
+    Args:
+        client: Of the store.
+        experiment: Id of the experiment.
+        lineage: Whose runs.
+        before: Those that were known when this process began.
+    """
+    by_trial = _by_trial(client, experiment, lineage)
+    for name, (run, *twins) in by_trial.items():
+        for twin in twins:
+            if finished(twin) or (name in before and finished(before[name])):
+                _remove(client, twin)
+        if name and run.data.tags.get(_PARENT) != by_trial[""][0].info.run_id:
+            client.set_tag(run.info.run_id, _PARENT, by_trial[""][0].info.run_id)
 
 
 def finished(run: Run) -> bool:
@@ -38,3 +58,33 @@ def finished(run: Run) -> bool:
 def now() -> int:
     """The time, in MLflow's milliseconds."""
     return int(time.time() * 1000)
+
+
+def _by_trial(
+    client: mlflow.MlflowClient, experiment: str, lineage: Lineage
+) -> dict[str, list[Run]]:
+    """All runs of a lock entry, by trial name: the one that was whole first stands first."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            filter_string=f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'",
+            page_token=token,
+        )
+        for run in page:
+            runs[run.data.tags.get("trial", "")].append(run)
+        token = page.token
+        if not token:
+            return {name: sorted(twins, key=_order) for name, twins in runs.items()}
+
+
+def _order(run: Run) -> tuple[bool, int, str]:
+    since = run.info.end_time if finished(run) else run.info.start_time
+    return not finished(run), since, run.info.run_id
+
+
+def _remove(client: mlflow.MlflowClient, run: Run) -> None:
+    for model in models_of(client, run):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run.info.run_id)

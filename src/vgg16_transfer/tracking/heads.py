@@ -1,0 +1,80 @@
+"""A trained head → MLflow: a model that ``mlflow.keras.load_model`` loads, below its trial's run.
+
+``mlflow.keras.log_model`` makes a new model whenever it is called, and wants the run to be the
+process's active one. Step by step, telling goes on where it broke off.
+"""
+
+from __future__ import annotations
+
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow.entities import LoggedModel, Run
+
+
+def models_of(client: mlflow.MlflowClient, run: Run) -> list[LoggedModel]:
+    """The models that a run has logged, whole or not."""
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], filter_string=of_run))
+
+
+def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
+    """Logs a head as the model of a run, unless the run has it already.
+
+    Args:
+        client: Of the store.
+        run: The trial's.
+        path: The head as training saved it.
+    """
+    run_id = run.info.run_id
+    model = next(iter(models_of(client, run)), None)
+    if model is None:
+        params = client.get_run(run_id).data.params
+        model = client.create_logged_model(
+            run.info.experiment_id, name="head", source_run_id=run_id, params=params
+        )
+    if model.status == LoggedModelStatus.READY:
+        return
+    outputs = client.get_run(run_id).outputs
+    known = outputs.model_outputs if outputs else []
+    if model.model_id not in {output.model_id for output in known}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    with TemporaryDirectory() as folder:
+        _save(path, model, folder)
+        client.log_model_artifacts(model.model_id, folder)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _save(path: Path, model: LoggedModel, folder: str) -> None:
+    # Keras takes seconds to import, and most often there is nothing left to tell.
+    import keras  # noqa: PLC0415
+
+    from vgg16_transfer.heads import softmax  # noqa: PLC0415
+
+    head = softmax.load(path)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
+    )
+    mlflow.keras.save_model(
+        head,
+        folder,
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+        ),
+        signature=signature,
+        # Named here, since MLflow would load the model in a second process to find out.
+        pip_requirements=[f"keras=={keras.__version__}", "tensorflow"],
+    )

@@ -1,0 +1,77 @@
+"""What a store that can't be used says: one sentence that names the remedy, not a traceback."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import requests
+from mlflow.exceptions import InvalidUrlException, MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from vgg16_transfer.tracking.store import TrackingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vgg16_transfer.tracking.store import Store
+
+_REFUSALS = {
+    HTTPStatus.UNAUTHORIZED: "refuses the credentials; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD to those of a user whom the server knows",
+    HTTPStatus.FORBIDDEN: "does not permit this to the user whom MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD name; its admin can, or name another user",
+}
+
+
+class TrackingUnreachableError(TrackingError):
+    """An MLflow store that does not answer, or no longer."""
+
+
+class TrackingRefusedError(TrackingError):
+    """An MLflow store that knows the user not, or not as one who may do this."""
+
+
+@contextmanager
+def reached(store: Store) -> Iterator[None]:
+    """Whatever goes wrong between here and the store becomes a sentence.
+
+    Raises:
+        TrackingUnreachableError: The store can't be reached, or broke off.
+        TrackingRefusedError: It does not take the credentials, or does not permit what was tried.
+    """
+    retries = logging.getLogger("urllib3.connectionpool")  # says at each that it was needed
+    level = retries.level
+    retries.setLevel(logging.ERROR)
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+        status = _status(error)
+        if status in _REFUSALS:
+            raise TrackingRefusedError(f"{store.uri}: {_REFUSALS[status]}") from None
+        # What MLflow calls a bad request is a mistake of this package, but for a bad address.
+        if status == HTTPStatus.BAD_REQUEST and not isinstance(error, InvalidUrlException):
+            raise
+        reason = _reason(error)
+        raise TrackingUnreachableError(f"{store.uri}: can't be reached: {reason}") from None
+    finally:
+        retries.setLevel(level)
+
+
+def _status(error: Exception) -> HTTPStatus | None:
+    """What the server answered, or None if it did not."""
+    if isinstance(error, MlflowException):
+        return HTTPStatus(error.get_http_status_code())
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return HTTPStatus(error.response.status_code)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """The cause that all the others come from: where the network failed, not who noticed."""
+    while error.__context__ is not None:
+        error = error.__context__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.partition("\n")[0].split()) or type(error).__name__
