@@ -35,15 +35,17 @@ def register(study: StudyName) -> None:
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import choose
     from vgg16_transfer.tracking import lineage, registry
+    from vgg16_transfer.tracking.reach import reached
 
     chosen = choose(wanted, records.read(layout.record(study)))
     stage = f"train@{study}"
     trained = lineage.locked_stages(layout.root, [stage])[stage]
     store = tracking_store(layout)
     typer.echo(_told(study, chosen), err=True)
-    done = registry.register(
-        store, wanted, chosen, trained, lambda: _contents(params, layout, study, chosen)
-    )
+    with reached(store):
+        done = registry.register(
+            store, wanted, chosen, trained, lambda: _contents(params, layout, study, chosen)
+        )
     before = f"; {registry.PREVIOUS} is version {done.previous}" if done.previous else ""
     known = "" if done.added else ", which was known"
     typer.echo(f"models:/{study}@{registry.CHAMPION} is version {done.version}{known}{before}")
