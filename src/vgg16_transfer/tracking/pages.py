@@ -88,7 +88,9 @@ def publish_report(
             client, store.experiment(client, study.dataset), trained[name]
         ).items()
     }
-    trials = {(name, study.trial_name(t)) for name, study in studies.items() for t in study.trials()}
+    trials = {
+        (name, study.trial_name(t)) for name, study in studies.items() for t in study.trials()
+    }
     if trials - run_ids.keys():
         return False
     filled = with_runs(
