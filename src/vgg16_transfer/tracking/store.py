@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Set before mlflow is imported, which reads it then: experiments are nobody else's business.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Two lines of address for every run that is told would bury what a stage has to say.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A server that is restarted is waited for, 14 seconds; MLflow would wait four minutes for one that
 # is gone, and two for each answer. No result depends on it: all can be told later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
