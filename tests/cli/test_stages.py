@@ -8,10 +8,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from vgg16_transfer.backbone.store import FeaturesError
-from vgg16_transfer.cli import stages
+from vgg16_transfer.cli import runs, stages
 from vgg16_transfer.heads import train
 from vgg16_transfer.tracking import lineage, origins, publish
 from vgg16_transfer.tracking.lineage import Lineage
+from vgg16_transfer.tracking.reach import TrackingRefusedError, TrackingUnreachableError
+from vgg16_transfer.tracking.store import TrackingError
 
 PARAMS = {
     "backbone": {"weights": "random-conv"},
@@ -110,3 +112,38 @@ def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) 
     with pytest.raises(FeaturesError):
         stages.train(STUDY)
     assert calls == {}
+
+
+@pytest.mark.parametrize("error", [TrackingUnreachableError, TrackingRefusedError, TrackingError])
+def test_a_store_that_cannot_be_used_costs_a_stage_one_sentence(
+    calls, monkeypatch, capsys, error: type[TrackingError]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("http://runs.example.org: can't be reached")
+
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setattr(publish, "publish_study", fail)
+    stages.train(STUDY)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: train@few: http://runs.example.org: can't be reached; nothing")
+    assert "vgg16-transfer publish" in line
+
+
+def test_by_hand_the_same_is_an_error(calls, monkeypatch, capsys) -> None:
+    def fail(*_: object) -> None:
+        raise TrackingUnreachableError("http://runs.example.org: can't be reached")
+
+    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages))
+    monkeypatch.setattr(publish, "publish_study", fail)
+    with pytest.raises(TrackingUnreachableError):
+        runs.publish()
+
+
+def test_a_bug_in_telling_is_not_swallowed(calls, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setenv("DVC_STAGE", "train@few")
+    monkeypatch.setattr(publish, "publish_study", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        stages.train(STUDY)

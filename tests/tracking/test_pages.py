@@ -99,6 +99,13 @@ def test_a_page_is_told_once_and_another_one_again(store, study, told, page) -> 
     assert [tell("d"), tell("d"), tell("e")] == [True, False, True]
 
 
+def test_a_page_with_a_number_that_has_no_run_yet_waits(store, study, page) -> None:
+    made = make_lineage(study, "d")
+    assert not publish_report(store, page, {study.name: study}, {study.name: made}, made)
+    client = store.client()
+    assert client.search_runs([store.experiment(client, REPORT)]) == []
+
+
 def test_the_page_itself_stays_as_it_is(store, study, told, page) -> None:
     before = page.read_bytes()
     made = make_lineage(study, "d")

@@ -298,14 +298,28 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, told: Published) -> N
 
 
 @pytest.mark.parametrize(
-    "where", ["figures.trial_curves", "publish.tell_head", "models.save", "client.log_batch"]
+    "where",
+    [
+        "figures.trial_curves",
+        "publish.tell_head",
+        "models.save",
+        "client.log_batch",
+        "client.log_model_artifacts",
+        "client.finalize_logged_model",
+        "client.set_terminated",
+    ],
 )
-def test_a_trial_that_broke_off_is_told_anew(where: str, monkeypatch, one: Published) -> None:
+def test_a_trial_that_broke_off_goes_on_in_the_same_run(
+    where: str, monkeypatch, one: Published
+) -> None:
     break_off(where, monkeypatch, one)
-    assert [run.info.status for run in one.children().values()] != ["FINISHED"]
+    (before,) = one.children().values()
+    assert before.info.status == "RUNNING"
     assert one.tell() == 2
-    (name,) = one.children()
-    run = one.children()[name]
+    (run,) = one.children().values()
+    assert run.info.run_id == before.info.run_id
+    assert len(one.runs(ViewType.ALL)) == 2
+    assert len(one.artifacts(run, "images")) == 2 * len(FILTERS)
     assert [step for step, _ in one.points(run, "train_loss")] == [1, 2, 3]
     assert {run.info.status for run in one.runs()} == {"FINISHED"}
     assert [model.source_run_id for model in one.models()] == [run.info.run_id]

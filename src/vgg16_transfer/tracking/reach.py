@@ -27,7 +27,7 @@ _REFUSALS = {
 
 
 class TrackingUnreachableError(TrackingError):
-    """An MLflow store that does not answer, or no longer."""
+    """An MLflow store that does not answer, or not as one would."""
 
 
 class TrackingRefusedError(TrackingError):
@@ -54,8 +54,9 @@ def reached(store: Store) -> Iterator[None]:
         # What MLflow calls a bad request is a mistake of this package, but for a bad address.
         if status == HTTPStatus.BAD_REQUEST and not isinstance(error, InvalidUrlException):
             raise
-        reason = _reason(error)
-        raise TrackingUnreachableError(f"{store.uri}: can't be reached: {reason}") from None
+        gone = status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        problem = "can't be reached" if gone else "can't be used"
+        raise TrackingUnreachableError(f"{store.uri}: {problem}: {_reason(error)}") from None
     finally:
         retries.setLevel(level)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # It would draw a bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Two lines of address for every run that is told would bury what a stage has to say.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A server that is restarted is waited for, 14 seconds; MLflow would wait four minutes for one that
 # is gone, and two for each answer. No result depends on it: all can be told later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
