@@ -48,5 +48,5 @@ $(VENV)/run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,dev]'
+	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
 	@touch $@
