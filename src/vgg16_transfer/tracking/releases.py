@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.brancher import switch
+from dvc_data.index import DataIndexError
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images.manifests import LEFT_OUT, read_manifests
@@ -73,7 +74,7 @@ def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.D
             return manifests_here(Path(copy))
     except DvcException as error:
         raise ReleaseError(f"{revision}: can't be read: {error}") from None
-    except OSError:
+    except (OSError, DataIndexError):
         raise ReleaseError(
             f"{revision}: its splits of '{dataset}' are neither in DVC's cache nor on its remote; "
             f"whoever released them can dvc push --all-tags"
@@ -88,7 +89,7 @@ def check_locked(workspace: Path, dataset: str) -> None:
     """
     stage = f"splits@{dataset}"
     try:
-        with Repo(str(workspace)) as repo:
+        with Repo(str(workspace)) as repo, repo.lock:
             differs = repo.stage.load_one(str(workspace / "dvc.yaml"), stage).status()
     except DvcException as error:
         raise ReleaseError(f"dvc.yaml: the state of '{stage}' can't be told: {error}") from None

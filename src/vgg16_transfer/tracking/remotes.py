@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+_CHUNK = 1 << 20
 _AT_ONCE = 4  # an SSH server takes ten sessions by default
 
 
@@ -96,9 +97,11 @@ def _bad(odb: Any, oids: Iterable[str]) -> dict[str, str]:
 
 
 def _problem(odb: Any, oid: str) -> str | None:
+    digest = hashlib.md5(usedforsecurity=False)
     try:
         with odb.fs.open(odb.oid_to_path(oid), "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
     except FileNotFoundError:
         return "is missing"
     # The list of a folder's files is called after its md5 as well, with .dir behind it.
