@@ -47,6 +47,11 @@ class Layout:
         """A dataset's manifests, one per seed."""
         return self.root / "data" / "splits" / dataset
 
+    @property
+    def changes(self) -> Path:
+        """What every released version of the splits changed."""
+        return self.root / "data" / "splits" / "CHANGES.md"
+
     def features(self, dataset: str) -> Path:
         """A dataset's features."""
         return self.root / "data" / "features" / dataset

@@ -12,11 +12,11 @@ import sys
 
 import typer
 
-from vgg16_transfer.cli import models, runs, stages
+from vgg16_transfer.cli import models, releases, remotes, runs, stages
 from vgg16_transfer.cli.app import app
 from vgg16_transfer.errors import InputError
 
-__all__ = ["app", "main", "models", "runs", "stages"]
+__all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages"]
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 

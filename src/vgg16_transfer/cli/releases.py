@@ -1,0 +1,70 @@
+"""The commands about versions of a dataset: what changed, and releasing it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vgg16_transfer.cli.app import DatasetName, app, read
+
+if TYPE_CHECKING:
+    from vgg16_transfer.layout import Layout
+
+Since = Annotated[
+    str | None, typer.Option(metavar="REVISION", help="of git; otherwise the last version")
+]
+
+
+@app.command()
+def changes(dataset: DatasetName, since: Since = None) -> None:
+    """Print what changed in a dataset's splits since its last version."""
+    params, layout = read()
+    params.dataset(dataset)
+
+    from vgg16_transfer.tracking import releases
+
+    last = since or releases.released(layout.root, dataset)
+    entry = _entry(layout, dataset, last, f"{dataset}, not released")
+    typer.echo(entry or f"nothing changed since {last}\n", nl=False)
+
+
+@app.command()
+def release(dataset: DatasetName) -> None:
+    """Write down what changed in a dataset's splits, and print how to tag and share it."""
+    params, layout = read()
+    params.dataset(dataset)
+
+    from vgg16_transfer.tracking import releases
+
+    releases.check_locked(layout.root, dataset)
+    last = releases.released(layout.root, dataset)
+    version = releases.next_version(layout.root, dataset)
+    today = dt.datetime.now(tz=dt.UTC).date()
+    entry = _entry(layout, dataset, last, f"{version}, {today}")
+    if entry is None:
+        raise releases.ReleaseError(
+            f"data/splits/{dataset}: nothing changed since {last}, so there is nothing to release"
+        )
+    releases.add_entry(layout.changes, version, entry)
+    typer.echo(f"data/splits/CHANGES.md: {version} is on top; read it over, then:", err=True)
+    tag = shlex.quote(version)
+    typer.echo(
+        f"git add params.yaml dvc.lock data/splits/CHANGES.md\n"
+        f"git commit --message {shlex.quote(f'Release {version}')}\n"
+        f"git tag --annotate {tag} --message {tag}\n"
+        f"dvc push\n"
+        f"git push --follow-tags"
+    )
+
+
+def _entry(layout: Layout, dataset: str, since: str | None, title: str) -> str | None:
+    """The entry of what changed, or None if nothing did."""
+    from vgg16_transfer.images.changes import entry, same
+    from vgg16_transfer.tracking.releases import manifests_at, manifests_here
+
+    after = manifests_here(layout.splits(dataset))
+    before = manifests_at(layout.root, dataset, since) if since else {}
+    return None if same(before, after) else entry(title, since, before, after)
