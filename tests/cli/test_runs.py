@@ -74,3 +74,12 @@ def test_what_could_not_be_told_is_asked_again(told, monkeypatch) -> None:
             runs.publish(if_new=True)
     runs.publish(if_new=True)
     assert told == ["few", "few", "pages"]
+
+
+def test_a_store_may_be_named(told, tmp_path, monkeypatch) -> None:
+    stores = []
+    monkeypatch.setattr(runs, "tell_study", lambda store, *_: stores.append(store.uri))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///environment.db")
+    runs.publish(to="sqlite:///named.db")
+    runs.publish()
+    assert stores == [f"sqlite:///{tmp_path / name}.db" for name in ("named", "environment")]

@@ -26,10 +26,10 @@ def read() -> tuple[Params, Layout]:
     return read_params(layout.params), layout
 
 
-def tracking_store(layout: Layout) -> Store:
-    """The MLflow store that the environment names, or the workspace's own."""
+def tracking_store(layout: Layout, uri: str | None = None) -> Store:
+    """The MLflow store of that address, or that the environment names, or the workspace's own."""
     from vgg16_transfer.tracking.store import find_store
 
     # In `dvc exp run --temp` the stage runs in a folder that is thrown away; DVC_ROOT is not.
     root = Path(os.environ.get("DVC_ROOT", layout.root))
-    return find_store(root, os.environ.get("MLFLOW_TRACKING_URI"))
+    return find_store(root, uri or os.environ.get("MLFLOW_TRACKING_URI"))

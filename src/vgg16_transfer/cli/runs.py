@@ -34,18 +34,22 @@ def publish(
     if_new: Annotated[
         bool, typer.Option("--if-new", help="only if dvc.lock is another one than last time")
     ] = False,
+    to: Annotated[
+        str | None, typer.Option(metavar="URI", help="a store; otherwise MLFLOW_TRACKING_URI's")
+    ] = None,
 ) -> None:
     """Tell MLflow what it does not know yet of the results in this workspace."""
     params, layout = read()
-    stamp, state = _stamp(layout)
-    there = "MLFLOW_TRACKING_URI" in os.environ or (layout.root / "mlflow.db").exists()
+    to = to or os.environ.get("MLFLOW_TRACKING_URI")
+    stamp, state = _stamp(layout, to)
+    there = to or (layout.root / "mlflow.db").exists()
     if if_new and there and stamp.exists() and stamp.read_text(encoding="utf-8") == state:
         typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
         return
 
     from vgg16_transfer.tracking import lineage, origins
 
-    store = tracking_store(layout)
+    store = tracking_store(layout, to)
     stages = [*(f"train@{study}" for study in params.studies), "report"]
     locked = lineage.locked_stages(layout.root, stages)
     for study in params.studies:
@@ -144,15 +148,14 @@ def _table(title: str, frame: DataFrame) -> Table:
     return printed
 
 
-def _stamp(layout: Layout) -> tuple[Path, str]:
+def _stamp(layout: Layout, to: str | None) -> tuple[Path, str]:
     """Where it is noted what was published last, and what that is now; asking MLflow takes seconds.
 
     The note lies with the artifacts, so that it is thrown away with them.
     """
     lock = layout.root / "dvc.lock"
     digest = hashlib.sha256(lock.read_bytes() if lock.exists() else b"").hexdigest()
-    where = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return layout.root / "mlartifacts" / ".published", f"{digest} {where}\n"
+    return layout.root / "mlartifacts" / ".published", f"{digest} {to or ''}\n"
 
 
 @contextmanager
