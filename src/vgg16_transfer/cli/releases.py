@@ -51,8 +51,10 @@ def release(dataset: DatasetName) -> None:
     releases.add_entry(layout.changes, version, entry)
     typer.echo(f"data/splits/CHANGES.md: {version} is on top; read it over, then:", err=True)
     tag = shlex.quote(version)
+    paths = ["params.yaml", "dvc.lock", "results", "data/splits/CHANGES.md"]
+    there = " ".join(path for path in paths if (layout.root / path).exists())
     typer.echo(
-        f"git add params.yaml dvc.lock data/splits/CHANGES.md\n"
+        f"git add {there}\n"
         f"git commit --message {shlex.quote(f'Release {version}')}\n"
         f"git tag --annotate {tag} --message {tag}\n"
         f"dvc push\n"

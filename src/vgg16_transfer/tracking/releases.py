@@ -73,7 +73,8 @@ def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.D
                 repo.dvcfs.get_file(path, str(Path(copy) / Path(path).name))
             return manifests_here(Path(copy))
     except DvcException as error:
-        raise ReleaseError(f"{revision}: can't be read: {error}") from None
+        reason = " ".join(str(error).split())
+        raise ReleaseError(f"{revision}: can't be read: {reason}") from None
     except (OSError, DataIndexError):
         raise ReleaseError(
             f"{revision}: its splits of '{dataset}' are neither in DVC's cache nor on its remote; "

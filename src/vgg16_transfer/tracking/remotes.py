@@ -83,7 +83,8 @@ def verify_remote(workspace: Path, remote: str | None, *, repair: bool) -> tuple
                 for oid, problem in bad.items()
             ]
     except (DvcException, OSError) as error:
-        raise RemoteError(f"{remote or 'the default remote'}: can't be read: {error}") from None
+        reason = " ".join(str(error).split())
+        raise RemoteError(f"{remote or 'the default remote'}: can't be read: {reason}") from None
     return len(names), sorted(found, key=lambda damage: damage.path)
 
 
