@@ -113,8 +113,10 @@ def test_results_prints_every_point_of_every_study(unkilled) -> None:
 def test_a_forced_repro_leaves_the_same_lock_file_and_no_new_runs(unkilled) -> None:
     workspace, _ = unkilled
     lock = (workspace.root / "dvc.lock").read_bytes()
+    origin = (workspace.root / "results" / "samples.origin.json").read_bytes()
     workspace.run("dvc", "repro", "--force")
     assert (workspace.root / "dvc.lock").read_bytes() == lock
+    assert (workspace.root / "results" / "samples.origin.json").read_bytes() == origin
     assert len(runs(workspace)) == RUNS
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vgg16_transfer.tracking.lineage import Lineage
-from vgg16_transfer.tracking.origins import ORIGIN, recall, remember
+from vgg16_transfer.tracking.origins import recall, remember
 
 MADE = Lineage(
     "train@s", "a" * 64, {}, "c" * 40, dirty=False, experiment=None, started=1000, ended=2000
@@ -14,28 +14,28 @@ TOLD = Lineage("train@s", "a" * 64, {}, "d" * 40, dirty=True, experiment="x", re
 
 
 def test_a_clone_recalls_time_and_commit(tmp_path) -> None:
-    remember(tmp_path, MADE)
-    assert recall(tmp_path, TOLD) == replace(MADE, replayed=True)
+    remember(tmp_path / "s", MADE)
+    assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)
 
 
 def test_other_results_have_another_origin(tmp_path) -> None:
-    remember(tmp_path, MADE)
+    remember(tmp_path / "s", MADE)
     other = replace(TOLD, lock_digest="b" * 64)
-    assert recall(tmp_path, other) == other
+    assert recall(tmp_path / "s", other) == other
 
 
 def test_without_a_note_nothing_is_made_up(tmp_path) -> None:
-    assert recall(tmp_path, TOLD) == TOLD
+    assert recall(tmp_path / "s", TOLD) == TOLD
 
 
 def test_the_same_results_keep_their_first_origin(tmp_path) -> None:
-    remember(tmp_path, MADE)
-    before = (tmp_path / ORIGIN).read_bytes()
-    remember(tmp_path, replace(MADE, started=9000, commit="e" * 40))
-    assert (tmp_path / ORIGIN).read_bytes() == before
-    remember(tmp_path, replace(MADE, started=9000, lock_digest="b" * 64))
-    assert (tmp_path / ORIGIN).read_bytes() != before
-    assert [path.name for path in tmp_path.iterdir()] == [ORIGIN]
+    remember(tmp_path / "s", MADE)
+    before = (tmp_path / "s.origin.json").read_bytes()
+    remember(tmp_path / "s", replace(MADE, started=9000, commit="e" * 40))
+    assert (tmp_path / "s.origin.json").read_bytes() == before
+    remember(tmp_path / "s", replace(MADE, started=9000, lock_digest="b" * 64))
+    assert (tmp_path / "s.origin.json").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["s.origin.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""When, and from which commit, a study's results were made: results/<study>/origin.json.
+"""When, and from which commit, a study's results were made: results/<study>.origin.json.
 
 Git keeps it beside the numbers, so that MLflow can be told the same in a clone as where they were
 made. It is no output of DVC, for those are the same whenever they are made.
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.tracking.lineage import Lineage
 
-ORIGIN = "origin.json"
-
 _KEPT = ("lock_digest", "commit", "dirty", "experiment", "started", "ended")
 
 
@@ -30,9 +28,10 @@ def remember(folder: Path, lineage: Lineage) -> None:
     if _noted(folder).get("lock_digest") == lineage.lock_digest:
         return
     noted = {key: getattr(lineage, key) for key in _KEPT}
-    temporary = folder / f".{ORIGIN}.part"
+    path = _beside(folder)
+    temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
-    temporary.rename(folder / ORIGIN)
+    temporary.rename(path)
 
 
 def recall(folder: Path, lineage: Lineage) -> Lineage:
@@ -44,8 +43,13 @@ def recall(folder: Path, lineage: Lineage) -> Lineage:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    path = folder / ORIGIN
+    path = _beside(folder)
     if not path.exists():
         return {}
     noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return noted
+
+
+def _beside(folder: Path) -> Path:
+    """Beside the record and not in it, for training replaces that folder as a whole."""
+    return folder.with_name(f"{folder.name}.origin.json")
