@@ -133,7 +133,8 @@ def test_by_hand_the_same_is_an_error(calls, monkeypatch, capsys) -> None:
     def fail(*_: object) -> None:
         raise TrackingUnreachableError("http://runs.example.org: can't be reached")
 
-    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages))
+    locked = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
+    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, locked))
     monkeypatch.setattr(publish, "publish_study", fail)
     with pytest.raises(TrackingUnreachableError):
         runs.publish()

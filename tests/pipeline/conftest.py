@@ -95,12 +95,12 @@ class Workspace:
         YAML(typ="safe", pure=True).dump(params, self.root / "params.yaml")
 
     def files(self, *rooms: str) -> dict[str, bytes]:
-        """Every file in some folders."""
+        """Every file in some folders, but for those that hold the time."""
         paths = [path for room in rooms for path in sorted((self.root / room).rglob("*"))]
         return {
             path.relative_to(self.root).as_posix(): path.read_bytes()
             for path in paths
-            if path.is_file() and path.name != ".gitignore"
+            if path.is_file() and not path.name.endswith((".gitignore", ".origin.json"))
         }
 
 

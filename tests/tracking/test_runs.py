@@ -1,11 +1,14 @@
 """Of two runs of one trial, that two processes made at once, one stays."""
 
+import os
+import platform
+
 import pytest
-from mlflow.entities import ViewType
+from mlflow.entities import Run, RunData, RunInfo, RunTag, ViewType
 
 from vgg16_transfer.tracking import publish, runs
 from vgg16_transfer.tracking.publish import publish_study
-from vgg16_transfer.tracking.runs import known_runs, remove_twins
+from vgg16_transfer.tracking.runs import TELLER, known_runs, now, remove_twins, told_elsewhere
 
 from .conftest import make_lineage, make_study, write_outputs
 
@@ -71,3 +74,29 @@ def test_known_runs_finds_more_than_a_page_holds(store, monkeypatch) -> None:
     monkeypatch.setattr(client, "search_runs", lambda *a, **k: search(*a, max_results=1, **k))
     assert set(runs.known_runs(client, experiment, lineage)) == {"0", "1", "2"}
     assert len(search([experiment], run_view_type=ViewType.ALL)) == 3
+
+
+def run_told_by(teller: str, status: str = "RUNNING") -> Run:
+    info = RunInfo("a", "1", "u", status, 0, None, "active")
+    return Run(info, RunData(tags=[RunTag(TELLER, teller)]))
+
+
+@pytest.mark.parametrize(
+    ("process", "age", "elsewhere"),
+    [
+        (f"{platform.node()} {os.getppid()}", 1_000, True),
+        (f"{platform.node()} {os.getpid()}", 1_000, False),
+        (f"{platform.node()} {2**22 + 1}", 1_000, False),  # Linux has no process of that number
+        (f"{platform.node()} {os.getppid()}", 61_000, False),
+        ("another machine 1", 1_000, True),
+        ("another machine 1", 61_000, False),
+    ],
+    ids=["alive", "oneself", "dead", "too long", "elsewhere", "elsewhere too long"],
+)
+def test_a_run_that_another_process_is_telling_of_is_left_to_it(process, age, elsewhere) -> None:
+    assert told_elsewhere(run_told_by(f"{process} {now() - age}")) is elsewhere
+    assert not told_elsewhere(run_told_by(f"{process} {now() - age}", "FINISHED"))
+
+
+def test_a_run_without_a_teller_is_nobodys() -> None:
+    assert not told_elsewhere(Run(RunInfo("a", "1", "u", "RUNNING", 0, None, "active"), RunData()))

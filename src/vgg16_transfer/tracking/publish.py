@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from tqdm import tqdm
 
@@ -23,7 +24,16 @@ from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
 from vgg16_transfer.tracking.heads import tell_head
-from vgg16_transfer.tracking.runs import finished, known_runs, now, remove_twins
+from vgg16_transfer.tracking.runs import (
+    TELLER,
+    finished,
+    if_still_there,
+    known_runs,
+    now,
+    remove_twins,
+    teller,
+    told_elsewhere,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +107,7 @@ def publish_study(
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
         run = known.get(name)
-        if run is not None and finished(run):
+        if run is not None and (finished(run) or told_elsewhere(run)):
             continue
         _tell_trial(client, parent, run, study, name, trial, record, outputs, lineage)
         told += 1
@@ -116,7 +126,8 @@ def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
     known = run.data.tags.get("checkout", "")
     now_known = lineage.checkout()
     if lineage.committed and now_known and not known.endswith("&& dvc checkout"):
-        client.set_tag(run.info.run_id, "checkout", now_known)
+        with if_still_there():
+            client.set_tag(run.info.run_id, "checkout", now_known)
 
 
 def _tell_trial(
@@ -134,10 +145,13 @@ def _tell_trial(
         "study": study.name,
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
+        TELLER: teller(),
     }
     if run is None:
         experiment, start = parent.info.experiment_id, lineage.started or now()
         run = client.create_run(experiment, run_name=name, tags=tags, start_time=start)
+    else:
+        client.set_tag(run.info.run_id, TELLER, teller())
     run_id = run.info.run_id
     one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
@@ -145,7 +159,7 @@ def _tell_trial(
     metrics = _curves(one.history, run.info.start_time) + _final(one.trials, trial, run)
     for start in range(0, len(metrics), _PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + _PER_CALL])
-    client.log_inputs(run_id, datasets=[_split_input(study, trial, outputs.splits)])
+    _tell_split(client, run_id, _split_input(study, trial, outputs.splits))
     client.log_figure(run_id, figures.trial_curves(one.history, "loss"), "loss.png")
     client.log_figure(run_id, figures.trial_curves(one.history, "accuracy"), "accuracy.png")
     classes = sorted(one.per_class["class_name"])
@@ -155,6 +169,14 @@ def _tell_trial(
     _tell_filters(client, run_id, outputs.filters)
     tell_head(client, run, outputs.heads / f"{name}.keras")
     client.set_terminated(run_id, end_time=lineage.ended)
+
+
+def _tell_split(client: mlflow.MlflowClient, run_id: str, split: DatasetInput) -> None:
+    """Logs the split; a server adds one that is new, and fails if another process just did."""
+    try:
+        client.log_inputs(run_id, datasets=[split])
+    except MlflowException:
+        client.log_inputs(run_id, datasets=[split])
 
 
 def _tell_filters(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 from vgg16_transfer.tracking.heads import models_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import mlflow
     from mlflow.entities import Run
 
     from vgg16_transfer.tracking.lineage import Lineage
 
+TELLER = "teller"
+"""The tag that says which process tells of a run, and since when."""
+
+# A run that is deleted is refused as one in the wrong state.
+_GONE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 _PARENT = "mlflow.parentRunId"
+_MINUTE = 60_000  # milliseconds; telling of a trial takes seconds
 
 
 def known_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
@@ -55,9 +70,45 @@ def finished(run: Run) -> bool:
     return bool(run.info.status == RunStatus.to_string(RunStatus.FINISHED))
 
 
+@contextmanager
+def if_still_there() -> Iterator[None]:
+    """Around a change to a run or a model that another process may just have removed."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in _GONE:
+            raise
+
+
+def teller() -> str:
+    """This process, as the tag of a run that it tells of."""
+    return f"{platform.node()} {os.getpid()} {now()}"
+
+
+def told_elsewhere(run: Run) -> bool:
+    """Whether another process is telling of a run that is not finished, as far as one can know.
+
+    One of this machine is, while it is alive; one of another machine, for the first minute.
+    """
+    host, pid, since = run.data.tags.get(TELLER, "? 0 0").rsplit(" ", 2)
+    if finished(run) or now() - int(since) > _MINUTE:
+        return False
+    return host != platform.node() or (int(pid) != os.getpid() and _alive(int(pid)))
+
+
 def now() -> int:
     """The time, in MLflow's milliseconds."""
     return int(time.time() * 1000)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
 
 
 def _by_trial(
@@ -86,5 +137,7 @@ def _order(run: Run) -> tuple[bool, int, str]:
 
 def _remove(client: mlflow.MlflowClient, run: Run) -> None:
     for model in models_of(client, run):
-        client.delete_logged_model(model.model_id)
-    client.delete_run(run.info.run_id)
+        with if_still_there():
+            client.delete_logged_model(model.model_id)
+    with if_still_there():
+        client.delete_run(run.info.run_id)
