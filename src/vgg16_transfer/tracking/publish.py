@@ -8,6 +8,7 @@ already stays as it is: a store takes the same parameter, metric or file twice f
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -27,7 +28,6 @@ from vgg16_transfer.tracking.heads import tell_head
 from vgg16_transfer.tracking.runs import (
     TELLER,
     finished,
-    if_still_there,
     known_runs,
     now,
     remove_twins,
@@ -126,7 +126,7 @@ def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
     known = run.data.tags.get("checkout", "")
     now_known = lineage.checkout()
     if lineage.committed and now_known and not known.endswith("&& dvc checkout"):
-        with if_still_there():
+        with suppress(MlflowException):  # another process may just have removed it as a twin
             client.set_tag(run.info.run_id, "checkout", now_known)
 
 

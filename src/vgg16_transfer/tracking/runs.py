@@ -6,21 +6,16 @@ import os
 import platform
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
 
 from vgg16_transfer.tracking.heads import models_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import mlflow
     from mlflow.entities import Run
@@ -30,8 +25,6 @@ if TYPE_CHECKING:
 TELLER = "teller"
 """The tag that says which process tells of a run, and since when."""
 
-# A run that is deleted is refused as one in the wrong state.
-_GONE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 _PARENT = "mlflow.parentRunId"
 _MINUTE = 60_000  # milliseconds; telling of a trial takes seconds
 
@@ -68,16 +61,6 @@ def remove_twins(
 def finished(run: Run) -> bool:
     """Whether all was told of a run."""
     return bool(run.info.status == RunStatus.to_string(RunStatus.FINISHED))
-
-
-@contextmanager
-def if_still_there() -> Iterator[None]:
-    """Around a change to a run or a model that another process may just have removed."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code not in _GONE:
-            raise
 
 
 def teller() -> str:
@@ -136,8 +119,12 @@ def _order(run: Run) -> tuple[bool, int, str]:
 
 
 def _remove(client: mlflow.MlflowClient, run: Run) -> None:
+    """Removes what is there of a twin: another process may be at it as well.
+
+    What stays all the same, the next ``publish`` removes.
+    """
     for model in models_of(client, run):
-        with if_still_there():
+        with suppress(MlflowException):
             client.delete_logged_model(model.model_id)
-    with if_still_there():
+    with suppress(MlflowException):
         client.delete_run(run.info.run_id)
