@@ -19,6 +19,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from tqdm import tqdm
 
+from vgg16_transfer.tracking.runs import every_run
 from vgg16_transfer.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -94,18 +95,7 @@ def _trials(client: mlflow.MlflowClient, run: Run) -> list[Run]:
     if "trial" in run.data.tags:
         return [run]
     experiment, run_id = run.info.experiment_id, run.info.run_id
-    trials: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment],
-            filter_string=f"tags.mlflow.parentRunId = '{run_id}'",
-            page_token=token,
-        )
-        trials += page
-        token = page.token
-        if not token:
-            break
+    trials = every_run(client, experiment, f"tags.mlflow.parentRunId = '{run_id}'")
     if not trials:
         raise TrackingError(f"run '{run_id}': is neither a trial's nor a study's")
     return sorted(trials, key=_in_order)

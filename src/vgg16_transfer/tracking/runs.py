@@ -29,6 +29,18 @@ _PARENT = "mlflow.parentRunId"
 _MINUTE = 60_000  # milliseconds; telling of a trial takes seconds
 
 
+def every_run(client: mlflow.MlflowClient, experiment: str, filter_string: str) -> list[Run]:
+    """All runs of an experiment that a filter lets through, on however many pages."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], filter_string=filter_string, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
 def known_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
     """The runs of a lock entry by trial name; that of the whole stage has the name ''."""
     return {name: runs[0] for name, runs in _by_trial(client, experiment, lineage).items()}
@@ -99,18 +111,10 @@ def _by_trial(
 ) -> dict[str, list[Run]]:
     """All runs of a lock entry, by trial name: the one that was whole first stands first."""
     runs: dict[str, list[Run]] = defaultdict(list)
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment],
-            filter_string=f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'",
-            page_token=token,
-        )
-        for run in page:
-            runs[run.data.tags.get("trial", "")].append(run)
-        token = page.token
-        if not token:
-            return {name: sorted(twins, key=_order) for name, twins in runs.items()}
+    of_entry = f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'"
+    for run in every_run(client, experiment, of_entry):
+        runs[run.data.tags.get("trial", "")].append(run)
+    return {name: sorted(twins, key=_order) for name, twins in runs.items()}
 
 
 def _order(run: Run) -> tuple[bool, int, str]:
