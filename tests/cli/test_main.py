@@ -10,7 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from vgg16_transfer import cli
 from vgg16_transfer.images import fetch
 
-ROOT = Path(__file__).parents[1]
+from .conftest import Run
+
 SCRIPT = Path(sys.executable).with_name("vgg16-transfer")
 HEAVY = {"tensorflow", "keras", "mlflow", "dvc"}
 ALL = [str(command.callback.__name__) for command in cli.app.registered_commands]
@@ -39,13 +40,6 @@ PARAMS = {
 Changes = dict[str, Any]
 
 
-class Outcome(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
 Refused = Callable[..., list[str]]
 
 
@@ -68,21 +62,6 @@ def workspace(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # usage errors are not wrapped
     monkeypatch.chdir(tmp_path)
     write_params({})
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Run:
-    """Runs a command as the console script does, but in this process."""
-
-    def run_command(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["vgg16-transfer", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(caught.value.code, printed.out, printed.err)
-
-    return run_command
 
 
 @pytest.fixture

@@ -4,29 +4,19 @@ import csv
 import io
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from vgg16_transfer import cli
 from vgg16_transfer.heads import records
 from vgg16_transfer.images.archives import open_archive
 
+from .conftest import Outcome, Run
+
 URI = "models:/few@champion"
-
-
-class Outcome(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +45,6 @@ def inside(workspace, monkeypatch) -> Any:
     monkeypatch.chdir(workspace.root)
     yield
     mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Run:
-    """Runs a command as the console script does, but in this process."""
-
-    def run_command(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["vgg16-transfer", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(caught.value.code, printed.out, printed.err)
-
-    return run_command
 
 
 @pytest.fixture
