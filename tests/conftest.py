@@ -86,9 +86,22 @@ def write_archive(path: Path) -> None:
 
 def write_lock(root: Path, **more: str) -> None:
     """A dvc.lock as DVC might have written it; more makes it another one."""
+    from vgg16_transfer.tracking.locked import md5_of
+
     deps = [{"path": f"data/{kind}/animals", "md5": "0" * 32} for kind in ("splits", "features")]
-    entry = {"cmd": "vgg16-transfer train", "deps": deps, **more}
-    stages: dict[str, Any] = {f"train@{name}": entry | {"study": name} for name in STUDIES}
+    weights = {"path": "models/vgg16.weights.h5", "md5": md5_of(root / "models/vgg16.weights.h5")}
+    stages: dict[str, Any] = {"weights": {"cmd": "vgg16-transfer weights", "outs": [weights]}}
+    for name in STUDIES:
+        results = sorted((root / "results" / name).iterdir())
+        outs = [root / "models" / "heads" / name, *results]
+        stages[f"train@{name}"] = {
+            "cmd": f"vgg16-transfer train {name}",
+            "deps": deps,
+            "outs": [
+                {"path": path.relative_to(root).as_posix(), "md5": md5_of(path)} for path in outs
+            ],
+            **more,
+        }
     YAML(typ="safe", pure=True).dump({"schema": "2.0", "stages": stages}, root / "dvc.lock")
 
 
@@ -102,27 +115,35 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The workspace itself, which no test changes: those that do take a copy."""
     from vgg16_transfer.backbone.features import write_features
     from vgg16_transfer.backbone.weights import write_weights
-    from vgg16_transfer.heads.train import Inputs, train_study
+    from vgg16_transfer.heads.train import Streamed, train_study
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.images.splits import write_splits
 
     workspace = Trained(tmp_path_factory.mktemp("trained"))
     layout, name = workspace.layout, "animals"
     YAML(typ="safe", pure=True).dump(PARAMS, layout.params)
     params = workspace.params
-    write_archive(layout.archive(name))
-    write_splits(name, params.dataset(name), layout.archive(name), layout.splits(name))
+    source = Source(layout.source(name))
+    write_archive(source.path)
+    write_splits(name, params.dataset(name), source.path, layout.splits(name))
     write_weights(params.backbone.weights, layout.weights)
-    inputs = Inputs(
-        layout.splits(name), layout.features(name), layout.archive(name), layout.weights
-    )
-    layers = params.dataset(name).layers
     write_features(
-        params.backbone, layers, layout.weights, inputs.splits, inputs.archive, inputs.features
+        params.backbone,
+        params.dataset(name).layers,
+        weights=layout.weights,
+        splits=layout.splits(name),
+        source=source,
+        out=layout.features(name),
     )
     for study in params.studies.values():
-        layout.record(study.name).parent.mkdir(exist_ok=True)
-        layout.heads(study.name).parent.mkdir(exist_ok=True)
-        train_study(study, inputs, layout.heads(study.name), layout.record(study.name))
+        train_study(
+            study,
+            splits=layout.splits(name),
+            features=layout.features(name),
+            streamed=Streamed(source, layout.weights),
+            heads=layout.heads(study.name),
+            results=layout.record(study.name),
+        )
     write_lock(workspace.root)
     git(workspace.root, "init", "--quiet")
     git(workspace.root, "add", "params.yaml", "dvc.lock")

@@ -39,9 +39,9 @@ class Layout:
         """The page and the figures."""
         return self.root / "reports"
 
-    def archive(self, dataset: str) -> Path:
-        """A dataset's pictures."""
-        return self.root / "data" / "raw" / f"{dataset}.archive"
+    def source(self, dataset: str) -> Path:
+        """A dataset's pictures: a link to a local source, or what was downloaded."""
+        return self.root / "data" / "raw" / dataset
 
     def splits(self, dataset: str) -> Path:
         """A dataset's manifests, one per seed."""

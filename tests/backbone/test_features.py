@@ -1,19 +1,24 @@
 import errno
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from vgg16_transfer.artifacts import ArtifactError
 from vgg16_transfer.backbone import features, vgg16
-from vgg16_transfer.backbone.features import OverflowInFeaturesError, write_features
-from vgg16_transfer.backbone.store import CHUNK, FeaturesError, FeatureStore
+from vgg16_transfer.backbone.features import OverflowInFeaturesError, Written, write_features
+from vgg16_transfer.backbone.store import CHUNK, INDEX, FeaturesError, FeatureStore
 from vgg16_transfer.backbone.vgg16 import Tapped
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import ManifestError, read_manifests
+from vgg16_transfer.images.source import Source, SourceError
 from vgg16_transfer.params import Backbone
 
-from .conftest import write_archive, write_split
+from .conftest import picture, write_archive, write_split
 
 LAYERS = ["block4_pool", "block5_pool"]
 PICTURES = 2 * CHUNK + 7
@@ -40,8 +45,18 @@ class World:
         write_split(self.splits, "1", list(range(5, pictures)))
 
     def run(self, layers: list[str] = LAYERS, **changes: Any) -> int:
+        return self.write(layers, **changes).computed
+
+    def write(self, layers: list[str] = LAYERS, **changes: Any) -> Written:
         backbone = self.backbone.model_copy(update=changes)
-        return write_features(backbone, layers, self.weights, self.splits, self.archive, self.out)
+        return write_features(
+            backbone,
+            layers,
+            weights=self.weights,
+            splits=self.splits,
+            source=Source(self.archive),
+            out=self.out,
+        )
 
     def files(self) -> dict[str, bytes]:
         """Every file of the store."""
@@ -93,7 +108,6 @@ def test_every_distinct_picture_goes_through_the_network_once(world, forwarded) 
 def test_rows_are_what_the_network_gives_found_by_content(world) -> None:
     world.run()
     store = FeatureStore.open(world.out)
-    assert store is not None
     tapped = vgg16.tap(vgg16.load(world.weights, world.backbone.image_size), ["block5_pool"])
     manifest = read_manifests(world.splits)[1].iloc[[9, 3]]
     with open_archive(world.archive) as archive:
@@ -213,19 +227,152 @@ def test_rows_of_other_code_are_never_used(world, monkeypatch, tmp_path) -> None
     assert world.run() == PICTURES
 
 
-def test_a_damaged_chunk_is_named_when_read_and_computed_again(world) -> None:
+def lose_bytes(world: World) -> None:
+    path = world.out / "block5_pool.zst"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(world: World) -> None:
+    chunk = FeatureStore.open(world.out)._chunks[-1].parts["block5_pool"]
+    path = world.out / "block5_pool.zst"
+    content = bytearray(path.read_bytes())
+    content[chunk.start + chunk.length // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_a_layer(world: World) -> None:
+    (world.out / "block4_pool.zst").unlink()
+
+
+def empty_a_layer(world: World) -> None:
+    (world.out / "block4_pool.zst").write_bytes(b"")
+
+
+def swap_layers(world: World) -> None:
+    names = [world.out / f"{layer}.zst" for layer in LAYERS]
+    contents = [path.read_bytes() for path in names]
+    for path, content in zip(names, reversed(contents), strict=True):
+        path.write_bytes(content)
+
+
+def edit_index(world: World, edit: Any) -> None:
+    path = world.out / INDEX
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    edit(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def swap_chunks(world: World) -> None:
+    def edit(lines: Any) -> None:
+        lines[1]["parts"], lines[2]["parts"] = lines[2]["parts"], lines[1]["parts"]
+
+    edit_index(world, edit)
+
+
+def swap_pictures(world: World) -> None:
+    edit_index(world, lambda lines: lines[1]["pictures"].reverse())
+
+
+def edit_dtype(world: World) -> None:
+    edit_index(world, lambda lines: lines[0]["recipe"].update(dtype="float32"))
+
+
+def edit_shape(world: World) -> None:
+    edit_index(world, lambda lines: lines[0]["shapes"].update(block5_pool=[2, 2, 128]))
+
+
+def lose_a_line(world: World) -> None:
+    edit_index(world, lambda lines: lines.pop(2))
+
+
+def cut_the_index_off(world: World) -> None:
+    path = world.out / INDEX
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGES = {
+    lose_bytes: 7,
+    flip_a_bit: 7,
+    remove_a_layer: PICTURES,
+    empty_a_layer: PICTURES,
+    swap_layers: PICTURES,
+    swap_chunks: 2 * CHUNK,
+    swap_pictures: CHUNK,
+    edit_dtype: PICTURES,
+    edit_shape: PICTURES,
+    lose_a_line: CHUNK,
+    cut_the_index_off: 7,
+}
+
+
+@pytest.mark.parametrize(("damage", "pictures"), DAMAGES.items(), ids=lambda x: str(x)[:20])
+def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
+    world, damage: Any, pictures: int
+) -> None:
+    world.run()
+    right, before = FeatureStore.open(world.out), world.files()
+    rows = {
+        (layer, sha256): right.rows(layer, [sha256]).tobytes()
+        for layer in LAYERS
+        for sha256 in right.ids
+    }
+    damage(world)
+    damaged, refused = FeatureStore.open(world.out), 0
+    for (layer, sha256), expected in rows.items():
+        try:
+            assert damaged.rows(layer, [sha256]).tobytes() == expected
+        except FeaturesError as error:
+            refused += 1
+            assert "run dvc repro" in str(error)
+    assert refused >= pictures
+    assert world.run() == pictures
+    assert world.files() == before
+
+
+def test_damage_is_told_and_the_rest_is_kept(world) -> None:
+    world.run()
+    flip_a_bit(world)
+    with pytest.raises(FeaturesError, match=r"block5_pool\.zst: chunk 2 of 7 pictures is damaged"):
+        FeatureStore.open(world.out).rows("block5_pool", FeatureStore.open(world.out).ids)
+    assert world.write() == Written(7, 7)
+    assert world.write() == Written(0, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}\n", b"[1]\n", b'{"format": 2}\n'])
+def test_an_index_that_can_not_be_read_is_named_and_all_is_computed_again(
+    world, content: bytes
+) -> None:
     world.run()
     before = world.files()
-    chunk = world.out / "block5_pool" / "c" / "1" / "0"
-    content = bytearray(chunk.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    chunk.write_bytes(content)
-    store = FeatureStore.open(world.out)
-    assert store is not None
-    with pytest.raises(FeaturesError, match="rows 32 to 64 of block5_pool are damaged"):
-        store.rows("block5_pool", store.ids)
-    assert world.run() == CHUNK
+    (world.out / INDEX).write_bytes(content)
+    with pytest.raises(FeaturesError, match=r"index\.jsonl: is damaged .*; run dvc repro"):
+        FeatureStore.open(world.out)
+    assert world.write() == Written(PICTURES, None)
     assert world.files() == before
+
+
+def test_damage_to_an_unfinished_store_costs_what_comes_behind_it(world, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2 * CHUNK + 1)
+        with pytest.raises(Killed):
+            world.run()
+    (partial,) = world.out.parent.iterdir()
+    content = bytearray((partial / "block4_pool.zst").read_bytes())
+    content[len(content) // 2 + 100] ^= 1  # in the second chunk
+    (partial / "block4_pool.zst").write_bytes(content)
+    assert world.run() == PICTURES - CHUNK
+
+
+def test_a_picture_that_changed_since_it_was_split_is_named(world) -> None:
+    with tarfile.open(world.archive, "w") as tar:
+        for seed in range(PICTURES):
+            content = picture(seed if seed != 3 else 400)
+            member = tarfile.TarInfo(f"p/{seed:03}.png")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(SourceError, match=r"p/003\.png is not the picture that was split"):
+        world.run()
+    assert not world.out.exists()
 
 
 def test_a_value_beyond_float16_names_the_layer_and_the_remedy(world, tmp_path) -> None:
@@ -246,17 +393,17 @@ def test_a_value_beyond_float16_names_the_layer_and_the_remedy(world, tmp_path) 
 
 
 def test_no_room_on_the_disk_is_said_and_what_is_computed_is_kept(world, monkeypatch) -> None:
-    fill = FeatureStore.fill
+    append = FeatureStore.append
     calls = iter(range(2))
 
     def full(self: FeatureStore, *arguments: Any) -> None:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        fill(self, *arguments)
+        append(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "fill", full)
-        with pytest.raises(FeaturesError, match=r"features/d: no room .* run this again"):
+        patch.setattr(FeatureStore, "append", full)
+        with pytest.raises(ArtifactError, match=r"features/d: no room .* is kept: run this again"):
             world.run()
     assert not world.out.exists()
     assert world.run() == PICTURES - CHUNK
@@ -265,7 +412,6 @@ def test_no_room_on_the_disk_is_said_and_what_is_computed_is_kept(world, monkeyp
 def test_a_store_says_what_it_lacks(world) -> None:
     world.run(["block5_pool"])
     store = FeatureStore.open(world.out)
-    assert store is not None
     with pytest.raises(FeaturesError, match="holds no fc2, only block5_pool"):
         store.rows("fc2", store.ids)
     with pytest.raises(FeaturesError, match="lacks 1 pictures, 00"):
@@ -282,6 +428,6 @@ def test_splits_that_are_not_there_are_named(world) -> None:
 
 def test_a_picture_that_the_archive_has_not_got_is_named(world) -> None:
     write_split(world.splits, "1", [PICTURES + 50])
-    with pytest.raises(FeaturesError, match=rf"names p/{PICTURES + 50:03}.png, which the archive"):
+    with pytest.raises(SourceError, match=rf"has no p/{PICTURES + 50:03}.png, which the split"):
         world.run()
     assert not world.out.exists()

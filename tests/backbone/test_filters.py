@@ -7,6 +7,7 @@ from PIL import Image
 
 from vgg16_transfer.backbone import features, filters, vgg16
 from vgg16_transfer.backbone.filters import activation_strip, kernel_sheet, write_filters
+from vgg16_transfer.images.source import Source
 
 from .conftest import SIDE, picture, write_archive, write_split
 
@@ -16,7 +17,13 @@ def written(tmp_path, random_weights, backbone):
     archive = write_archive(tmp_path / "pictures.tar", [3])
     write_split(tmp_path / "splits", "0", [3])
     out = tmp_path / "filters"
-    write_filters(backbone, random_weights, tmp_path / "splits" / "0.csv", archive, out)
+    write_filters(
+        backbone,
+        weights=random_weights,
+        manifest=tmp_path / "splits" / "0.csv",
+        source=Source(archive),
+        out=out,
+    )
     return out
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vgg16_transfer.heads import classifier, records
 from vgg16_transfer.heads.classifier import Classifier
-from vgg16_transfer.heads.selection import Chosen, Inputs, assemble
+from vgg16_transfer.heads.selection import assemble
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.pictures import PictureError
 
@@ -19,10 +19,7 @@ def classifier_of(trained, study: str, trial: int = 0) -> tuple[str, Classifier]
     wanted, layout = trained.params.study(study), trained.layout
     setting = wanted.trials()[trial]
     name = wanted.trial_name(setting)
-    inputs = Inputs(
-        layout.splits("animals"), layout.features("animals"), layout.weights, layout.heads(study)
-    )
-    return name, assemble(Chosen(name, setting, 1.0), inputs)
+    return name, assemble(layout.heads(study) / f"{name}.keras", layout.weights)
 
 
 def recorded(trained, study: str, name: str) -> pd.DataFrame:
@@ -37,7 +34,7 @@ def model(trained) -> Classifier:
 
 @pytest.fixture(scope="module")
 def picture(trained) -> bytes:
-    with open_archive(trained.layout.archive("animals")) as archive:
+    with open_archive(trained.layout.source("animals")) as archive:
         return archive.read("bee/3.jpg")
 
 
@@ -46,7 +43,7 @@ def test_probabilities_are_those_that_the_study_recorded(trained, study: str, tr
     name, model = classifier_of(trained, study, trial)
     predictions = recorded(trained, study, name)
     assert len(predictions) == 6
-    with open_archive(trained.layout.archive("animals")) as archive:
+    with open_archive(trained.layout.source("animals")) as archive:
         for row in predictions.to_dict("records"):
             found = model.probabilities(archive.read(row["path"]))
             assert model.recipe.class_names[found.argmax()] == row["predicted"]

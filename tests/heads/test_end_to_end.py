@@ -20,10 +20,11 @@ from vgg16_transfer.backbone.features import write_features
 from vgg16_transfer.backbone.store import FeatureStore
 from vgg16_transfer.backbone.weights import write_weights
 from vgg16_transfer.heads import end_to_end, records, softmax, training
-from vgg16_transfer.heads.train import Inputs, train_study
+from vgg16_transfer.heads.train import train_study
 from vgg16_transfer.heads.training import Pictures
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import COLUMNS, read_manifest
+from vgg16_transfer.images.source import Source
 from vgg16_transfer.params import Backbone, Trial, check_params
 
 SIDE = 32
@@ -31,6 +32,13 @@ LAYERS = ["block4_pool", "block5_pool"]
 SHAPES = {"block4_pool": (2, 2, 512), "block5_pool": (1, 1, 512)}
 CLASSES = ["ant", "bee", "cat"]
 ROLES = ["train"] * 4 + ["test"] * 3 + ["validation"]
+
+
+class Inputs(NamedTuple):
+    splits: Path
+    features: Path
+    archive: Path
+    weights: Path
 
 
 class Trained(NamedTuple):
@@ -65,14 +73,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     pd.DataFrame(rows, columns=COLUMNS).to_csv(found.splits / "0.csv", index=False)
     write_weights("random-conv", found.weights)
     backbone = Backbone(weights="random-conv", image_size=SIDE)
-    write_features(backbone, LAYERS, found.weights, found.splits, found.archive, found.features)
+    write_features(
+        backbone,
+        LAYERS,
+        weights=found.weights,
+        splits=found.splits,
+        source=Source(found.archive),
+        out=found.features,
+    )
     return found
 
 
 @pytest.fixture(scope="module")
 def roles(inputs: Inputs) -> Callable[[str], dict[str, Pictures]]:
     store = FeatureStore.open(inputs.features)
-    assert store is not None
     manifest = read_manifest(inputs.splits / "0.csv")
 
     def of_layer(layer: str) -> dict[str, Pictures]:
@@ -94,7 +108,8 @@ def make_trial(**settings: Any) -> Trial:
 def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
     """Trains a head; the same one only once, unless ``again`` says so."""
     manifest = read_manifest(inputs.splits / "0.csv")
-    paths = manifest.loc[manifest["role"] == "train", "path"].tolist()
+    chosen = manifest[manifest["role"] == "train"]
+    sha256s = dict(zip(chosen["path"], chosen["sha256"], strict=True))
     recipe = {"image_size": SIDE, "resize": "squash"}
 
     @functools.cache
@@ -102,7 +117,13 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
         trial = make_trial(**settings)
         cached = roles(trial.cached_layer)
         found = end_to_end.fit(
-            trial, inputs.weights, inputs.archive, paths, cached, len(CLASSES), recipe
+            trial,
+            inputs.weights,
+            Source(inputs.archive),
+            sha256s,
+            cached,
+            len(CLASSES),
+            recipe,
         )
         return Trained(*found)
 

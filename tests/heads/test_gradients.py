@@ -16,6 +16,7 @@ from vgg16_transfer.backbone.weights import write_weights
 from vgg16_transfer.heads import gradients
 from vgg16_transfer.heads.gradients import Linear
 from vgg16_transfer.images.manifests import COLUMNS
+from vgg16_transfer.images.source import Source
 from vgg16_transfer.params import Backbone
 
 BAR = 1e-9
@@ -145,7 +146,9 @@ def test_the_table_is_the_reports_and_the_same_every_time(tmp_path, monkeypatch)
     manifest, archive = make_pictures(tmp_path)
     outs = [tmp_path / "reports" / f"{number}.csv" for number in range(2)]
     for out in outs:
-        gradients.write_gradients(backbone, weights, manifest, archive, out)
+        gradients.write_gradients(
+            backbone, weights=weights, manifest=manifest, source=Source(archive), out=out
+        )
     table = pd.read_csv(outs[0])
     assert table["weights"].tolist() == ["ω_ij", "ω_jk"]
     assert table["layer"].tolist() == ["block5_conv3", "softmax"]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vgg16_transfer.backbone.store import FeaturesError
 from vgg16_transfer.backbone.weights import WeightsError
 from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import Record
-from vgg16_transfer.heads.selection import Chosen, Inputs, SelectionError, assemble, choose
+from vgg16_transfer.heads.saved import HeadError
+from vgg16_transfer.heads.selection import SelectionError, assemble, choose
 from vgg16_transfer.params import Study, check_params
 
 NAMES = [f"samples_per_class={n},seed={seed}" for n in (1, 2) for seed in (0, 1)]
@@ -30,7 +30,13 @@ def study() -> Study:
 def record(accuracies: list[float], losses: list[float], test: list[float] | None = None) -> Record:
     """What trials reached in the end; the epoch before it, they were all perfect."""
     trials = pd.DataFrame(
-        {"trial": NAMES, "accuracy": test or [0.5] * 4, "validation_accuracy": accuracies}
+        {
+            "trial": NAMES,
+            "status": records.FINISHED,
+            "failure": "",
+            "accuracy": test or [0.5] * 4,
+            "validation_accuracy": accuracies,
+        }
     )
     history = pd.DataFrame(
         {
@@ -92,19 +98,26 @@ def test_results_of_another_grid_are_refused(study: Study) -> None:
         choose(study, found)
 
 
-def parts(trained, **elsewhere: Path) -> tuple[Chosen, Inputs]:
+def test_a_trial_that_failed_is_never_chosen(study: Study) -> None:
+    found = record([float("nan"), 0.1, 0.2, 0.1], [float("nan"), 1.0, 1.0, 1.0])
+    found.trials.loc[0, ["status", "failure"]] = records.FAILED, "the loss is not finite"
+    assert choose(study, found).name == NAMES[2]
+    found.trials["status"], found.trials["failure"] = records.FAILED, "the loss is not finite"
+    with pytest.raises(SelectionError, match="all trials failed.*; the loss is not finite"):
+        choose(study, found)
+
+
+def parts(trained, **elsewhere: Path) -> dict[str, Path]:
     layout, study = trained.layout, trained.params.study("few")
-    inputs = Inputs(
-        layout.splits("animals"), layout.features("animals"), layout.weights, layout.heads("few")
-    )
-    return choose(study, records.read(layout.record("few"))), inputs._replace(**elsewhere)
+    chosen = choose(study, records.read(layout.record("few")))
+    head = layout.heads("few") / f"{chosen.name}.keras"
+    return {"head": head, "weights": layout.weights} | elsewhere
 
 
 @pytest.mark.parametrize(
     ("part", "error", "reason"),
     [
-        ("features", FeaturesError, "no features; run dvc repro or dvc pull"),
-        ("heads", SelectionError, "no such head; run dvc repro or dvc pull"),
+        ("head", HeadError, "nothing: no such head; run dvc repro.* or dvc pull"),
         ("weights", WeightsError, "no such file"),
     ],
 )
@@ -112,7 +125,7 @@ def test_a_part_that_is_missing_is_named(
     trained, tmp_path, part: str, error: type[Exception], reason: str
 ) -> None:
     with pytest.raises(error, match=reason):
-        assemble(*parts(trained, **{part: tmp_path / "nothing"}))
+        assemble(**parts(trained, **{part: tmp_path / "nothing"}))
 
 
 def test_weights_that_the_head_was_not_trained_on_are_refused(trained, tmp_path) -> None:
@@ -121,5 +134,14 @@ def test_weights_that_the_head_was_not_trained_on_are_refused(trained, tmp_path)
     other = tmp_path / "other.weights.h5"
     write_weights("random-conv", other)
     other.write_bytes(other.read_bytes() + b"\0")
-    with pytest.raises(SelectionError, match=r"are not the weights that .* was computed with; run"):
-        assemble(*parts(trained, weights=other))
+    with pytest.raises(
+        SelectionError, match=r"are not the weights that .*\.keras was trained with"
+    ):
+        assemble(**parts(trained, weights=other))
+
+
+def test_a_head_knows_its_classes_whatever_became_of_the_split(trained, tmp_path) -> None:
+    workspace = trained.copy(tmp_path / "copy")
+    for path in workspace.layout.splits("animals").glob("?.csv"):
+        path.write_text(path.read_text(encoding="utf-8").replace("ant", "zebra"), encoding="utf-8")
+    assert assemble(**parts(workspace)).recipe.class_names == ("ant", "bee", "cat")

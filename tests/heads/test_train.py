@@ -1,6 +1,6 @@
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,13 +8,19 @@ import pytest
 
 from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.heads import records, softmax, train
-from vgg16_transfer.heads.train import Inputs, train_study
+from vgg16_transfer.heads.train import Streamed, train_study
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
+from vgg16_transfer.images.source import Source
 from vgg16_transfer.params import Study, check_params
 
 CLASSES = ["ant", "bee", "cat"]
 TRAIN, TEST, VALIDATION = 4, 3, 2
 RECIPE = {"dtype": "float16"}
+
+
+class Inputs(NamedTuple):
+    splits: Path
+    features: Path
 
 
 class Killed(BaseException):
@@ -25,15 +31,14 @@ def make_inputs(folder: Path) -> Inputs:
     """Two splits of three classes, and a store with features that tell them apart."""
     shapes = {"block4_pool": (2, 2, 8), "block5_pool": (1, 1, 16)}
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(27)]
-    features = FeatureStore.create(folder / "features", RECIPE, shapes, len(ids))
+    features = FeatureStore.create(folder / "features", RECIPE, shapes)
     random = np.random.default_rng(0)
     labels = np.arange(27) % 3
     values = {
         layer: np.float16(random.standard_normal((27, width)) + 3 * np.eye(3, width)[labels])
         for layer, width in (("block4_pool", 32), ("block5_pool", 16))
     }
-    missing = features.copy(0, ids, [])
-    features.fill(0, ids, missing, values)
+    features.append(ids, values)
     (folder / "splits").mkdir()
     for seed in (0, 1):
         rows = []
@@ -47,7 +52,7 @@ def make_inputs(folder: Path) -> Inputs:
             ]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         frame.to_csv(folder / "splits" / f"{seed}.csv", index=False)
-    return Inputs(folder / "splits", folder / "features", folder / "archive", folder / "weights")
+    return Inputs(folder / "splits", folder / "features")
 
 
 def make_study(**axes: Any) -> Study:
@@ -75,7 +80,14 @@ GRID = {"layer": ["block4_pool", "block5_pool"], "samples_per_class": [2, 4], "s
 
 def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
     """Trains a study and returns every file it leaves."""
-    train_study(study, inputs, folder / "heads" / "s", folder / "results" / "s")
+    train_study(
+        study,
+        splits=inputs.splits,
+        features=inputs.features,
+        streamed=Streamed(Source(folder / "unread"), folder / "unread"),
+        heads=folder / "heads" / "s",
+        results=folder / "results" / "s",
+    )
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for room in ("heads", "results")
@@ -98,7 +110,6 @@ def test_a_saved_head_reaches_the_accuracy_that_is_reported(inputs, tmp_path) ->
     run(study, inputs, tmp_path)
     trials = records.read(tmp_path / "results" / "s").trials.set_index("trial")
     store = FeatureStore.open(inputs.features)
-    assert store is not None
     for trial in study.trials():
         name = study.trial_name(trial)
         manifest = read_manifest(inputs.splits / f"{trial.seed}.csv")
@@ -217,7 +228,7 @@ def test_a_trial_that_is_gone_leaves_no_head_behind(inputs, tmp_path) -> None:
 
 def test_missing_features_are_named(inputs, tmp_path) -> None:
     nowhere = inputs._replace(features=tmp_path / "nowhere")
-    with pytest.raises(FeaturesError, match="nowhere: no features; run dvc repro"):
+    with pytest.raises(FeaturesError, match=r"nowhere/index\.jsonl: no such file; run dvc repro"):
         run(make_study(), nowhere, tmp_path)
 
 

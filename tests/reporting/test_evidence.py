@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from vgg16_transfer.backbone.store import FeatureStore
-from vgg16_transfer.heads import softmax
+from vgg16_transfer.heads import saved, softmax
+from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.params import Study, Trial, check_params
 from vgg16_transfer.reporting import evidence
-from vgg16_transfer.reporting.evidence import HeadError
 
 SHAPE = (2, 3, 4)
 RANDOM = np.random.default_rng(0)
@@ -35,9 +35,20 @@ def test_the_trial_that_is_shown_has_most_samples_and_the_first_seed() -> None:
     study = make_study(
         samples_per_class=[2, 8, 4], seed=[3, 1], layer=["block4_pool", "block5_pool"]
     )
-    trial = evidence.chosen_trial(study)
+    names = [study.trial_name(trial) for trial in study.trials()]
+    trial = evidence.chosen_trial(study, names)
+    assert trial is not None
     assert (trial.samples_per_class, trial.seed, trial.layer) == (8, 3, "block5_pool")
     assert trial in study.trials()
+
+
+def test_a_trial_that_failed_is_not_shown() -> None:
+    study = make_study(samples_per_class=[2, 4], seed=[3, 1], weight_decay=[0.0, 10.0])
+    names = [study.trial_name(trial) for trial in study.trials()]
+    trial = evidence.chosen_trial(study, [name for name in names if "decay=10" not in name])
+    assert trial is not None
+    assert (trial.samples_per_class, trial.seed, trial.weight_decay) == (4, 3, 0.0)
+    assert evidence.chosen_trial(study, []) is None
 
 
 def predictions(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -81,13 +92,10 @@ def test_probes_are_spread_evenly() -> None:
 
 def make_store(folder: Path, rows: np.ndarray, layer: str = "block5_pool") -> FeatureStore:
     shape = SHAPE if layer.startswith("block") else (rows.shape[1],)
-    store = FeatureStore.create(
-        folder / "features", {"dtype": "float32"}, {layer: shape}, len(rows)
-    )
+    store = FeatureStore.create(folder / "features", {"dtype": "float32"}, {layer: shape})
     for start in range(0, len(rows), 32):
         ids = [sha256(row) for row in range(start, min(start + 32, len(rows)))]
-        missing = store.copy(start, ids, [])
-        store.fill(start, ids, missing, {layer: rows[start : start + 32]})
+        store.append(ids, {layer: rows[start : start + 32]})
     return store
 
 
@@ -139,7 +147,7 @@ def test_the_map_and_the_bias_sum_to_the_logit_of_the_saved_head(
     kernel = np.random.default_rng(1).standard_normal((width, 3)).astype(np.float32)
     head = softmax.head(trial, SHAPE, kernel, BIAS)
     softmax.save(head, tmp_path / "head.keras")
-    read = evidence.read_kernel(tmp_path / "head.keras")
+    read = saved.kernel(tmp_path / "head.keras")
     logits = [
         evidence.activation_map(trial, ACTIVATIONS, read[:, label]).sum() + BIAS[label]
         for label in range(3)
@@ -196,10 +204,10 @@ def test_half_of_the_evidence_may_come_from_one_position() -> None:
 
 def test_a_missing_head_is_named(tmp_path) -> None:
     with pytest.raises(HeadError, match=r"only\.keras: no such head; run dvc repro"):
-        evidence.read_kernel(tmp_path / "only.keras")
+        saved.kernel(tmp_path / "only.keras")
 
 
 def test_a_damaged_head_is_named(tmp_path) -> None:
     (tmp_path / "only.keras").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(HeadError, match=r"only\.keras: is damaged"):
-        evidence.read_kernel(tmp_path / "only.keras")
+        saved.kernel(tmp_path / "only.keras")

@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,41 @@ from PIL import Image
 from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.heads import records, softmax
 from vgg16_transfer.heads.records import RecordError
-from vgg16_transfer.images.manifests import COLUMNS
+from vgg16_transfer.heads.saved import HeadError, MadeOf
+from vgg16_transfer.images.manifests import COLUMNS, ManifestError
+from vgg16_transfer.images.source import Source, SourceError
 from vgg16_transfer.params import Study, check_params
 from vgg16_transfer.reporting import explain
-from vgg16_transfer.reporting.evidence import HeadError
-from vgg16_transfer.reporting.explain import CAPTIONS, Inputs, write_explained
+from vgg16_transfer.reporting.explain import CAPTIONS
 
 CLASSES = ["ant", "bee", "c$t$"]
 TRAIN, TEST = 2, 4
 RECIPE = {"dtype": "float32", "image_size": 32, "resize": "squash"}
 SHAPES = {"block5_pool": (2, 2, 3), "fc2": (12,)}
 WIDTH = 12
+
+
+class Inputs(NamedTuple):
+    splits: Path
+    source: Path
+    features: Path
+    heads: Path
+    results: Path
+
+
+def write_explained(study: Study, inputs: Inputs, out: Path) -> None:
+    given = inputs._asdict() | {"source": Source(inputs.source)}
+    explain.write_explained(study, **given, out=out)
+
+
+def read_shown(study: Study, inputs: Inputs) -> explain.Shown:
+    return explain.read_shown(
+        study,
+        study.trials()[0],
+        splits=inputs.splits,
+        features=inputs.features,
+        results=inputs.results,
+    )
 
 
 def make_study(**axes: Any) -> Study:
@@ -58,10 +82,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     (folder / "splits").mkdir()
     manifest = pd.DataFrame(rows, columns=COLUMNS)
     manifest.to_csv(folder / "splits" / "0.csv", index=False)
-    store = FeatureStore.create(folder / "features", RECIPE, SHAPES, len(rows))
+    store = FeatureStore.create(folder / "features", RECIPE, SHAPES)
     ids = manifest["sha256"].tolist()
     values = random.random((len(rows), WIDTH), dtype=np.float32)
-    store.fill(0, ids, store.copy(0, ids, []), dict.fromkeys(SHAPES, values))
+    store.append(ids, dict.fromkeys(SHAPES, values))
     return Inputs(
         folder / "splits", folder / "d.tar", folder / "features", Path("unset"), Path("unset")
     )
@@ -80,10 +104,13 @@ def measure(study: Study, given: Inputs, folder: Path, mistakes: int) -> Inputs:
     for room in (inputs.heads, inputs.results):
         room.mkdir()
     records.write_frame(frame, inputs.results / "predictions.csv")
+    trials = pd.DataFrame({"trial": names, "status": records.FINISHED})
+    records.write_frame(trials, inputs.results / "trials.csv")
     for trial, name in zip(study.trials(), names, strict=True):
         kernel = np.random.default_rng(1).standard_normal((WIDTH, 3)).astype(np.float32)
         head = softmax.head(trial, SHAPES[trial.layer], kernel, np.zeros(3, np.float32))
-        softmax.save(head, inputs.heads / f"{name}.keras")
+        made_of = MadeOf(trial.layer, RECIPE, tuple(CLASSES), "0" * 32)
+        softmax.save(head, inputs.heads / f"{name}.keras", made_of)
     return inputs
 
 
@@ -140,11 +167,15 @@ def test_a_dense_layer_has_no_maps(given, tmp_path) -> None:
 
 def test_a_map_is_that_of_the_class_that_was_predicted(given, tmp_path) -> None:
     study = make_study(normalise="none")
-    shown = explain.read_shown(study, measure(study, given, tmp_path, mistakes=3))
+    shown = read_shown(study, measure(study, given, tmp_path, mistakes=3))
     probes = shown.predictions.iloc[:1]
     kernel = np.zeros((WIDTH, 3), dtype=np.float32)
-    kernel[:, CLASSES.index("bee")] = 1.0
-    (shares,) = explain.predicted_maps(shown, probes, kernel)
+    classes = ("cat", "ant", "bee")  # the head's own order is what counts
+    kernel[:, classes.index("bee")] = 1.0
+    head = softmax.head(shown.trial, SHAPES["block5_pool"], kernel, np.zeros(3, np.float32))
+    path = tmp_path / "head.keras"
+    softmax.save(head, path, MadeOf("block5_pool", RECIPE, classes, "0" * 32))
+    (shares,) = explain.predicted_maps(shown, probes, path)
     row = shown.store.rows("block5_pool", probes["sha256"].tolist())
     assert probes["predicted"].tolist() == ["bee"]
     np.testing.assert_allclose(shares, row.reshape(2, 2, 3).sum(axis=2), rtol=1e-6)
@@ -152,7 +183,7 @@ def test_a_map_is_that_of_the_class_that_was_predicted(given, tmp_path) -> None:
 
 def test_only_pictures_that_the_trial_learned_from_are_neighbours(given, tmp_path) -> None:
     study = make_study(samples_per_class=1)
-    shown = explain.read_shown(study, measure(study, given, tmp_path, mistakes=0))
+    shown = read_shown(study, measure(study, given, tmp_path, mistakes=0))
     assert shown.train["path"].tolist() == [f"{name}/0.png" for name in CLASSES]
 
 
@@ -176,14 +207,14 @@ def test_what_is_no_longer_true_is_gone(given, tmp_path) -> None:
 def test_missing_features_are_named(given, tmp_path) -> None:
     study = make_study()
     inputs = measure(study, given, tmp_path, mistakes=0)._replace(features=tmp_path / "nowhere")
-    with pytest.raises(FeaturesError, match="nowhere: no features; run dvc repro"):
+    with pytest.raises(FeaturesError, match=r"nowhere/index\.jsonl: no such file; run dvc"):
         write_explained(study, inputs, tmp_path / "out")
 
 
 def test_a_missing_split_is_named(given, tmp_path) -> None:
     study = make_study()
     inputs = measure(study, given, tmp_path, mistakes=0)._replace(splits=tmp_path)
-    with pytest.raises(FeaturesError, match=r"0\.csv: no such split"):
+    with pytest.raises(ManifestError, match=r"0\.csv: no such split"):
         write_explained(study, inputs, tmp_path / "out")
 
 
@@ -205,3 +236,29 @@ def test_what_can_not_be_explained_leaves_what_was_there(given, tmp_path) -> Non
     with pytest.raises(HeadError):
         write_explained(study, inputs, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["old.png"]
+
+
+def test_a_study_whose_trials_all_failed_has_nothing_to_show(given, tmp_path) -> None:
+    study = make_study()
+    inputs = measure(study, given, tmp_path, mistakes=0)
+    trials = pd.DataFrame({"trial": ["only"], "status": records.FAILED})
+    records.write_frame(trials, inputs.results / "trials.csv")
+    write_explained(study, inputs, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [CAPTIONS]
+    assert json.loads((tmp_path / "out" / CAPTIONS).read_text(encoding="utf-8")) == {}
+
+
+def test_a_picture_that_is_another_one_by_now_is_not_shown(given, tmp_path) -> None:
+    study = make_study()
+    other = tmp_path / "other.tar"
+    with tarfile.open(given.source) as old, tarfile.open(other, "w") as new:
+        for member in old:
+            content = old.extractfile(member)
+            assert content is not None
+            changed = content.read()[:-1] + b"x"
+            member.size = len(changed)
+            new.addfile(member, io.BytesIO(changed))
+    inputs = measure(study, given._replace(source=other), tmp_path, mistakes=0)
+    with pytest.raises(SourceError, match="is not the picture that was split; run dvc repro"):
+        write_explained(study, inputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,18 +1,17 @@
 """[stage] Every picture once through the network → data/features/<dataset>/.
 
-A new store grows beside the old one and replaces it by rename when it is whole. It takes the rows
-it can from the old one, and from stores that were never finished, as long as their *recipe* (all
-that decides a row's numbers) is the same; only what is new goes through the network. What a store
-ends up as depends on the pictures and the recipe alone, not on how it came about.
+A new store grows beside the old one and replaces it when it is whole. It takes the rows it can from
+the old one, and from stores that were never finished, as long as their *recipe* (all that decides a
+row's numbers) is the same and their bytes are as they were written; only the rest goes through the
+network. What a store ends up as depends on the pictures and the recipe alone, not on how it came
+about.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,12 +20,13 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
+from vgg16_transfer.artifacts import put, remove, room
 from vgg16_transfer.backbone import vgg16
 from vgg16_transfer.backbone.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
-from vgg16_transfer.images.archives import map_files, open_archive
+from vgg16_transfer.images.archives import map_files
 from vgg16_transfer.images.manifests import read_manifests
 
 if TYPE_CHECKING:
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vgg16_transfer.backbone.vgg16 import Tapped
+    from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
+
+    Square = npt.NDArray[np.uint8]
+    Blocks = dict[str, npt.NDArray[np.floating[Any]]]
 
 
 class OverflowInFeaturesError(InputError):
@@ -62,14 +66,28 @@ class Wanted(NamedTuple):
     path: str
 
 
+class Written(NamedTuple):
+    """What it took to bring a store up to date.
+
+    Attributes:
+        computed: How many pictures went through the network.
+        damaged: How many of these had a row in the old store whose bytes were others than those
+            that were written, or None if its index could not be read at all.
+    """
+
+    computed: int
+    damaged: int | None
+
+
 def write_features(
     backbone: Backbone,
     layers: Sequence[str],
+    *,
     weights: Path,
     splits: Path,
-    archive_path: Path,
+    source: Source,
     out: Path,
-) -> int:
+) -> Written:
     """Brings a store up to date with all the pictures that any manifest of a dataset names.
 
     Args:
@@ -77,39 +95,26 @@ def write_features(
         layers: Layers to store, all from the same forward pass.
         weights: What the stage ``weights`` wrote.
         splits: Folder of manifests.
-        archive_path: Where the pictures are.
+        source: Where the pictures are.
         out: The store.
-
-    Returns:
-        How many pictures went through the network.
 
     Raises:
         WeightsError: The weights hold no such layer.
+        SourceError: The source does not hold the pictures that the manifests name.
         OverflowInFeaturesError: The number format is too narrow; nothing is published.
-        FeaturesError: The disk is full; whole chunks are kept for the next run.
+        ArtifactError: The disk is full; whole chunks are kept for the next run.
     """
     network = vgg16.tap(vgg16.load(weights, backbone.image_size), layers)
-    with open_archive(archive_path) as archive:
-
-        def squares(paths: Sequence[str]) -> Iterator[npt.NDArray[np.uint8]]:
-            return map_files(archive, paths, lambda content: decode(content, backbone))
-
-        wanted = distinct_pictures(splits, archive.names())
-        try:
-            store, path = _begin(recipe(backbone, weights), wanted, network.shapes, out)
-            computed = _compute(store, path, wanted, network, squares, out)
-            _publish(path, out)
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise
-            raise FeaturesError(
-                f"{out}: no room to write features ({error.strerror}); make room and run this "
-                "again: what is computed is kept"
-            ) from None
-    return computed
+    with source.open() as opened, room(out, "what is computed is kept: run this again"):
+        wanted = distinct_pictures(splits, opened.archive.names())
+        opened.check_names(picture.path for picture in wanted)
+        store, path = _begin(recipe(backbone, weights), wanted, network.shapes, out)
+        written = _compute(store, wanted, network, backbone, opened, _others(path, out), out)
+        _publish(path, out)
+    return written
 
 
-def decode(content: bytes, backbone: Backbone) -> npt.NDArray[np.uint8]:
+def decode(content: bytes, backbone: Backbone) -> Square:
     """A picture as the network takes it: shape (image_size, image_size, 3), RGB, 0 to 255."""
     return pictures.to_square(pictures.decode(content), backbone.image_size, backbone.resize)
 
@@ -119,17 +124,11 @@ def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[Wanted
 
     Raises:
         ManifestError: There is no manifest.
-        FeaturesError: A manifest names a picture that the archive has not got.
     """
     rows = pd.concat(read_manifests(splits))[["sha256", "path"]].drop_duplicates()
     position = {path: index for index, path in enumerate(archive_order)}
-    for path in rows["path"]:
-        if path not in position:
-            raise FeaturesError(
-                f"{splits}: names {path}, which the archive has not got; run dvc repro"
-            )
     wanted = map(Wanted, rows["sha256"], rows["path"])
-    return sorted(wanted, key=lambda picture: position[picture.path])
+    return sorted(wanted, key=lambda picture: (position.get(picture.path, -1), picture))
 
 
 def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
@@ -152,47 +151,68 @@ def _begin(
     shapes: dict[str, tuple[int, ...]],
     out: Path,
 ) -> tuple[FeatureStore, Path]:
-    """The unfinished store for exactly this work: found where a killed run left it, or new."""
+    """The unfinished store for exactly this work: where a killed run left it, or new."""
     content = [recipe, shapes, [picture.sha256 for picture in wanted]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = out.with_name(f".{out.name}.{digest[:12]}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    store = FeatureStore.open(path) or FeatureStore.create(path, recipe, shapes, len(wanted))
+    store = _opened(path)
+    if store is None or store.recipe != recipe or store.shapes != shapes:
+        remove(path)
+        store = FeatureStore.create(path, recipe, shapes)
     return store, path
 
 
 def _compute(
     store: FeatureStore,
-    path: Path,
     wanted: Sequence[Wanted],
     network: Tapped,
-    squares: Any,
+    backbone: Backbone,
+    opened: Pictures,
+    others: Sequence[FeatureStore | None],
     out: Path,
-) -> int:
-    others = [FeatureStore.open(other) for other in (out, *_partials(out)) if other != path]
-    sources = [other for other in others if other and other.recipe == store.recipe]
-    ids = [picture.sha256 for picture in wanted]
-    pending = {}
-    for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        if store.ids[start : start + CHUNK] != chunk:
-            missing = store.copy(start, chunk, sources)
-            if missing:
-                pending[start] = missing
-    paths = [wanted[start + row].path for start, rows in pending.items() for row in rows]
-    stream = squares(paths)
-    with tqdm(total=len(paths), desc=f"features {out.name}", unit="picture", disable=None) as bar:
-        for start, rows in pending.items():
-            values = _forward(network, stream, len(rows), store.recipe["dtype"], bar)
-            store.fill(start, ids[start : start + CHUNK], rows, values)
-    return len(paths)
+) -> Written:
+    done = store.keep([picture.sha256 for picture in wanted])
+    layers = store.shapes
+    sources = [
+        (other, other.intact(layers))
+        for other in others
+        if other and other.recipe == store.recipe and layers.items() <= other.shapes.items()
+    ]
+    intact = set().union(*(ids for _, ids in sources))
+    missing = [picture for picture in wanted[done:] if picture.sha256 not in intact]
+    listed = {sha256 for other, _ in sources for sha256 in other.ids}
+    damaged = sum(picture.sha256 in listed for picture in missing)
+    stream = _squares(opened, missing, backbone)
+    with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
+        for start in range(done, len(wanted), CHUNK):
+            ids = [picture.sha256 for picture in wanted[start : start + CHUNK]]
+            new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
+            blocks = _forward(network, stream, len(new), backbone.dtype, bar)
+            store.append(ids, _together(ids, new, blocks, sources))
+    unreadable = out.exists() and others[0] is None
+    return Written(len(missing), None if unreadable else damaged)
 
 
-def _forward(
-    network: Tapped, stream: Iterator[npt.NDArray[np.uint8]], count: int, dtype: str, bar: Any
-) -> dict[str, npt.NDArray[np.floating[Any]]]:
+def _squares(opened: Pictures, missing: Sequence[Wanted], backbone: Backbone) -> Iterator[Square]:
+    """Pictures as the network takes them, each held against its sha256."""
+
+    def read(content: bytes) -> tuple[str, Square]:
+        return hashlib.sha256(content).hexdigest(), decode(content, backbone)
+
+    names = [picture.path for picture in missing]
+    for picture, (sha256, square) in zip(
+        missing, map_files(opened.archive, names, read), strict=True
+    ):
+        opened.check(picture.path, picture.sha256, sha256)
+        yield square
+
+
+def _forward(network: Tapped, stream: Iterator[Square], count: int, dtype: str, bar: Any) -> Blocks:
     """The features of the next ``count`` pictures of a stream, by layer, flattened."""
-    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {layer: [] for layer in network.shapes}
+    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {
+        layer: [np.empty((0, int(np.prod(shape))), dtype)]
+        for layer, shape in network.shapes.items()
+    }
     for start in range(0, count, network.batch_size):
         size = min(network.batch_size, count - start)
         outputs = network.forward(np.stack([next(stream) for _ in range(size)]))
@@ -200,6 +220,29 @@ def _forward(
             parts[layer].append(_narrowed(layer, output, dtype))
         bar.update(size)
     return {layer: np.concatenate(blocks) for layer, blocks in parts.items()}
+
+
+def _together(
+    ids: Sequence[str],
+    new: Sequence[int],
+    computed: Blocks,
+    sources: Sequence[tuple[FeatureStore, set[str]]],
+) -> Blocks:
+    """A chunk's rows: those that were computed, and the others from stores that have them."""
+    blocks = {
+        layer: np.empty((len(ids), block.shape[1]), block.dtype)
+        for layer, block in computed.items()
+    }
+    left = set(range(len(ids))) - set(new)
+    for layer, block in blocks.items():
+        block[list(new)] = computed[layer]
+    for store, intact in sources:
+        rows = sorted(row for row in left if ids[row] in intact)
+        for layer, block in blocks.items():
+            if rows:
+                block[rows] = store.rows(layer, [ids[row] for row in rows])
+        left -= set(rows)
+    return blocks
 
 
 def _narrowed(
@@ -215,13 +258,21 @@ def _narrowed(
 
 def _publish(path: Path, out: Path) -> None:
     """Puts a whole store in the place of the old one, and clears away what is of no more use."""
-    retired = out.with_name(f".{out.name}.retired")
-    shutil.rmtree(retired, ignore_errors=True)
-    if out.exists():
-        out.rename(retired)
-    path.rename(out)
-    for leftover in (retired, *_partials(out)):
-        shutil.rmtree(leftover, ignore_errors=True)
+    put(path, out)
+    for leftover in _partials(out):
+        remove(leftover)
+
+
+def _others(path: Path, out: Path) -> list[FeatureStore | None]:
+    """The stores that rows may be taken from: the old one first, None where one can't be read."""
+    return [_opened(out), *(_opened(other) for other in _partials(out) if other != path)]
+
+
+def _opened(path: Path) -> FeatureStore | None:
+    try:
+        return FeatureStore.open(path)
+    except FeaturesError:
+        return None
 
 
 def _partials(out: Path) -> list[Path]:

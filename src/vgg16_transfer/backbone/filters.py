@@ -1,4 +1,4 @@
-"""[stage] What the filters are, and what they see → results/filters/<dataset>/*.png.
+"""[stage] What the filters are, and what they see → reports/filters/<dataset>/*.png.
 
 The report's figure: the 64 kernels of the first convolution in colour, and, for one probe picture
 of a dataset, the first six activations of a convolution of each set.
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbone import vgg16
 from vgg16_transfer.backbone.features import decode
-from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Backbone
 
 REPORTED = [
@@ -42,37 +43,43 @@ _GAP = 4
 
 def write_filters(
     backbone: Backbone,
+    *,
     weights: Path,
     manifest: Path,
-    archive_path: Path,
+    source: Source,
     out: Path,
     convolutions: Sequence[str] = REPORTED,
 ) -> None:
     """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` each.
 
+    The folder is replaced as a whole.
+
     Args:
         backbone: How pictures enter the network.
         weights: What the stage ``weights`` wrote.
         manifest: Its first test picture is the probe.
-        archive_path: Where the picture is.
+        source: Where the picture is.
         out: Folder to write to.
         convolutions: Whose activations to show.
 
     Raises:
         WeightsError: The weights are missing, or hold no such convolution.
+        SourceError: The source does not hold the probe.
     """
     network = vgg16.load(weights, backbone.image_size)
     tapped = vgg16.tap(network, convolutions)
     rows = read_manifest(manifest)
-    with open_archive(archive_path) as archive:
-        probe = decode(archive.read(rows.loc[rows["role"] == "test", "path"].iloc[0]), backbone)
+    chosen = rows[rows["role"] == "test"].iloc[0]
+    with source.open() as pictures:
+        probe = decode(pictures.read(chosen["path"], chosen["sha256"]), backbone)
     activations = tapped.forward(probe[np.newaxis])
-    out.mkdir(parents=True, exist_ok=True)
     kernels = network.get_layer(vgg16.CONVOLUTIONS[0]).get_weights()[0]
-    kernel_sheet(kernels).save(out / "kernels.png")
-    Image.fromarray(probe).resize((_TILE, _TILE)).save(out / "probe.png")
-    for convolution, maps in activations.items():
-        activation_strip(maps[0]).save(out / f"{convolution}.png")
+    with replacing(out) as folder:
+        folder.mkdir()
+        kernel_sheet(kernels).save(folder / "kernels.png")
+        Image.fromarray(probe).resize((_TILE, _TILE)).save(folder / "probe.png")
+        for convolution, maps in activations.items():
+            activation_strip(maps[0]).save(folder / f"{convolution}.png")
 
 
 def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:

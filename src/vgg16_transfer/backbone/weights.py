@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbone.vgg16 import (
     CONVOLUTIONS,
     DENSE,
@@ -50,10 +49,9 @@ def write_weights(source: str, out: Path, imagenet: Address = IMAGENET) -> None:
         WeightsError: The source is missing, damaged, or not what it says it is.
         FetchError: The download failed; the message says how to go on.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with replacing(out) as fresh:
         if source == "imagenet":
-            downloaded = Path(folder) / "imagenet.h5"
+            downloaded = fresh.with_name("imagenet.h5")
             download(imagenet, downloaded, part=out.with_name(f".{out.name}.part"))
             network = load(downloaded, VGG16_IMAGE_SIZE)
         elif source == "imagenet-conv":
@@ -64,9 +62,7 @@ def write_weights(source: str, out: Path, imagenet: Address = IMAGENET) -> None:
             network = load(Path(source).expanduser(), VGG16_IMAGE_SIZE)
         if source.startswith("imagenet") and digest(network) != CONVOLUTIONS_SHA256:
             raise WeightsError(f"{source}: the convolutions are not those of ImageNet's VGG16")
-        temporary = Path(folder) / out.name
-        network.save_weights(temporary)
-        os.replace(temporary, out)  # noqa: PTH105 - the name says that it replaces
+        network.save_weights(fresh)
 
 
 def _from_wheel() -> keras.Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 (Typer reads it)
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,14 +11,19 @@ from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from vgg16_transfer.heads.selection import Chosen, Inputs
+    from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.layout import Layout
     from vgg16_transfer.params import Params
     from vgg16_transfer.tracking.registry import Contents
 
     Answer = dict[str, Any]
     Probabilities = Callable[[bytes], Any]
+
+
+class StaleError(InputError):
+    """A head of another split than the one in the workspace."""
 
 
 class UnreadableError(InputError):
@@ -35,10 +39,13 @@ def register(study: StudyName) -> None:
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import choose
     from vgg16_transfer.tracking import lineage, registry
+    from vgg16_transfer.tracking.locked import check_locked
     from vgg16_transfer.tracking.reach import reached
 
-    chosen = choose(wanted, records.read(layout.record(study)))
     stage = f"train@{study}"
+    check_locked(layout.root, [stage, "weights"])
+    chosen = choose(wanted, records.read(layout.record(study)))
+    _check_split(layout, wanted.dataset, study, chosen)
     trained = lineage.locked_stages(layout.root, [stage])[stage]
     store = tracking_store(layout)
     typer.echo(_told(study, chosen), err=True)
@@ -109,34 +116,52 @@ def _of_study(
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble, choose
+    from vgg16_transfer.tracking.locked import check_locked
 
+    check_locked(layout.root, [f"train@{study}"])
     chosen = choose(wanted, records.read(layout.record(study)))
     typer.echo(_told(study, chosen), err=True)
-    model = assemble(chosen, _inputs(layout, study, wanted.dataset))
+    model = assemble(_head(layout, study, chosen), layout.weights)
+    try:
+        _check_split(layout, wanted.dataset, study, chosen)
+    except InputError as error:
+        # The head knows its own classes, so what it says is right all the same.
+        typer.echo(f"warning: {error}", err=True)
     return model.recipe.class_names, model.probabilities
 
 
-def _inputs(layout: Layout, study: str, dataset: str) -> Inputs:
-    from vgg16_transfer.heads.selection import Inputs
+def _head(layout: Layout, study: str, chosen: Chosen) -> Path:
+    return layout.heads(study) / f"{chosen.name}.keras"
 
-    return Inputs(
-        layout.splits(dataset), layout.features(dataset), layout.weights, layout.heads(study)
-    )
+
+def _check_split(layout: Layout, dataset: str, study: str, chosen: Chosen) -> None:
+    """A head is to come from the split that lies in the workspace."""
+    from vgg16_transfer.hashing import file_md5
+    from vgg16_transfer.heads.saved import made_of
+
+    split = layout.splits(dataset) / f"{chosen.trial.seed}.csv"
+    trained_on = made_of(_head(layout, study, chosen)).split_md5
+    if not split.exists() or file_md5(split) != trained_on:
+        raise StaleError(
+            f"models/heads/{study}: was trained on another split than {split} is now; "
+            f"run dvc repro train@{study}"
+        )
 
 
 def _contents(params: Params, layout: Layout, study: str, chosen: Chosen) -> Contents:
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble
-    from vgg16_transfer.images.archives import open_archive
     from vgg16_transfer.images.manifests import read_manifest
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.card import Subject
     from vgg16_transfer.tracking.registry import Contents
 
     wanted = params.study(study)
     manifest = read_manifest(layout.splits(wanted.dataset) / f"{chosen.trial.seed}.csv")
-    with open_archive(layout.archive(wanted.dataset)) as archive:
-        example = archive.read(manifest.loc[manifest["role"] == "validation", "path"].iloc[0])
-    model = assemble(chosen, _inputs(layout, study, wanted.dataset))
+    first = manifest[manifest["role"] == "validation"].iloc[0]
+    with Source(layout.source(wanted.dataset)).open() as pictures:
+        example = pictures.read(first["path"], first["sha256"])
+    model = assemble(_head(layout, study, chosen), layout.weights)
     record = records.read(layout.record(study))
     subject = Subject(params, wanted, chosen, model.recipe, record, manifest)
     return Contents(model, subject, example)

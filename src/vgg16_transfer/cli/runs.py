@@ -48,9 +48,11 @@ def publish(
         return
 
     from vgg16_transfer.tracking import lineage, origins
+    from vgg16_transfer.tracking.locked import check_locked
 
-    store = tracking_store(layout, to)
     stages = [*(f"train@{study}" for study in params.studies), "report"]
+    check_locked(layout.root, [*stages, *made_beside(params)])
+    store = tracking_store(layout, to)
     locked = lineage.locked_stages(layout.root, stages)
     for study in params.studies:
         origin = origins.recall(layout.record(study), locked[f"train@{study}"])
@@ -70,7 +72,9 @@ def results() -> None:
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.reporting.tables import table
+    from vgg16_transfer.tracking.locked import check_locked
 
+    check_locked(layout.root, [f"train@{study}" for study in params.studies], only="results/")
     console = Console()
     for name, study in params.studies.items():
         rows = table(study, records.read(layout.record(name)).trials)
@@ -137,6 +141,16 @@ def ui(port: Annotated[int, typer.Option(help="of the server")] = 5000) -> None:
     mlflow = str(Path(sys.executable).with_name("mlflow"))
     where = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *where])  # noqa: S606
+
+
+def made_beside(params: Params) -> list[str]:
+    """The stages, other than training and the report, whose outputs are shown and logged."""
+    of_datasets = [
+        f"{stage}@{dataset}"
+        for stage in ("splits", "filters", "gradients")
+        for dataset in params.datasets
+    ]
+    return [*of_datasets, *(f"explain@{study}" for study in params.studies)]
 
 
 def _table(title: str, frame: DataFrame) -> Table:

@@ -5,23 +5,37 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from pathlib import Path  # noqa: TC003 (Typer reads it)
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, tracking_store
-from vgg16_transfer.cli.runs import or_later, tell_pages, tell_study
+from vgg16_transfer.cli.runs import made_beside, or_later, tell_pages, tell_study
+
+if TYPE_CHECKING:
+    from vgg16_transfer.images.source import Source
+    from vgg16_transfer.layout import Layout
+    from vgg16_transfer.params import Params
 
 
 @app.command()
 def fetch(dataset: DatasetName) -> None:
-    """Bring a dataset's archive to data/raw/, checked."""
-    from vgg16_transfer.images.fetch import fetch as fetch_archive
+    """Bring a dataset to data/raw/: a link to a local source, or what an address gives."""
+    from vgg16_transfer.images.fetch import fetch as fetch_source
 
     params, layout = read()
     wanted = params.dataset(dataset)
-    fetch_archive(dataset, wanted.source, wanted.md5, wanted.layout, layout.archive(dataset))
+    # In `dvc exp run --temp`, what git does not track is only where the experiment was asked for.
+    home = os.environ.get("DVC_ROOT")
+    fetch_source(
+        dataset,
+        wanted.source,
+        wanted.md5,
+        wanted.layout,
+        out=layout.source(dataset),
+        home=Path(home) if home else None,
+    )
 
 
 @app.command()
@@ -31,7 +45,7 @@ def splits(dataset: DatasetName) -> None:
 
     params, layout = read()
     left_out = write_splits(
-        dataset, params.dataset(dataset), layout.archive(dataset), layout.splits(dataset)
+        dataset, params.dataset(dataset), layout.source(dataset), layout.splits(dataset)
     )
     for picture in left_out.itertuples():
         typer.echo(f"left out: {picture.path}: {picture.reason}", err=True)
@@ -55,15 +69,24 @@ def features(dataset: DatasetName) -> None:
 
     from vgg16_transfer.backbone.features import write_features
 
-    computed = write_features(
+    out = layout.features(dataset)
+    written = write_features(
         params.backbone,
         layers,
-        layout.weights,
-        layout.splits(dataset),
-        layout.archive(dataset),
-        layout.features(dataset),
+        weights=layout.weights,
+        splits=layout.splits(dataset),
+        source=_source(params, layout, dataset),
+        out=out,
     )
-    typer.echo(f"{computed} pictures went through the network", err=True)
+    if written.damaged is None:
+        typer.echo(f"{out}: its index was damaged; all was computed again", err=True)
+    elif written.damaged:
+        typer.echo(
+            f"{out}: the rows of {written.damaged} pictures were missing or others than those that "
+            "were written; they were computed again",
+            err=True,
+        )
+    typer.echo(f"{written.computed} pictures went through the network", err=True)
 
 
 @app.command()
@@ -81,11 +104,11 @@ def filters(
 
     write_filters(
         params.backbone,
-        layout.weights,
-        layout.splits(dataset) / f"{seed}.csv",
-        layout.archive(dataset),
-        out or layout.filters(dataset),
-        CONVOLUTIONS if every else REPORTED,
+        weights=layout.weights,
+        manifest=layout.splits(dataset) / f"{seed}.csv",
+        source=_source(params, layout, dataset),
+        out=out or layout.filters(dataset),
+        convolutions=CONVOLUTIONS if every else REPORTED,
     )
 
 
@@ -99,10 +122,10 @@ def gradients(dataset: DatasetName) -> None:
 
     write_gradients(
         params.backbone,
-        layout.weights,
-        layout.splits(dataset) / f"{seed}.csv",
-        layout.archive(dataset),
-        layout.gradients(dataset),
+        weights=layout.weights,
+        manifest=layout.splits(dataset) / f"{seed}.csv",
+        source=_source(params, layout, dataset),
+        out=layout.gradients(dataset),
     )
 
 
@@ -113,15 +136,18 @@ def train(study: StudyName) -> None:
     params, layout = read()
     wanted = params.study(study)
 
-    from vgg16_transfer.heads.train import Inputs, train_study
+    from vgg16_transfer.heads.train import Streamed, train_study
 
-    inputs = Inputs(
-        layout.splits(wanted.dataset),
-        layout.features(wanted.dataset),
-        layout.archive(wanted.dataset),
-        layout.weights,
+    failures = train_study(
+        wanted,
+        splits=layout.splits(wanted.dataset),
+        features=layout.features(wanted.dataset),
+        streamed=Streamed(_source(params, layout, wanted.dataset), layout.weights),
+        heads=layout.heads(study),
+        results=layout.record(study),
     )
-    train_study(wanted, inputs, layout.heads(study), layout.record(study))
+    for failure in failures:
+        typer.echo(f"warning: {study}: trial failed: {failure}", err=True)
 
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
@@ -148,22 +174,30 @@ def explain(study: StudyName) -> None:
     params, layout = read()
     wanted = params.study(study)
 
-    from vgg16_transfer.reporting.explain import Inputs, write_explained
+    from vgg16_transfer.reporting.explain import write_explained
 
-    inputs = Inputs(
-        layout.splits(wanted.dataset),
-        layout.archive(wanted.dataset),
-        layout.features(wanted.dataset),
-        layout.heads(study),
-        layout.record(study),
+    write_explained(
+        wanted,
+        splits=layout.splits(wanted.dataset),
+        source=_source(params, layout, wanted.dataset),
+        features=layout.features(wanted.dataset),
+        heads=layout.heads(study),
+        results=layout.record(study),
+        out=layout.explained(study),
     )
-    write_explained(wanted, inputs, layout.explained(study))
 
 
 @app.command()
 def report() -> None:
     """Write reports/report.html from what the studies measured."""
     params, layout = read()
+
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:  # otherwise DVC has looked
+        from vgg16_transfer.tracking.locked import check_locked
+
+        trained = [f"train@{study}" for study in params.studies]
+        check_locked(layout.root, [*trained, *made_beside(params)])
 
     from vgg16_transfer.reporting.report import Inputs, write_report
 
@@ -175,11 +209,16 @@ def report() -> None:
         layout.reports / "explained",
     )
     write_report(params.datasets, params.studies, inputs, layout.reports)
-
-    stage = os.environ.get("DVC_STAGE")
     if stage is not None:
         from vgg16_transfer.tracking import lineage
 
         origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
         with or_later(stage):
             tell_pages(tracking_store(layout), params, layout, origin)
+
+
+def _source(params: Params, layout: Layout, dataset: str) -> Source:
+    from vgg16_transfer.images.source import Source
+
+    params.dataset(dataset)
+    return Source(layout.source(dataset))

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import keras
 import numpy as np
 
+from vgg16_transfer.artifacts import reading
 from vgg16_transfer.backbone import vgg16
 from vgg16_transfer.heads import softmax
+from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.images import pictures
 
 if TYPE_CHECKING:
@@ -108,7 +110,13 @@ def save(classifier: Classifier, folder: Path) -> None:
 
 
 def load(folder: Path) -> Classifier:
-    """Loads what :func:`save` wrote; no code is ever loaded with it."""
-    raw = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    recipe = Recipe(**raw | {"class_names": tuple(raw["class_names"])})
+    """Loads what :func:`save` wrote; no code is ever loaded with it.
+
+    Raises:
+        HeadError: A part of it is missing or damaged.
+    """
+    path = folder / RECIPE
+    with reading(path, HeadError, mend="register the model again"):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe(**raw | {"class_names": tuple(raw["class_names"])})
     return make(recipe, softmax.load(folder / BACKBONE), softmax.load(folder / HEAD))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -20,15 +19,16 @@ from vgg16_transfer.backbone import vgg16
 from vgg16_transfer.heads import softmax, training
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures
-from vgg16_transfer.images.archives import open_archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+    import pandas as pd
 
     from vgg16_transfer.heads.training import Pictures
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
 
 _MEASURED_AT_ONCE = 64
@@ -37,8 +37,8 @@ _MEASURED_AT_ONCE = 64
 def fit(
     trial: Trial,
     weights: Path,
-    archive: Path,
-    paths: Sequence[str],
+    source: Source,
+    sha256s: Mapping[str, str],
     roles: Mapping[str, Pictures],
     classes: int,
     recipe: Mapping[str, Any],
@@ -48,8 +48,8 @@ def fit(
     Args:
         trial: The setting.
         weights: What the stage ``weights`` wrote.
-        archive: Where the training pictures are.
-        paths: Their names there, in the order of ``roles["train"]``.
+        source: Where the training pictures are.
+        sha256s: Of these, by their names there, in the order of ``roles["train"]``.
         roles: What is measured on, by the activations of the trial's ``cached_layer``.
         classes: Number of classes.
         recipe: How those were made: ``image_size``, in pixels, and ``resize``.
@@ -59,7 +59,8 @@ def fit(
         :class:`~vgg16_transfer.heads.training.Fit`.
 
     Raises:
-        ArchiveError: The archive, or a picture in it, can't be read.
+        ArchiveError: The source, or a picture in it, can't be read.
+        SourceError: The source does not hold these pictures.
         WeightsError: The weights are missing, or hold no such layer.
     """
     network = vgg16.load(weights, recipe["image_size"])
@@ -73,16 +74,14 @@ def fit(
     ) as bar:
         measured = _Measured(roles, bar)
         model.fit(
-            stream(trial, _read(archive, paths), labels, orders, recipe),
+            stream(trial, _read(source, sha256s), labels, orders, recipe),
             epochs=trial.epochs,
             shuffle=False,
             steps_per_epoch=steps,
             callbacks=[measured],
             verbose=0,
         )
-    history = pd.DataFrame(measured.rows)
-    history.insert(0, "epoch", np.arange(1, trial.epochs + 1))
-    return tail, history
+    return tail, training.as_history(measured.rows)
 
 
 def stream(
@@ -242,7 +241,10 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
             )
             for name, value in training.measure(labels, logits).items():
                 row[f"{role}_{name}"] = value
-        self.rows.append(row)
+        if training.finite(row):
+            self.rows.append(row)
+        else:
+            self.model.stop_training = True  # it diverged
 
 
 def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) -> tf.Tensor:
@@ -259,13 +261,14 @@ def _optimizer(trial: Trial, learning_rate: float) -> keras.optimizers.Optimizer
     return keras.optimizers.SGD(learning_rate, trial.momentum)
 
 
-def _read(path: Path, names: Sequence[str]) -> list[bytes]:
+def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:
     """Files in the order of their names.
 
     They are read once, in the archive's order, and kept: every epoch has another order, and a
     .tar.gz can only be read forwards.
     """
-    with open_archive(path) as archive:
-        wanted = set(names)
-        content = {name: archive.read(name) for name in archive.names() if name in wanted}
-    return [content[name] for name in names]
+    with source.open() as opened:
+        opened.check_names(sha256s)
+        names = [name for name in opened.archive.names() if name in sha256s]
+        content = {name: opened.read(name, sha256s[name]) for name in names}
+    return [content[name] for name in sha256s]

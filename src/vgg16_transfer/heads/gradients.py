@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbone import vgg16
 from vgg16_transfer.backbone.features import decode
-from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Backbone
 
     Doubles = npt.NDArray[np.float64]
@@ -61,7 +62,7 @@ class Linear(NamedTuple):
 
 
 def write_gradients(
-    backbone: Backbone, weights: Path, manifest: Path, archive_path: Path, out: Path
+    backbone: Backbone, *, weights: Path, manifest: Path, source: Source, out: Path
 ) -> None:
     """Writes the table: one row per layer, with the columns that :func:`compare` names.
 
@@ -69,11 +70,12 @@ def write_gradients(
         backbone: How pictures enter the network.
         weights: What the stage ``weights`` wrote.
         manifest: Its first training pictures, of as many classes as there are, make the loss.
-        archive_path: Where the pictures are.
+        source: Where the pictures are.
         out: File to write.
 
     Raises:
         WeightsError: The weights are missing, or no VGG16's.
+        SourceError: The source does not hold the pictures.
     """
     network = vgg16.load(weights, backbone.image_size)
     dense = any(layer.name == "fc2" for layer in network.layers)
@@ -81,10 +83,10 @@ def write_gradients(
     rows = read_manifest(manifest)
     chosen = rows[rows["role"] == "train"].sort_values(["rank", "label"]).head(PICTURES)
     tapped = vgg16.tap(network, [below])
-    with open_archive(archive_path) as archive:
+    with source.open() as pictures:
         activations = [
-            tapped.forward(decode(archive.read(path), backbone)[np.newaxis])[below]
-            for path in chosen["path"]
+            tapped.forward(decode(pictures.read(path, sha256), backbone)[np.newaxis])[below]
+            for path, sha256 in zip(chosen["path"], chosen["sha256"], strict=True)
         ]
     kernel, bias = network.get_layer(layer).get_weights()
     random = np.random.default_rng(_SEED)
@@ -97,10 +99,8 @@ def write_gradients(
         random,
     )
     table = pd.DataFrame([compare(linear, sample(linear, CHECKED, random)) for linear in checked])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unnamed = out.with_name(f".{out.name}")
-    table.to_csv(unnamed, index=False, float_format="%.4g", lineterminator="\n")
-    unnamed.replace(out)
+    with replacing(out) as fresh:
+        table.to_csv(fresh, index=False, float_format="%.4g", lineterminator="\n")
 
 
 def chain(

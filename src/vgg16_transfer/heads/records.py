@@ -1,11 +1,15 @@
 """What a study measured, as plain files: results/<study>/.
 
-``trials.csv``      one row per trial: its name, its setting, what its head reaches in the end
+``trials.csv``      one row per trial: its name, its setting, whether it ``finished`` or
+                    ``failed`` and of what, and what its head reaches in the end
 ``history.csv``     one row per trial and epoch: the curves
 ``predictions.csv`` one row per trial and test picture: what the head took it for
 ``confusion.csv``   one row per trial, true and predicted class that met: how often
 ``per_class.csv``   one row per trial and class: test accuracy
 ``metrics.json``    mean and standard deviation over the seeds: what DVC compares
+
+A trial fails when its loss is not finite after an epoch. It has its curves up to there, and neither
+measures nor predictions: it is no result, and is in no mean.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vgg16_transfer.params import Study, Trial
@@ -32,7 +37,25 @@ MEASURES = ("loss", "accuracy", "top5_accuracy")
 MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_accuracy")
 """Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
 
-_TEXT = dict.fromkeys(["trial", "path", "true", "predicted", "class_name"], str)
+FINISHED, FAILED = "finished", "failed"
+"""What ``status`` says of a trial."""
+
+MEND = "run dvc repro or dvc pull"
+
+PREDICTED = ["path", "true", "predicted", "probability"]
+"""Columns of a trial's predictions, without its name."""
+
+_TEXT = dict.fromkeys(
+    ["trial", "path", "true", "predicted", "class_name", "status", "failure"], str
+)
+_HELD = {
+    "trials": ["trial", "status", "failure", *MEASURED],
+    "history": ["trial", "epoch"],
+    "predictions": ["trial", *PREDICTED],
+    "confusion": ["trial", "true", "predicted", "count"],
+    "per_class": ["trial", "class_name", "accuracy"],
+}
+_NUMBERS = ("epoch", "seed", "probability", "count", *MEASURED)
 
 
 class RecordError(InputError):
@@ -49,30 +72,43 @@ class Record(NamedTuple):
     per_class: pd.DataFrame
 
 
-def of_trial(name: str, trial: Trial, history: pd.DataFrame, predictions: pd.DataFrame) -> Record:
+def of_trial(
+    name: str,
+    trial: Trial,
+    history: pd.DataFrame,
+    predictions: pd.DataFrame,
+    failure: str | None = None,
+) -> Record:
     """Everything that follows from a trial's curves and its test predictions.
 
     Args:
         name: Of the trial.
         trial: Its setting.
         history: As in :class:`~vgg16_transfer.heads.training.Fit`.
-        predictions: Columns path, true, predicted, probability: one row per test picture.
+        predictions: One row per test picture, with the columns of ``PREDICTED``.
+        failure: Of what the trial failed, if it did; then there are no predictions.
     """
     right = predictions["true"] == predictions["predicted"]
     per_class = right.groupby(predictions["true"]).mean().rename_axis("class_name")
     confusion = predictions.groupby(["true", "predicted"]).size()
-    last = history.iloc[-1]
     row = {
         "trial": name,
         **trial.model_dump(),
-        "accuracy": right.mean(),
-        "mean_class_recall": per_class.mean(),
-        "top5_accuracy": last["test_top5_accuracy"],
-        "loss": last["test_loss"],
-        "train_accuracy": last["train_accuracy"],
+        "status": FAILED if failure else FINISHED,
+        "failure": failure,
+        **dict.fromkeys(MEASURED),
     }
-    extra = ("validation_accuracy", "teacher_accuracy")
-    row |= {measure: last[measure] for measure in extra if measure in last}
+    if not failure:
+        last = history.iloc[-1]
+        row |= {
+            "accuracy": right.mean(),
+            "mean_class_recall": per_class.mean(),
+            "top5_accuracy": last["test_top5_accuracy"],
+            "loss": last["test_loss"],
+            "train_accuracy": last["train_accuracy"],
+        }
+        extra = ("validation_accuracy", "teacher_accuracy")
+        row |= {measure: last[measure] for measure in extra if measure in last}
     frames = [
         pd.DataFrame([row]).drop(columns="trial"),
         history,
@@ -87,19 +123,34 @@ def of_trial(name: str, trial: Trial, history: pd.DataFrame, predictions: pd.Dat
 
 def join(records: list[Record]) -> Record:
     """The record of several trials together."""
-    return Record(*(pd.concat(frames, ignore_index=True) for frames in zip(*records, strict=True)))
+    return Record(*(_stacked(frames) for frames in zip(*records, strict=True)))
+
+
+def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Frames below each other; what has no rows adds none, and does not change a column's type."""
+    filled = [frame.dropna(axis="columns", how="all") for frame in frames if not frame.empty]
+    columns = list(dict.fromkeys(column for frame in frames for column in frame.columns))
+    if not filled:
+        return frames[0]
+    return pd.concat(filled, ignore_index=True).reindex(columns=columns)
 
 
 def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, for every point of the rest of the grid.
 
     Returns:
-        One row per point: the axes that the study compares, ``seeds``, and ``<measure>_mean`` and
-        ``<measure>_std`` for ``MEASURED``. The standard deviation is the sample's (n - 1), and
-        missing for a single seed.
+        One row per point: the axes that the study compares; ``seeds``, how many trials finished;
+        ``failed``, how many did not; and ``<measure>_mean`` and ``<measure>_std`` for ``MEASURED``,
+        over those that finished. The standard deviation is the sample's (n - 1), and missing for a
+        single seed; both are missing where every trial failed.
     """
-    groups = trials.groupby(list(study.compared), sort=False)
-    columns: dict[str, pd.Series[Any]] = {"seeds": groups.size()}
+    finished = trials["status"] == FINISHED
+    by_point = [trials[axis] for axis in study.compared]
+    groups = trials.where(finished).groupby(by_point, sort=False)
+    columns: dict[str, pd.Series[Any]] = {
+        "seeds": finished.groupby(by_point, sort=False).sum(),
+        "failed": (~finished).groupby(by_point, sort=False).sum(),
+    }
     for measure in MEASURED:
         columns[f"{measure}_mean"] = groups[measure].mean()
         columns[f"{measure}_std"] = groups[measure].std(ddof=1)
@@ -124,6 +175,7 @@ def write(study: Study, record: Record, folder: Path) -> None:
             "mean_class_recall": _rounded(row["mean_class_recall_mean"]),
             "seeds": int(row["seeds"]),
         }
+        | ({"failed": int(row["failed"])} if row["failed"] else {})
         for row in summary.to_dict("records")
     }
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -140,22 +192,27 @@ def read(folder: Path) -> Record:
     Raises:
         RecordError: A file is missing or damaged.
     """
-    return Record(*(read_frame(folder / f"{name}.csv") for name in FRAMES))
+    return Record(*(read_frame(folder / f"{name}.csv", _HELD[name]) for name in FRAMES))
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Reads what :func:`write_frame` wrote; a class may well be called ``NA``, ``true`` or ``007``.
+
+    Args:
+        path: The file.
+        columns: Some that it must have.
 
     Raises:
         RecordError: The file is missing or damaged.
     """
-    try:
-        return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file; run dvc repro or dvc pull") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        reason = " ".join(str(error).split())
-        raise RecordError(f"{path}: is damaged ({reason}); run dvc repro or dvc pull") from None
+    with reading(path, RecordError, mend=MEND):
+        frame = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
+        missing = [column for column in columns if column not in frame]
+        if missing:
+            raise ValueError(f"it has no column {missing[0]}")
+        for column in set(_NUMBERS) & set(frame.columns):
+            frame[column] = pd.to_numeric(frame[column])
+        return frame
 
 
 def _rounded(value: float) -> float | None:

@@ -6,12 +6,10 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from vgg16_transfer.backbone import vgg16
-from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import classifier, softmax
+from vgg16_transfer.heads import classifier, records, saved, softmax
 from vgg16_transfer.heads.classifier import Classifier, Recipe
-from vgg16_transfer.images.manifests import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,29 +36,14 @@ class Chosen(NamedTuple):
     validation_accuracy: float
 
 
-class Inputs(NamedTuple):
-    """Where the parts of a classifier lie.
-
-    Attributes:
-        splits: Folder of manifests.
-        features: The store of features that the heads were trained on.
-        weights: What the stage ``weights`` wrote.
-        heads: Folder of the study's heads.
-    """
-
-    splits: Path
-    features: Path
-    weights: Path
-    heads: Path
-
-
 def choose(study: Study, record: Record) -> Chosen:
     """The trial of the highest validation accuracy after the last epoch.
 
-    Of several, the one of the lowest validation loss; of several still, the first of the grid.
+    Ties are broken by validation loss, then by grid order. A trial that failed is never chosen.
 
     Raises:
-        SelectionError: The study measured nothing on validation pictures, or lacks a trial.
+        SelectionError: The study measured nothing on validation pictures, lacks a trial, or all of
+            its trials failed.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     measured = record.trials.set_index("trial")
@@ -70,47 +53,51 @@ def choose(study: Study, record: Record) -> Chosen:
             f"results/{study.name}: has no trial '{missing[0]}', which params.yaml asks for; "
             "run dvc repro"
         )
-    if "validation_accuracy" not in measured or measured["validation_accuracy"].isna().any():
+    finished = measured[measured["status"] == records.FINISHED]
+    if finished.empty:
+        raise SelectionError(
+            f"results/{study.name}: all trials failed, so there is no head to choose; "
+            f"{measured['failure'].iloc[0]}"
+        )
+    if "validation_accuracy" not in finished or finished["validation_accuracy"].isna().any():
         raise SelectionError(
             f"results/{study.name}: a head is chosen by validation pictures, never by test "
             f"pictures, and there are none; set datasets.{study.dataset}.split."
             "validation_per_class in params.yaml, to 6 for example, and run dvc repro"
         )
-    accuracies = measured["validation_accuracy"].to_dict()
+    accuracies = finished["validation_accuracy"].to_dict()
     last = record.history.drop_duplicates("trial", keep="last").set_index("trial")
     losses = last["validation_loss"].fillna(math.inf).to_dict()
-    name = min(trials, key=lambda name: (-accuracies[name], losses[name]))
+    candidates = [name for name in trials if name in accuracies]
+    name = min(candidates, key=lambda name: (-accuracies[name], losses[name]))
     return Chosen(name, trials[name], float(accuracies[name]))
 
 
-def assemble(chosen: Chosen, inputs: Inputs) -> Classifier:
-    """Puts the head of a trial on the backbone that it was trained on.
+def assemble(head: Path, weights: Path) -> Classifier:
+    """Puts a trained head on the backbone that it was trained on.
+
+    Args:
+        head: As training saved it; it says itself how pictures enter, and what its classes are.
+        weights: What the stage ``weights`` wrote.
 
     Raises:
-        FeaturesError: There are no features, which tell how pictures entered the network.
-        ManifestError: The split is missing.
-        SelectionError: The head is missing, or the weights are others than those of the features.
+        HeadError: The head is missing or damaged.
+        SelectionError: The weights are others than those that the head was trained with.
         WeightsError: The weights are missing, or hold no such layer.
     """
-    store = FeatureStore.open(inputs.features)
-    if store is None:
-        raise FeaturesError(f"{inputs.features}: no features; run dvc repro or dvc pull")
-    head = inputs.heads / f"{chosen.name}.keras"
-    if not head.exists():
-        raise SelectionError(f"{head}: no such head; run dvc repro or dvc pull")
-    network = vgg16.load(inputs.weights, store.recipe["image_size"])
-    if file_md5(inputs.weights) != store.recipe["weights_md5"]:
+    model, made_of = softmax.load(head), saved.made_of(head)
+    features = made_of.features
+    network = vgg16.load(weights, features["image_size"])
+    if file_md5(weights) != features["weights_md5"]:
         raise SelectionError(
-            f"{inputs.weights}: are not the weights that {inputs.features} was computed with; "
-            "run dvc repro"
+            f"{weights}: are not the weights that {head} was trained with (md5 "
+            f"{features['weights_md5']}); run dvc repro, which trains with these, or dvc checkout"
         )
-    labels = read_manifest(inputs.splits / f"{chosen.trial.seed}.csv")[["label", "class_name"]]
-    names = labels.drop_duplicates().sort_values("label")["class_name"]
     recipe = Recipe(
-        chosen.trial.cached_layer,
-        store.recipe["image_size"],
-        store.recipe["resize"],
-        store.recipe["dtype"],
-        tuple(names),
+        made_of.layer,
+        features["image_size"],
+        features["resize"],
+        features["dtype"],
+        made_of.class_names,
     )
-    return classifier.make(recipe, network, softmax.load(head))
+    return classifier.make(recipe, network, model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -12,12 +11,16 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from vgg16_transfer.artifacts import reading, replacing
+from vgg16_transfer.heads.saved import MADE_OF, METADATA, HeadError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.saved import MadeOf
     from vgg16_transfer.params import Trial
 
 _AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
@@ -82,28 +85,31 @@ def head(
     return model
 
 
-def save(model: keras.Model, path: Path) -> None:
-    """Saves a head as ``.keras`` such that the same head gives the same bytes.
+def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
+    """Saves a model as ``.keras`` such that the same model gives the same bytes.
 
     Keras stamps the time on the file's members and on its metadata: both are set back to the
     earliest time that a zip file can hold. And it tells the objects of the configuration apart by
     their addresses in memory: they are numbered instead.
+
+    Args:
+        model: A head, or a backbone.
+        path: The file, written whole or not at all.
+        made_of: Of a head; kept in the file's metadata.
     """
-    stamped = path.with_name(f".{path.stem}.stamped.keras")
-    model.save(stamped)
-    try:
+    with replacing(path) as fresh:
+        stamped = fresh.with_name("stamped.keras")
+        model.save(stamped)
         with zipfile.ZipFile(stamped) as source:
             members = {name: source.read(name) for name in sorted(source.namelist())}
-    finally:
-        stamped.unlink()
-    metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
-    members["metadata.json"] = json.dumps(metadata).encode()
-    members["config.json"] = _numbered(members["config.json"])
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        for name, content in members.items():
-            target.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
-    path.write_bytes(buffer.getvalue())
+        metadata = json.loads(members[METADATA]) | {"date_saved": "1980-01-01@00:00:00"}
+        if made_of is not None:
+            metadata[MADE_OF] = made_of._asdict()
+        members[METADATA] = json.dumps(metadata, ensure_ascii=False).encode()
+        members["config.json"] = _numbered(members["config.json"])
+        with zipfile.ZipFile(fresh, "w") as target:
+            for name, content in members.items():
+                target.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
 
 
 def _numbered(config: bytes) -> bytes:
@@ -117,8 +123,17 @@ def _numbered(config: bytes) -> bytes:
 
 
 def load(path: Path) -> keras.Model:
-    """Loads a head that :func:`save` wrote; no code is ever loaded with it."""
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    """Loads what :func:`save` wrote; no code is ever loaded with it.
+
+    Raises:
+        HeadError: The file is missing or damaged.
+    """
+    with reading(path, HeadError):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # compares every member with its checksum
+        if damaged:
+            raise ValueError(f"its member {damaged} has another checksum")
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
+from vgg16_transfer.artifacts import reading, remove, replacing, room
+from vgg16_transfer.backbone.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
+from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -24,26 +26,11 @@ if TYPE_CHECKING:
     import keras
 
     from vgg16_transfer.heads.training import Pictures
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
 
 
 _TINY = np.finfo(np.float32).tiny
-
-
-class Inputs(NamedTuple):
-    """Where a study reads from.
-
-    Attributes:
-        splits: Folder of manifests.
-        features: The store of the dataset's features.
-        archive: Where the pictures are; only ``end_to_end`` looks at them.
-        weights: What the stage ``weights`` wrote; likewise.
-    """
-
-    splits: Path
-    features: Path
-    archive: Path
-    weights: Path
 
 
 class Material(NamedTuple):
@@ -54,12 +41,14 @@ class Material(NamedTuple):
         features: Shape (rows of the manifest, width), float32.
         shape: Of one picture's activations: (height, width, channels) or (units,).
         recipe: How the features were made; see :func:`~vgg16_transfer.backbone.features.recipe`.
+        split_md5: Of the manifest's file.
     """
 
     manifest: pd.DataFrame
     features: np.ndarray
     shape: tuple[int, ...]
     recipe: dict[str, Any]
+    split_md5: str
 
     @property
     def class_names(self) -> np.ndarray:
@@ -87,71 +76,128 @@ class Material(NamedTuple):
         }
 
 
-def train_study(study: Study, inputs: Inputs, heads: Path, results: Path) -> None:
+class Streamed(NamedTuple):
+    """What ``end_to_end`` needs beside features.
+
+    Attributes:
+        source: Where the pictures are.
+        weights: What the stage ``weights`` wrote.
+    """
+
+    source: Source
+    weights: Path
+
+
+class Trained(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+        head: The head, or None if the trial failed.
+        history: As in :class:`~vgg16_transfer.heads.training.Fit`; its last row is what the
+            returned head itself reaches.
+        predictions: For the test pictures, with the columns of ``records.PREDICTED``.
+        failure: Of what the trial failed, in a sentence, if it did.
+    """
+
+    head: keras.Model | None
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    failure: str | None = None
+
+
+class DivergedError(Exception):
+    """A loss that is not finite any more.
+
+    Attributes:
+        history: The epochs before.
+        failure: What happened, in a sentence.
+    """
+
+    def __init__(self, trial: Trial, history: pd.DataFrame, whose: str = "the loss") -> None:
+        # A student whose teacher failed has no epochs of its own.
+        self.history = history if whose == "the loss" else history.iloc[:0]
+        settings = ["learning_rate", "weight_decay", "normalise"]
+        settings += ["teacher_temperature"] if trial.teacher_layer != "none" else []
+        settings += ["fine_tune_learning_rate"] if trial.fine_tune_from != "none" else []
+        told = ", ".join(f"{key} {getattr(trial, key)}" for key in settings)
+        self.failure = (
+            f"{whose} is not finite after epoch {len(history) + 1} of {trial.epochs}, with {told}"
+        )
+        super().__init__(self.failure)
+
+
+def train_study(
+    study: Study,
+    *,
+    splits: Path,
+    features: Path,
+    streamed: Streamed,
+    heads: Path,
+    results: Path,
+) -> list[str]:
     """Trains every trial of a study, and writes heads and record when all of them are done.
 
     A trial that is trained is kept beside ``heads`` until then; if the run is killed, the next one
-    goes on behind it, as long as the study, its inputs and this room's code are what they were.
+    goes on behind it, as long as the study, its inputs and this room's code are what they were. A
+    trial that diverges fails by itself: the others go on.
 
     Args:
         study: What to train.
-        inputs: What to train on.
-        heads: Folder of one ``<trial>.keras`` each.
+        splits: Folder of manifests.
+        features: The store of the dataset's features.
+        streamed: Where pictures and weights are, for ``end_to_end``.
+        heads: Folder of one ``<trial>.keras`` each, but for trials that failed.
         results: Folder of the record; see :mod:`~vgg16_transfer.heads.records`.
 
+    Returns:
+        A sentence for each trial that failed.
+
     Raises:
-        FeaturesError: The store is missing, or lacks a picture or a layer.
-        ManifestError: A split is missing.
+        FeaturesError: The store is missing or damaged, or lacks a picture or a layer.
+        ManifestError: A split is missing or damaged.
+        ArtifactError: The disk is full; the trials that are done are kept for the next run.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
-    store = FeatureStore.open(inputs.features)
-    if store is None:
-        raise FeaturesError(f"{inputs.features}: no features; run dvc repro")
-    done = heads.with_name(f".{heads.name}.{_digest(study, inputs, store)[:12]}.partial")
-    done.mkdir(parents=True, exist_ok=True)
-
+    store = FeatureStore.open(features)
+    done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
 
     @functools.lru_cache(maxsize=2)  # one split and layer after the other, and their teacher's
     def material(layer: str, seed: int) -> Material:
-        return _material(store, inputs.splits, layer, seed, ranks)
+        return _material(store, splits, layer, seed, ranks)
 
     order = sorted(trials.items(), key=lambda item: (item[1].cached_layer, item[1].seed))
-    for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
-        if (done / f"{name}.predictions.csv").exists():
-            continue
-        head, history, predictions = train_trial(trial, material, inputs)
-        softmax.save(head, done / f"{name}.keras")
-        records.write_frame(history, done / f"{name}.history.csv")
-        # Written last, under a name that nothing waits for, and renamed: the trial is done.
-        unnamed = done / ".predictions.csv"
-        records.write_frame(predictions, unnamed)
-        unnamed.rename(done / f"{name}.predictions.csv")
-    _publish(study, trials, done, heads, results)
+    with room(heads, "the trials that are done are kept: run this again"):
+        done.mkdir(parents=True, exist_ok=True)
+        for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
+            if not (done / f"{name}.json").exists():
+                _keep(train_trial(trial, material, streamed), trial, material, done, name)
+        return _publish(study, trials, done, heads, results)
 
 
 def train_trial(
-    trial: Trial, material: Callable[[str, int], Material], inputs: Inputs
-) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame]:
+    trial: Trial, material: Callable[[str, int], Material], streamed: Streamed
+) -> Trained:
     """Trains one head.
 
     Args:
         trial: The setting.
         material: Gives the features of a layer for the split of a seed.
-        inputs: Where pictures and weights are, for ``end_to_end``.
-
-    Returns:
-        The head; its history, whose last row is what the returned head itself reaches; and its
-        predictions for the test pictures: columns path, true, predicted, probability.
+        streamed: Where pictures and weights are, for ``end_to_end``.
     """
     own = material(trial.cached_layer, trial.seed)
     roles = own.roles(trial.samples_per_class)
-    if trial.approach == "end_to_end":
-        head, history = _train_end_to_end(trial, own, roles, inputs)
-    elif trial.teacher_layer == "none" or not trial.teacher_weight:
-        head, history = _train_on_features(trial, own, roles)
-    else:
-        head, history = _train_by_teacher(trial, own, roles, material)
+    try:
+        if trial.approach == "end_to_end":
+            head, history = _train_end_to_end(trial, own, roles, streamed)
+        elif trial.teacher_layer == "none" or not trial.teacher_weight:
+            head, history = _train_on_features(trial, own, roles)
+        else:
+            head, history = _train_by_teacher(trial, own, roles, material)
+        _check_finished(trial, history)
+    except DivergedError as diverged:
+        nothing = pd.DataFrame(columns=records.PREDICTED)
+        return Trained(None, diverged.history, nothing, diverged.failure)
     for measure, value in _evaluate(head, roles).items():
         history.loc[history.index[-1], measure] = value
     names, test = own.class_names, roles["test"]
@@ -164,7 +210,30 @@ def train_trial(
             "probability": probabilities.max(axis=1),
         }
     )
-    return head, history, predictions
+    return Trained(head, history, predictions)
+
+
+def _keep(
+    trained: Trained,
+    trial: Trial,
+    material: Callable[[str, int], Material],
+    done: Path,
+    name: str,
+) -> None:
+    """Keeps a trial until all are done; its ``.json`` comes last, and says that it is whole."""
+    if trained.head is not None:
+        own = material(trial.cached_layer, trial.seed)
+        made_of = MadeOf(trial.cached_layer, own.recipe, tuple(own.class_names), own.split_md5)
+        softmax.save(trained.head, done / f"{name}.keras", made_of)
+    records.write_frame(trained.history, done / f"{name}.history.csv")
+    records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
+    with replacing(done / f"{name}.json") as fresh:
+        fresh.write_text(json.dumps({"failure": trained.failure}), encoding="utf-8")
+
+
+def _check_finished(trial: Trial, history: pd.DataFrame, whose: str = "the loss") -> None:
+    if len(history) < trial.epochs:
+        raise DivergedError(trial, history, whose)
 
 
 def _train_on_features(
@@ -188,6 +257,7 @@ def _train_by_teacher(
     its_roles = its.roles(trial.teacher_samples_per_class)
     classes = len(own.class_names)
     teacher = training.fit(its_trial, its.shape, its_roles["train"], its_roles, classes)
+    _check_finished(trial, teacher.history, "the loss of its teacher")
     head = softmax.head(its_trial, its.shape, teacher.kernel, teacher.bias)
     ranks = range(trial.samples_per_class + trial.unlabelled_per_class)
     lesson = own.role("train", ranks)
@@ -200,14 +270,14 @@ def _train_by_teacher(
 
 
 def _train_end_to_end(
-    trial: Trial, own: Material, roles: Mapping[str, Pictures], inputs: Inputs
+    trial: Trial, own: Material, roles: Mapping[str, Pictures], streamed: Streamed
 ) -> tuple[keras.Model, pd.DataFrame]:
     chosen = own.manifest[own.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
         trial,
-        inputs.weights,
-        inputs.archive,
-        chosen["path"].tolist(),
+        streamed.weights,
+        streamed.source,
+        dict(zip(chosen["path"], chosen["sha256"], strict=True)),
         roles,
         len(own.class_names),
         own.recipe,
@@ -237,19 +307,20 @@ def _ranks_seen(trial: Trial) -> int:
 
 def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:
     """A split with features; training pictures that no trial looks at stay on disk."""
-    manifest = read_manifest(splits / f"{seed}.csv")
+    path = splits / f"{seed}.csv"
+    manifest = read_manifest(path)
     unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
     manifest = manifest[~unseen].reset_index(drop=True)
     features = store.rows(layer, manifest["sha256"].tolist())
-    return Material(manifest, features, store.shapes[layer], store.recipe)
+    return Material(manifest, features, store.shapes[layer], store.recipe, file_md5(path))
 
 
-def _digest(study: Study, inputs: Inputs, store: FeatureStore) -> str:
+def _digest(study: Study, splits: Path, features: Path) -> str:
     """Of everything that decides what the trials' heads will be."""
     content = {
         "grid": study.grid,
-        "splits": [file_md5(path) for path in sorted(inputs.splits.glob("*.csv"))],
-        "features": (store.recipe, store.ids),
+        "splits": {str(seed): file_md5(splits / f"{seed}.csv") for seed in study.grid["seed"]},
+        "features": file_md5(features / INDEX),
         "code": [file_md5(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -257,8 +328,9 @@ def _digest(study: Study, inputs: Inputs, store: FeatureStore) -> str:
 
 def _publish(
     study: Study, trials: Mapping[str, Trial], done: Path, heads: Path, results: Path
-) -> None:
+) -> list[str]:
     """Moves what is whole to where it belongs; all is read back, so a resumed run is equal."""
+    failures = {name: _failure(done / f"{name}.json") for name in trials}
     record = records.join(
         [
             records.of_trial(
@@ -266,21 +338,24 @@ def _publish(
                 trial,
                 records.read_frame(done / f"{name}.history.csv"),
                 records.read_frame(done / f"{name}.predictions.csv"),
+                failures[name],
             )
             for name, trial in trials.items()
         ]
     )
-    unnamed = results.with_name(f".{results.name}.incoming")
-    shutil.rmtree(unnamed, ignore_errors=True)
-    records.write(study, record, unnamed)
-    shutil.rmtree(results, ignore_errors=True)
-    unnamed.rename(results)
-    trained = heads.with_name(f".{heads.name}.incoming")
-    shutil.rmtree(trained, ignore_errors=True)
-    trained.mkdir()
-    for name in trials:
-        shutil.copyfile(done / f"{name}.keras", trained / f"{name}.keras")
-    shutil.rmtree(heads, ignore_errors=True)
-    trained.rename(heads)
+    with replacing(results) as fresh:
+        records.write(study, record, fresh)
+    with replacing(heads) as fresh:
+        fresh.mkdir()
+        for name in trials:
+            if not failures[name]:
+                shutil.copyfile(done / f"{name}.keras", fresh / f"{name}.keras")
     for leftover in heads.parent.glob(f".{heads.name}.*.partial"):
-        shutil.rmtree(leftover)
+        remove(leftover)
+    return [f"{name}: {failure}" for name, failure in failures.items() if failure]
+
+
+def _failure(path: Path) -> str | None:
+    with reading(path, records.RecordError):
+        failure: str | None = json.loads(path.read_text(encoding="utf-8"))["failure"]
+        return failure

@@ -10,6 +10,7 @@ W at the end (docs/training.md). ``adam`` scales each coordinate of W by itself:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -50,7 +51,8 @@ class Fit(NamedTuple):
         kernel: Shape (width, classes).
         bias: Shape (classes,).
         history: One row per epoch: ``epoch`` from 1, and ``<role>_<measure>``, measured on all
-            pictures of the role when the epoch is over.
+            pictures of the role when the epoch is over. Training that diverges, so that a loss is
+            not finite any more, ends with the epoch before: then there are fewer rows.
     """
 
     kernel: Floats
@@ -67,6 +69,8 @@ def fit(
     teacher_logits: Floats | None = None,
 ) -> Fit:
     """Trains a head and measures it after every epoch.
+
+    Numbers that overflow on the way are no warning: the loss shows it.
 
     Args:
         trial: The setting.
@@ -90,31 +94,43 @@ def fit(
     weights: Floats = np.zeros((learned.shape[1], classes), np.float32)
     bias: Floats = np.zeros(classes, np.float32)
     optimizers = _optimizer(trial, weights), _optimizer(trial, bias)
-    history = []
-    for epoch in orders(trial, len(x)):
-        for batch in epoch:
-            soft = _soft(trial, teacher_logits, batch)
-            inputs = learned[batch]
-            residual = gradient(inputs @ weights + bias, lesson.labels[batch], soft)
-            slope: Floats = np.zeros_like(weights)
-            if dual:
-                slope[batch] = residual
-            else:
-                np.matmul(inputs.T, residual, out=slope)
-            if trial.weight_decay:
-                slope += np.float32(trial.weight_decay) * weights
-            optimizers[0].step(weights, slope)
-            optimizers[1].step(bias, residual.sum(axis=0))
-        history.append(
-            {
+    history: list[dict[str, float]] = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for epoch in orders(trial, len(x)):
+            for batch in epoch:
+                soft = _soft(trial, teacher_logits, batch)
+                inputs = learned[batch]
+                residual = gradient(inputs @ weights + bias, lesson.labels[batch], soft)
+                slope: Floats = np.zeros_like(weights)
+                if dual:
+                    slope[batch] = residual
+                else:
+                    np.matmul(inputs.T, residual, out=slope)
+                if trial.weight_decay:
+                    slope += np.float32(trial.weight_decay) * weights
+                optimizers[0].step(weights, slope)
+                optimizers[1].step(bias, residual.sum(axis=0))
+            row = {
                 f"{role}_{name}": value
                 for role, pictures in roles.items()
                 for name, value in measure(pictures.labels, rows[role] @ weights + bias).items()
             }
-        )
-    frame = pd.DataFrame(history)
-    frame.insert(0, "epoch", np.arange(1, trial.epochs + 1))
-    return Fit(x.T @ weights if dual else weights, bias, frame)
+            if not finite(row):
+                break
+            history.append(row)
+        return Fit(x.T @ weights if dual else weights, bias, as_history(history))
+
+
+def finite(row: Mapping[str, float]) -> bool:
+    """Whether all losses of an epoch are numbers: those of a head that diverged are not."""
+    return all(math.isfinite(value) for name, value in row.items() if name.endswith("_loss"))
+
+
+def as_history(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    """The measures of one epoch after the other, numbered from 1."""
+    frame = pd.DataFrame(list(rows))
+    frame.insert(0, "epoch", np.arange(1, len(rows) + 1))
+    return frame
 
 
 def measure(labels: npt.NDArray[np.int64], logits: Floats) -> dict[str, float]:

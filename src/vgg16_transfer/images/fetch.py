@@ -1,10 +1,14 @@
-"""[stage] A path or an address → data/raw/<dataset>.archive, md5-checked."""
+"""[stage] A path or an address → data/raw/<dataset>, checked.
+
+A local source, folder or archive, is read in place: ``data/raw/<dataset>`` is a link to it. DVC
+hashes what the link leads to, so it sees every change there, and nothing is copied. What is
+downloaded lies there itself.
+"""
 
 from __future__ import annotations
 
-import os.path
+import os
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +18,14 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from vgg16_transfer.artifacts import put, remove, replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.archives import ArchiveError, open_archive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vgg16_transfer.params import Layout
 
 _BLOCK = 1 << 16  # as much as is lost when a connection breaks
@@ -53,48 +60,61 @@ _WHERE_TO_ASK: dict[Layout, str] = {
 }
 
 
-def fetch(name: str, source: str | None, md5: str | None, layout: Layout, out: Path) -> None:
-    """Brings a dataset's pictures to ``out`` as one archive, or leaves ``out`` untouched.
-
-    A folder is packed into a plain tar, so that whatever a dataset came as, DVC tracks one file.
+def fetch(
+    name: str,
+    source: str | None,
+    md5: str | None,
+    layout: Layout,
+    *,
+    out: Path,
+    home: Path | None = None,
+) -> None:
+    """Brings a dataset's pictures to ``out``, or leaves ``out`` untouched.
 
     Args:
-        name: Of the dataset, for error messages.
+        name: Dataset name, used in error messages.
         source: Path or http(s) address; None for the known address of the layout. A path may
-            begin with ``~`` and lead to a folder of pictures.
+            begin with ``~``, be relative to the current folder, and lead through links.
         md5: Of the archive; required for an address other than the known one.
         layout: Decides the known address.
-        out: The archive to write, unless it is there and has the md5. A download that broke off
-            waits beside it, to be continued.
+        out: A link to the local source, or what was downloaded. A download is not repeated if its
+            md5 is right; one that broke off waits beside it, to be continued.
+        home: Where a relative path is looked for if it is not below the current folder.
 
     Raises:
-        FetchError: There is no source, it can't be reached, its md5 is another one, or what it
-            holds is no archive that can be read whole.
-        ArchiveError: The source is a folder that can't be read.
+        FetchError: There is no source, it can't be reached, its md5 is another one, what it holds
+            is no archive that can be read whole, or a folder holds what DVC can't hash.
+        ArchiveError: The source can't be read.
     """
-    expected = md5 or (_KNOWN[layout].md5 if source is None and layout in _KNOWN else None)
-    if expected and out.exists() and file_md5(out) == expected:
+    if source is None or urlsplit(source).scheme in {"http", "https"}:
+        address = _address(name, source, md5, layout)
+        if out.is_symlink() or not out.is_file() or file_md5(out) != address.md5:
+            _bring(address, out)
         return
+    path = _local(name, source, md5, layout, home)
+    with open_archive(path):
+        pass
+    if path.is_dir():
+        _check_folder(name, path, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.incoming")
+    # A relative path stays one, so that a workspace can be moved and copied.
+    target = path if path.is_absolute() else Path(os.path.relpath(path, out.parent))
+    if out.is_symlink() and out.readlink() == target:
+        return
+    link = out.with_name(f".{out.name}.incoming")
+    remove(link)
+    link.symlink_to(target)
+    put(link, out)
+
+
+def _bring(address: Address, out: Path) -> None:
     try:
-        if source is None or urlsplit(source).scheme in {"http", "https"}:
-            address = _address(name, source, md5, layout)
-            download(address, temporary, part=out.with_name(f".{out.name}.part"))
-            source = address.url
-        else:
-            # Unlike pathlib's, this expanduser leaves the ~ of an unknown user as it is.
-            path = Path(os.path.expanduser(source))  # noqa: PTH111
-            _bring(path, temporary, f"datasets.{name}", md5, layout)
-        with open_archive(temporary):
-            pass
-        temporary.replace(out)
+        with replacing(out) as fresh:
+            download(address, fresh, part=out.with_name(f".{out.name}.part"))
+            with open_archive(fresh):
+                pass
     except ArchiveError as error:
-        if error.path != temporary:
-            raise
-        raise FetchError(f"{source}: {error.problem}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise FetchError(f"{address.url}: {error.problem}") from None
 
 
 def download(address: Address, out: Path, part: Path) -> None:
@@ -198,30 +218,50 @@ def _address(name: str, source: str | None, md5: str | None, layout: Layout) -> 
     return Address(source, md5)
 
 
-def _bring(source: Path, out: Path, key: str, md5: str | None, layout: Layout) -> None:
-    if not source.exists():
+def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path | None) -> Path:
+    """Where a local source is, once it is known to be the one that is meant."""
+    key = f"params.yaml: datasets.{name}"
+    # Unlike pathlib's, this expanduser leaves the ~ of an unknown user as it is.
+    path = Path(os.path.expanduser(source))  # noqa: PTH111
+    if home is not None and not path.exists():
+        path = home / path
+    if not path.exists():
         how = f"; {_WHERE_TO_ASK[layout]}" if layout in _WHERE_TO_ASK else ""
-        raise FetchError(f"params.yaml: {key}.source: no such file or folder: {source}{how}")
-    if source.is_dir():
-        if md5 is not None:
-            raise FetchError(f"params.yaml: {key}.md5: a folder has no md5; leave the key out")
-        _pack(source, out)
-        return
-    shutil.copyfile(source, out)
-    found = file_md5(out)
-    if md5 is not None and found != md5:
+        raise FetchError(f"{key}.source: no such file or folder: {source}{how}")
+    if md5 is None:
+        return path
+    if path.is_dir():
+        raise FetchError(f"{key}.md5: a folder has no md5; leave the key out")
+    found = file_md5(path)
+    if found != md5:
         raise FetchError(
-            f"params.yaml: {key}.md5 is {md5}, but {source} has {found}; "
+            f"{key}.md5 is {md5}, but {source} has {found}; "
             "write that there if this is the file you mean"
         )
+    return path
 
 
-def _pack(folder: Path, out: Path) -> None:
-    """Packs a folder's files into a tar whose bytes depend on nothing but names and contents."""
-    with open_archive(folder) as archive, tarfile.open(out, "w") as tar:
-        for name in tqdm(archive.names(), desc=f"pack {folder.name}", unit="file", disable=None):
-            path = folder / name
-            member = tarfile.TarInfo(name)
-            member.size = path.stat().st_size
-            with path.open("rb") as file:
-                tar.addfile(member, file)
+def _check_folder(name: str, folder: Path, out: Path) -> None:
+    """Refuses what DVC would not see, or would stumble over, when it hashes a folder."""
+    if out.parent.resolve().is_relative_to(folder.resolve()):
+        raise FetchError(
+            f"params.yaml: datasets.{name}.source: {folder} holds this workspace's own data/raw; "
+            "name the folder that holds the classes"
+        )
+    for entry in _entries(folder):
+        if entry.is_symlink() and entry.is_dir():
+            raise FetchError(
+                f"{entry.path}: is a link to a folder, and DVC does not see what changes behind "
+                "it; put the folder itself there, or links to its files (cp -rs)"
+            )
+        if not entry.is_dir() and not entry.is_file():
+            what = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
+            raise FetchError(f"{entry.path}: is {what}, which DVC can't hash; remove it")
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry.path))

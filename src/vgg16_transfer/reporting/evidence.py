@@ -6,19 +6,14 @@ reaches. Nothing here needs TensorFlow, which takes seconds to import.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
 import numpy as np
 
-from vgg16_transfer.errors import InputError
 from vgg16_transfer.params import DENSE_LAYERS, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Container, Sequence
 
     import numpy.typing as npt
     import pandas as pd
@@ -33,10 +28,6 @@ _BATCH = 128
 
 _TINY = np.float32(1e-6)
 """Keras takes features for no shorter than this when it scales them to length 1."""
-
-
-class HeadError(InputError):
-    """A head that is missing or damaged."""
 
 
 class Pair(NamedTuple):
@@ -69,12 +60,27 @@ class Neighbour(NamedTuple):
     similarity: float
 
 
-def chosen_trial(study: Study) -> Trial:
-    """The trial that is shown: the first seed, most samples per class, the last of all else."""
-    chosen = {field: values[-1] for field, values in study.grid.items()}
-    chosen["seed"] = study.grid["seed"][0]
-    chosen["samples_per_class"] = max(study.grid["samples_per_class"])
-    return Trial(**chosen)
+def chosen_trial(study: Study, finished: Container[str]) -> Trial | None:
+    """The trial that is shown: the first seed, most samples per class, the last of all else.
+
+    If that one failed, it is the next by the same order, and None if all of them did.
+
+    Args:
+        study: Of which one trial is shown.
+        finished: Names of the trials that did not fail.
+    """
+
+    def order(trial: Trial) -> list[int]:
+        places = {field: values.index(getattr(trial, field)) for field, values in grid.items()}
+        return [
+            -trial.samples_per_class,
+            places.pop("seed"),
+            *(-place for place in places.values()),
+        ]
+
+    grid = study.grid
+    candidates = [trial for trial in study.trials() if study.trial_name(trial) in finished]
+    return min(candidates, key=order, default=None)
 
 
 def chosen_probes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -165,32 +171,6 @@ def pooled(trial: Trial, rows: Floats, shape: Sequence[int]) -> Floats:
 def has_maps(trial: Trial) -> bool:
     """Whether what a head weighs has positions, and is what the store holds."""
     return trial.layer not in DENSE_LAYERS and trial.fine_tune_from == "none"
-
-
-def read_kernel(path: Path) -> Floats:
-    """The kernel of a saved head's softmax.
-
-    Args:
-        path: A ``.keras`` file.
-
-    Returns:
-        Shape (width, classes).
-
-    Raises:
-        HeadError: The file is missing or damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(content) as file:
-            of_layers = (layer["vars"] for layer in file["layers"].values())
-            weights = next(w for w in of_layers if w.attrs["name"] == "softmax")
-            kernel: Floats = weights["0"][:]
-    except FileNotFoundError:
-        raise HeadError(f"{path}: no such head; run dvc repro or dvc pull") from None
-    except (OSError, KeyError, StopIteration, zipfile.BadZipFile) as error:
-        raise HeadError(f"{path}: is damaged ({error}); run dvc repro or dvc pull") from None
-    return kernel
 
 
 def activation_map(trial: Trial, activations: Floats, weights: Floats) -> Floats:

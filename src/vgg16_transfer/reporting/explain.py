@@ -7,30 +7,31 @@ nearest to test pictures in the space of its features; and, for pools, class act
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
-from vgg16_transfer.heads import records
+from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.backbone.store import FeatureStore
+from vgg16_transfer.heads import records, saved
 from vgg16_transfer.images import pictures
-from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.reporting import evidence, figures, sheets
 from vgg16_transfer.reporting.sheets import NO, YES, Row, Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from vgg16_transfer.images.archives import Archive
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
     from vgg16_transfer.reporting.evidence import Floats, Neighbour, Pair
+
+    Read = Callable[[str], Image.Image]
 
 CAPTIONS = "captions.json"
 """By file name, in the order of the page, what each picture shows, for those who can't see it."""
@@ -43,24 +44,6 @@ NEIGHBOURS = 5
 _SIDE, _SMALL_SIDE = 1.3, 1.0  # of a tile, in inches
 
 
-class Inputs(NamedTuple):
-    """What a study is explained by.
-
-    Attributes:
-        splits: Folder of manifests.
-        archive: Where the pictures are.
-        features: The store of the dataset's features.
-        heads: Folder of the study's heads.
-        results: Folder of the study's record; see :mod:`~vgg16_transfer.heads.records`.
-    """
-
-    splits: Path
-    archive: Path
-    features: Path
-    heads: Path
-    results: Path
-
-
 class Shown(NamedTuple):
     """The trial that is shown, and what it met.
 
@@ -69,96 +52,121 @@ class Shown(NamedTuple):
         trial: Its setting.
         predictions: Its rows of ``predictions.csv``, and the ``sha256`` of each picture.
         train: The rows of the manifest that it learned from.
-        store: The features of both.
+        sha256s: Of all pictures of the split, by path.
+        store: Their features.
     """
 
     head: str
     trial: Trial
     predictions: pd.DataFrame
     train: pd.DataFrame
+    sha256s: Mapping[str, str]
     store: FeatureStore
 
 
-def write_explained(study: Study, inputs: Inputs, out: Path) -> None:
+def write_explained(
+    study: Study,
+    *,
+    splits: Path,
+    source: Source,
+    features: Path,
+    heads: Path,
+    results: Path,
+    out: Path,
+) -> None:
     """Writes the pictures and their captions; the folder is replaced as a whole.
 
     A picture that has nothing to show is left out: confusions of a head that makes none, and maps
     of a dense layer, which has no positions, or of a fine-tuned network, whose activations are not
-    the ones that are stored.
+    the ones that are stored. Of a study whose trials all failed there is nothing to show.
 
     Args:
         study: Of which one trial is shown.
-        inputs: What to read.
+        splits: Folder of manifests.
+        source: Where the pictures are.
+        features: The store of the dataset's features.
+        heads: Folder of the study's heads.
+        results: Folder of the study's record; see :mod:`~vgg16_transfer.heads.records`.
         out: Folder to write.
 
     Raises:
         RecordError: The study has no results, or none for the pictures of the split.
-        FeaturesError: The store is missing, or lacks a picture.
+        FeaturesError: The store is missing or damaged, or lacks a picture.
         HeadError: The head is missing or damaged.
+        SourceError: The source does not hold a picture.
     """
-    shown = read_shown(study, inputs)
+    trials = records.read_frame(results / "trials.csv", ["trial", "status"])
+    finished = set(trials.loc[trials["status"] == records.FINISHED, "trial"])
+    trial = evidence.chosen_trial(study, finished)
+    if trial is None:
+        _publish({}, {}, out)
+        return
+    shown = read_shown(study, trial, splits=splits, features=features, results=results)
     probes = evidence.chosen_probes(shown.predictions, PROBES)
     sha256s = probes["sha256"].tolist()
     pairs = evidence.confused_pairs(shown.predictions)[:PAIRS]
     near = evidence.nearest(shown.trial, shown.store, sha256s, shown.train, NEIGHBOURS)
     drawn: dict[str, Figure] = {}
     captions: dict[str, str] = {}
-    with open_archive(inputs.archive) as archive:
+    with source.open() as opened:
+
+        def read(path: str) -> Image.Image:
+            return pictures.decode(opened.read(path, shown.sha256s[path]))
+
         if pairs:
-            drawn["confusions.png"] = draw_confusions(pairs, shown.train, archive)
+            drawn["confusions.png"] = draw_confusions(pairs, shown.train, read)
             captions["confusions.png"] = describe_confusions(shown, pairs)
-        drawn["nearest.png"] = draw_nearest(probes, near, archive)
+        drawn["nearest.png"] = draw_nearest(probes, near, read)
         captions["nearest.png"] = describe_nearest(shown, probes, near)
         if evidence.has_maps(shown.trial):
             name = study.trial_name(shown.trial)
-            kernel = evidence.read_kernel(inputs.heads / f"{name}.keras")
-            maps = predicted_maps(shown, probes, kernel)
-            drawn["activation_maps.png"] = draw_maps(probes, maps, archive, shown.store.recipe)
+            maps = predicted_maps(shown, probes, heads / f"{name}.keras")
+            drawn["activation_maps.png"] = draw_maps(probes, maps, read, shown.store.recipe)
             captions["activation_maps.png"] = describe_maps(shown, probes, maps)
     _publish(drawn, captions, out)
 
 
-def read_shown(study: Study, inputs: Inputs) -> Shown:
+def read_shown(study: Study, trial: Trial, *, splits: Path, features: Path, results: Path) -> Shown:
     """Reads what there is of the trial that is shown; see :func:`write_explained` for errors."""
-    trial = evidence.chosen_trial(study)
     name = study.trial_name(trial)
-    store = FeatureStore.open(inputs.features)
-    if store is None:
-        raise FeaturesError(f"{inputs.features}: no features; run dvc repro")
-    split = inputs.splits / f"{trial.seed}.csv"
-    if not split.exists():
-        raise FeaturesError(f"{split}: no such split; run dvc repro")
+    store = FeatureStore.open(features)
+    split = splits / f"{trial.seed}.csv"
     manifest = read_manifest(split)
-    measured = records.read_frame(inputs.results / "predictions.csv")
-    predictions = measured[measured["trial"] == name].merge(manifest[["path", "sha256"]], "left")
+    sha256s = dict(zip(manifest["path"], manifest["sha256"], strict=True))
+    path = results / "predictions.csv"
+    measured = records.read_frame(path, ["trial", *records.PREDICTED])
+    predictions = measured[measured["trial"] == name].assign(
+        sha256=lambda frame: frame["path"].map(sha256s)
+    )
     if predictions.empty or predictions["sha256"].isna().any():
         raise records.RecordError(
-            f"{inputs.results}: holds no trial {name} on the pictures of {split}; run dvc repro"
+            f"{results}: holds no trial {name} on the pictures of {split}; run dvc repro"
         )
     train = manifest[(manifest["role"] == "train") & (manifest["rank"] < trial.samples_per_class)]
     setting = "" if name == "only" else f" with {name.replace(',', ', ')}"
-    return Shown(f"the head of {study.name}{setting}", trial, predictions, train, store)
+    head = f"the head of {study.name}{setting}"
+    return Shown(head, trial, predictions, train, sha256s, store)
 
 
-def predicted_maps(shown: Shown, probes: pd.DataFrame, kernel: Floats) -> list[Floats]:
+def predicted_maps(shown: Shown, probes: pd.DataFrame, head: Path) -> list[Floats]:
     """Each probe's activation map, for the class that it was taken for."""
-    labels = shown.train.drop_duplicates("class_name").set_index("class_name")["label"]
-    layer, trial = shown.trial.layer, shown.trial
-    rows = shown.store.rows(layer, probes["sha256"].tolist())
-    rows = rows.reshape(-1, *shown.store.shapes[layer])
+    kernel = saved.kernel(head)
+    labels = {name: label for label, name in enumerate(saved.made_of(head).class_names)}
+    rows = shown.store.rows(shown.trial.layer, probes["sha256"].tolist())
+    rows = rows.reshape(-1, *shown.store.shapes[shown.trial.layer])
     return [
-        evidence.activation_map(trial, activations, kernel[:, label])
-        for activations, label in zip(rows, labels[probes["predicted"]], strict=True)
+        evidence.activation_map(shown.trial, activations, kernel[:, labels[predicted]])
+        for activations, predicted in zip(rows, probes["predicted"], strict=True)
     ]
 
 
-def draw_confusions(pairs: Sequence[Pair], train: pd.DataFrame, archive: Archive) -> Figure:
+def draw_confusions(pairs: Sequence[Pair], train: pd.DataFrame, read: Read) -> Figure:
     """A row for each pair: pictures that were confused, then training pictures of the other class.
 
     Args:
         pairs: At least one.
         train: Rows of a manifest.
-        archive: Where the pictures are.
+        read: Gives a picture by its path.
     """
     rows = []
     for pair in pairs:
@@ -167,42 +175,40 @@ def draw_confusions(pairs: Sequence[Pair], train: pd.DataFrame, archive: Archive
             Row(
                 f"{pair.true} → {pair.predicted}: {len(pair.paths)} of {pair.of} test pictures",
                 [
-                    *_tiles(archive, pair.paths, f"test: {pair.true}", NO),
-                    *_tiles(archive, learned, f"training: {pair.predicted}"),
+                    *_tiles(read, pair.paths, f"test: {pair.true}", NO),
+                    *_tiles(read, learned, f"training: {pair.predicted}"),
                 ],
             )
         )
     return sheets.sheet(rows, _SIDE)
 
 
-def draw_nearest(
-    probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]], archive: Archive
-) -> Figure:
+def draw_nearest(probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]], read: Read) -> Figure:
     """A row for each probe: itself, then its neighbours, marked by whether they share its class."""
     rows = []
     for probe, neighbours in zip(_of(probes), near, strict=True):
-        tiles = [Tile(_read(archive, probe["path"]), "test picture")]
+        tiles = [Tile(read(probe["path"]), "test picture")]
         for path, class_name, similarity in neighbours:
             mark = YES if class_name == probe["true"] else NO
-            tiles.append(Tile(_read(archive, path), f"{class_name} {similarity:.2f}", mark))
+            tiles.append(Tile(read(path), f"{class_name} {similarity:.2f}", mark))
         rows.append(Row(f"{probe['true']}: {_verdict(probe)}", tiles))
     return sheets.sheet(rows, _SMALL_SIDE)
 
 
 def draw_maps(
-    probes: pd.DataFrame, maps: Sequence[Floats], archive: Archive, recipe: Mapping[str, Any]
+    probes: pd.DataFrame, maps: Sequence[Floats], read: Read, recipe: Mapping[str, Any]
 ) -> Figure:
     """Each probe as the network saw it, beside itself under its map; two of them in a row.
 
     Args:
         probes: Rows of predictions.
         maps: Theirs.
-        archive: Where the pictures are.
+        read: Gives a picture by its path.
         recipe: Of the features: ``image_size``, in pixels, and ``resize``.
     """
     tiles = []
     for probe, shares in zip(_of(probes), maps, strict=True):
-        picture = _read(archive, probe["path"])
+        picture = read(probe["path"])
         seen = pictures.to_square(picture, recipe["image_size"], recipe["resize"])
         mark = YES if probe["true"] == probe["predicted"] else NO
         tiles.append(Tile(Image.fromarray(seen), probe["true"]))
@@ -254,25 +260,17 @@ def describe_maps(shown: Shown, probes: pd.DataFrame, maps: Sequence[Floats]) ->
 
 
 def _publish(drawn: Mapping[str, Figure], captions: Mapping[str, str], out: Path) -> None:
-    unnamed = out.with_name(f".{out.name}.incoming")
-    shutil.rmtree(unnamed, ignore_errors=True)
-    for name, figure in drawn.items():
-        figures.save(figure, unnamed / name)
-    text = json.dumps(captions, indent=2, ensure_ascii=False)
-    (unnamed / CAPTIONS).write_text(text + "\n", encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    unnamed.rename(out)
+    with replacing(out) as fresh:
+        fresh.mkdir()
+        for name, figure in drawn.items():
+            figures.save(figure, fresh / name)
+        text = json.dumps(captions, indent=2, ensure_ascii=False)
+        (fresh / CAPTIONS).write_text(text + "\n", encoding="utf-8")
 
 
-def _tiles(archive: Archive, paths: Sequence[str], title: str, mark: str = "") -> list[Tile | None]:
-    tiles: list[Tile | None] = [
-        Tile(_read(archive, path), title, mark) for path in paths[:PER_PAIR]
-    ]
+def _tiles(read: Read, paths: Sequence[str], title: str, mark: str = "") -> list[Tile | None]:
+    tiles: list[Tile | None] = [Tile(read(path), title, mark) for path in paths[:PER_PAIR]]
     return tiles + [None] * (PER_PAIR - len(tiles))
-
-
-def _read(archive: Archive, path: str) -> Image.Image:
-    return pictures.decode(archive.read(path))
 
 
 def _of(probes: pd.DataFrame) -> list[dict[Hashable, str]]:

@@ -13,10 +13,11 @@ from dvc.repo import Repo
 from dvc.stage.serialize import to_single_stage_lockfile
 from ruamel.yaml import YAML
 
+from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 # What dvc repro itself rewrites does not make the code another one.
@@ -118,16 +119,46 @@ def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
     """The lineages of stages that ran before, by name, from dvc.lock.
 
     Raises:
-        LineageError: dvc.lock has no such entry.
+        LineageError: dvc.lock has no such entry, or can't be read.
+    """
+    entries = lock_entries(workspace)
+    return {stage: _lineage(workspace, stage, entry(entries, stage), None) for stage in stages}
+
+
+def lock_entries(workspace: Path) -> dict[str, Any]:
+    """The entries of dvc.lock by stage; none if there is no such file.
+
+    Raises:
+        LineageError: It can't be read.
     """
     path = workspace / "dvc.lock"
-    entries = YAML(typ="safe", pure=True).load(path)["stages"] if path.exists() else {}
-    lineages = {}
-    for stage in stages:
-        if stage not in entries:
-            raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
-        lineages[stage] = _lineage(workspace, stage, entries[stage], None)
-    return lineages
+    if not path.exists():
+        return {}
+    text = path.read_bytes()
+    if b"\n<<<<<<< " in b"\n" + text:
+        raise LineageError(
+            f"{path}: holds the marks of a merge that git could not finish; take one side with git "
+            "checkout --ours dvc.lock, then run dvc repro, which brings it up to date"
+        )
+    with reading(path, LineageError, mend="bring it back with git checkout dvc.lock"):
+        entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
+        for stage, held in entries.items():
+            for one in [*held.get("deps", []), *held.get("outs", [])]:
+                if not (isinstance(one["path"], str) and isinstance(one["md5"], str)):
+                    raise TypeError(f"the entry of {stage} is none of DVC's")
+        return entries
+
+
+def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The entry of a stage.
+
+    Raises:
+        LineageError: There is none.
+    """
+    if stage not in entries:
+        raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
+    found: dict[str, Any] = entries[stage]
+    return found
 
 
 def lock_digest(entry: dict[str, Any]) -> str:
@@ -135,22 +166,22 @@ def lock_digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
-def _lineage(workspace: Path, stage: str, entry: dict[str, Any], experiment: str | None) -> Lineage:
+def _lineage(workspace: Path, stage: str, held: dict[str, Any], experiment: str | None) -> Lineage:
     not_ours = [f":(exclude){path}" for path in _OUTPUTS]
     changes = git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *not_ours)
-    dependencies = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
-    outputs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
+    dependencies = {dep["path"]: dep["md5"] for dep in held.get("deps", [])}
+    outputs = {out["path"]: out["md5"] for out in held.get("outs", [])}
     commit = git(workspace, "rev-parse", "HEAD") or None
-    held = commit and _holds(workspace, commit, [*dependencies.values(), *outputs.values()])
+    there = commit and _holds(workspace, commit, [*dependencies.values(), *outputs.values()])
     return Lineage(
         stage=stage,
-        lock_digest=lock_digest(entry),
+        lock_digest=lock_digest(held),
         dependencies=dependencies,
         commit=commit,
         dirty=bool(changes),
         experiment=experiment,
         outputs=outputs,
-        committed=commit if held else None,
+        committed=commit if there else None,
     )
 
 

@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
+
+from vgg16_transfer.artifacts import reading, replacing
+from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vgg16_transfer.tracking.lineage import Lineage
 
-_KEPT = ("lock_digest", "commit", "dirty", "experiment", "started", "ended")
+_KEPT: dict[str, tuple[type, ...]] = {
+    "lock_digest": (str,),
+    "commit": (str, NoneType),
+    "dirty": (bool,),
+    "experiment": (str, NoneType),
+    "started": (int, NoneType),
+    "ended": (int, NoneType),
+}
+
+
+class OriginError(InputError):
+    """A note of where results come from that can't be read."""
 
 
 def remember(folder: Path, lineage: Lineage) -> None:
@@ -24,18 +39,23 @@ def remember(folder: Path, lineage: Lineage) -> None:
     Args:
         folder: The study's record.
         lineage: Of the stage that made it.
+
+    Raises:
+        OriginError: There is a note that can't be read.
     """
     if _noted(folder).get("lock_digest") == lineage.lock_digest:
         return
     noted = {key: getattr(lineage, key) for key in _KEPT}
-    path = _beside(folder)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    with replacing(_beside(folder)) as fresh:
+        fresh.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
 def recall(folder: Path, lineage: Lineage) -> Lineage:
-    """A lineage with the time and the commit that its results were first made at, if noted."""
+    """A lineage with the time and the commit that its results were first made at, if noted.
+
+    Raises:
+        OriginError: There is a note that can't be read.
+    """
     noted = _noted(folder)
     if noted.get("lock_digest") != lineage.lock_digest:
         return lineage
@@ -46,8 +66,13 @@ def _noted(folder: Path) -> dict[str, Any]:
     path = _beside(folder)
     if not path.exists():
         return {}
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return noted
+    mend = f"bring it back with git checkout {path.name}, or remove it"
+    with reading(path, OriginError, mend=mend):
+        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key, kinds in _KEPT.items():
+            if not isinstance(noted.get(key), kinds):
+                raise TypeError(f"its {key} is {noted.get(key)!r}")
+        return noted
 
 
 def _beside(folder: Path) -> Path:
