@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MEND = "run dvc repro, which makes it again, or dvc pull"
+MEND = "run dvc repro or dvc pull"
 """The end of most sentences about damage: what a stage made, it makes again."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

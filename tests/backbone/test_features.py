@@ -148,15 +148,15 @@ def test_killed_while_publishing_the_next_run_computes_nothing(world, monkeypatc
     world.run()
     before = world.files()
     world.split(PICTURES - 3)
-    rename = Path.rename
+    replace = Path.replace
 
     def mortal(self: Path, target: Path) -> Path:
         if target == world.out:
             raise Killed
-        return rename(self, target)
+        return replace(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", mortal)
+        patch.setattr(Path, "replace", mortal)
         with pytest.raises(Killed):
             world.run()
     assert world.run() == 0
@@ -320,10 +320,11 @@ def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
     damaged, refused = FeatureStore.open(world.out), 0
     for (layer, sha256), expected in rows.items():
         try:
-            assert damaged.rows(layer, [sha256]).tobytes() == expected
-        except FeaturesError as error:
+            found = damaged.rows(layer, [sha256]).tobytes()
+        except FeaturesError:
             refused += 1
-            assert "run dvc repro" in str(error)
+        else:
+            assert found == expected
     assert refused >= pictures
     assert world.run() == pictures
     assert world.files() == before

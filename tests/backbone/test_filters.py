@@ -71,5 +71,13 @@ def test_every_convolution_can_be_asked_for(tmp_path, random_weights, backbone) 
     archive = write_archive(tmp_path / "pictures.tar", [3])
     write_split(tmp_path / "splits", "0", [3])
     manifest = tmp_path / "splits" / "0.csv"
-    write_filters(backbone, random_weights, manifest, archive, tmp_path, vgg16.CONVOLUTIONS)
-    assert {path.stem for path in tmp_path.glob("block*.png")} == set(vgg16.CONVOLUTIONS)
+    out = tmp_path / "filters"
+    write_filters(
+        backbone,
+        weights=random_weights,
+        manifest=manifest,
+        source=Source(archive),
+        out=out,
+        convolutions=vgg16.CONVOLUTIONS,
+    )
+    assert {path.stem for path in out.glob("block*.png")} == set(vgg16.CONVOLUTIONS)

@@ -20,12 +20,13 @@ from vgg16_transfer.backbone.features import write_features
 from vgg16_transfer.backbone.store import FeatureStore
 from vgg16_transfer.backbone.weights import write_weights
 from vgg16_transfer.heads import end_to_end, records, softmax, training
-from vgg16_transfer.heads.train import train_study
+from vgg16_transfer.heads.train import Streamed, train_study
 from vgg16_transfer.heads.training import Pictures
+from vgg16_transfer.images import source as source_module
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import COLUMNS, read_manifest
 from vgg16_transfer.images.source import Source
-from vgg16_transfer.params import Backbone, Trial, check_params
+from vgg16_transfer.params import Backbone, Study, Trial, check_params
 
 SIDE = 32
 LAYERS = ["block4_pool", "block5_pool"]
@@ -99,6 +100,24 @@ def roles(inputs: Inputs) -> Callable[[str], dict[str, Pictures]]:
     return of_layer
 
 
+def training_pictures(inputs: Inputs) -> dict[str, str]:
+    """Their sha256 by name."""
+    manifest = read_manifest(inputs.splits / "0.csv")
+    chosen = manifest[manifest["role"] == "train"]
+    return dict(zip(chosen["path"], chosen["sha256"], strict=True))
+
+
+def train_all(study: Study, inputs: Inputs, folder: Path) -> list[str]:
+    return train_study(
+        study,
+        splits=inputs.splits,
+        features=inputs.features,
+        streamed=Streamed(Source(inputs.archive), inputs.weights),
+        heads=folder / "heads",
+        results=folder / "results",
+    )
+
+
 def make_trial(**settings: Any) -> Trial:
     settings = {"epochs": 4, "batch_size": 5, "learning_rate": 0.5} | settings
     return Trial(approach="end_to_end", **settings)
@@ -107,9 +126,7 @@ def make_trial(**settings: Any) -> Trial:
 @pytest.fixture(scope="module")
 def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
     """Trains a head; the same one only once, unless ``again`` says so."""
-    manifest = read_manifest(inputs.splits / "0.csv")
-    chosen = manifest[manifest["role"] == "train"]
-    sha256s = dict(zip(chosen["path"], chosen["sha256"], strict=True))
+    sha256s = training_pictures(inputs)
     recipe = {"image_size": SIDE, "resize": "squash"}
 
     @functools.cache
@@ -199,10 +216,12 @@ def test_only_the_blocks_that_are_fine_tuned_change(inputs, roles, monkeypatch) 
     before = convolutions(network)
     monkeypatch.setattr(end_to_end.vgg16, "load", lambda *_: network)
     cached = roles("block4_pool")
-    paths = [f"{name}/{rank}.png" for name in CLASSES for rank in range(4)]
     recipe = {"image_size": SIDE, "resize": "squash"}
     trial = make_trial(fine_tune_from="block5", epochs=2)
-    head, _ = end_to_end.fit(trial, inputs.weights, inputs.archive, paths, cached, 3, recipe)
+    source = Source(inputs.archive)
+    head, _ = end_to_end.fit(
+        trial, inputs.weights, source, training_pictures(inputs), cached, 3, recipe
+    )
     changed = [
         name for name, kernel in convolutions(network).items() if (kernel != before[name]).any()
     ]
@@ -360,22 +379,22 @@ def test_test_pictures_never_pass_the_frozen_network(inputs, tmp_path, monkeypat
     read: list[str] = []
 
     @contextmanager
-    def spied(path: Path) -> Any:
-        with open_archive(path) as archive:
+    def spied(path: Path, *rest: Any) -> Any:
+        with open_archive(path, *rest) as archive:
             honest = archive.read
             archive.read = lambda name: [read.append(name), honest(name)][1]
             yield archive
 
-    monkeypatch.setattr(end_to_end, "open_archive", spied)
+    monkeypatch.setattr(source_module, "open_archive", spied)
     axes = study(approach="end_to_end", epochs=1)
-    train_study(axes, inputs, tmp_path / "heads", tmp_path / "results")
+    assert train_all(axes, inputs, tmp_path) == []
     expected = [f"{name}/{rank}.png" for name in CLASSES for rank in range(2)]
     assert sorted(set(read)) == expected
 
 
 def test_both_approaches_stand_side_by_side_in_one_study(inputs, tmp_path, capsys) -> None:
     axes = study(approach=["features", "end_to_end"])
-    train_study(axes, inputs, tmp_path / "heads", tmp_path / "results")
+    assert train_all(axes, inputs, tmp_path) == []
     trials = records.read(tmp_path / "results").trials.set_index("approach")
     assert trials.index.tolist() == ["features", "end_to_end"]
     for measure in ("accuracy", "loss", "train_accuracy"):
@@ -383,3 +402,20 @@ def test_both_approaches_stand_side_by_side_in_one_study(inputs, tmp_path, capsy
         assert other == pytest.approx(one, abs=1e-3)
     assert len(list((tmp_path / "heads").iterdir())) == 2
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fine_tune_from", ["none", "block5"])
+def test_a_trial_that_diverges_fails_and_the_others_go_on(
+    inputs, tmp_path, fine_tune_from: str
+) -> None:
+    grid = {"normalise": "none", "learning_rate": [1e-9, 1e4], "weight_decay": 1e4}
+    failures = train_all(
+        study(approach="end_to_end", fine_tune_from=fine_tune_from, epochs=12, **grid),
+        inputs,
+        tmp_path,
+    )
+    trials = records.read(tmp_path / "results").trials.set_index("learning_rate")
+    assert trials["status"].to_dict() == {1e-9: "finished", 1e4: "failed"}
+    assert len(failures) == 1
+    assert failures[0].startswith("learning_rate=10000.0: the loss is not finite after epoch ")
+    assert [path.name for path in (tmp_path / "heads").iterdir()] == ["learning_rate=1e-09.keras"]

@@ -65,7 +65,10 @@ def make_record(study: Study, classes: list[str] = CLASSES) -> Record:
 def trials(study: Study, accuracies: list[float]) -> pd.DataFrame:
     """The trials of a study that reached these accuracies, and nothing else."""
     rows = [
-        trial.model_dump() | dict.fromkeys(records.MEASURED, 0.0) | {"accuracy": accuracy}
+        trial.model_dump()
+        | {"status": records.FINISHED}
+        | dict.fromkeys(records.MEASURED, 0.0)
+        | {"accuracy": accuracy}
         for trial, accuracy in zip(study.trials(), accuracies, strict=True)
     ]
     return pd.DataFrame(rows)
@@ -230,3 +233,60 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, content: str) -
         records.read(tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_trial_that_failed_is_in_no_mean(tmp_path: Path) -> None:
+    study = make_study(weight_decay=[0.0, 10.0], seed=[0, 1])
+    names = [study.trial_name(trial) for trial in study.trials()]
+    nothing = pd.DataFrame(columns=records.PREDICTED)
+    good = predictions(["ant", "bee"], ["ant", "ant"])
+    failed = {names[1]: 1, names[2]: 0, names[3]: 0}
+    record = records.join(
+        [
+            records.of_trial(name, trial, history()[: failed[name]], nothing, "the loss is not …")
+            if name in failed
+            else records.of_trial(name, trial, history(), good)
+            for name, trial in zip(names, study.trials(), strict=True)
+        ]
+    )
+    records.write(study, record, tmp_path)
+    read = records.read(tmp_path)
+    assert read.trials["status"].tolist() == ["finished", "failed", "failed", "failed"]
+    assert read.trials["failure"].tolist()[1:] == ["the loss is not …"] * 3
+    assert read.trials.loc[1:, list(records.MEASURED)].isna().all(axis=None)
+    assert read.history["trial"].tolist() == [names[0]] * 2 + [names[1]]
+    assert set(read.predictions["trial"]) == set(read.per_class["trial"]) == {names[0]}
+    summary = records.summarise(study, read.trials)
+    assert summary[["seeds", "failed"]].to_numpy().tolist() == [[1, 1], [0, 2]]
+    assert summary["accuracy_mean"].tolist()[0] == 0.5
+    assert summary["accuracy_mean"].isna().tolist() == [False, True]
+    metrics = json.loads((tmp_path / METRICS).read_text(encoding="utf-8"))
+    assert metrics["weight_decay=10.0"] == {
+        "accuracy": None,
+        "accuracy_std": None,
+        "mean_class_recall": None,
+        "seeds": 0,
+        "failed": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("trials", "accuracy"), ("predictions", "probability"), ("history", "epoch")],
+)
+@pytest.mark.parametrize("damage", ["text", "column", "bytes"])
+def test_a_table_that_is_none_of_ours_is_named(
+    tmp_path: Path, name: str, column: str, damage: str
+) -> None:
+    study = make_study()
+    records.write(study, make_record(study), tmp_path)
+    path = tmp_path / f"{name}.csv"
+    frame = records.read_frame(path)
+    if damage == "text":
+        records.write_frame(frame.assign(**{column: "much"}), path)
+    elif damage == "column":
+        records.write_frame(frame.drop(columns=column), path)
+    else:
+        path.write_bytes(path.read_bytes() + b"\xff\xfe")
+    with pytest.raises(RecordError, match=rf"{name}\.csv: is damaged .*; run dvc repro"):
+        records.read(tmp_path)

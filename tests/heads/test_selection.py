@@ -103,7 +103,7 @@ def test_a_trial_that_failed_is_never_chosen(study: Study) -> None:
     found.trials.loc[0, ["status", "failure"]] = records.FAILED, "the loss is not finite"
     assert choose(study, found).name == NAMES[2]
     found.trials["status"], found.trials["failure"] = records.FAILED, "the loss is not finite"
-    with pytest.raises(SelectionError, match="all trials failed.*; the loss is not finite"):
+    with pytest.raises(SelectionError, match=r"all trials failed.*; the loss is not finite"):
         choose(study, found)
 
 
@@ -117,7 +117,7 @@ def parts(trained, **elsewhere: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("part", "error", "reason"),
     [
-        ("head", HeadError, "nothing: no such head; run dvc repro.* or dvc pull"),
+        ("head", HeadError, "nothing: no such head; run dvc repro or dvc pull"),
         ("weights", WeightsError, "no such file"),
     ],
 )

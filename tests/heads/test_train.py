@@ -8,6 +8,7 @@ import pytest
 
 from vgg16_transfer.backbone.store import FeaturesError, FeatureStore
 from vgg16_transfer.heads import records, softmax, train
+from vgg16_transfer.heads.saved import HeadError, MadeOf, made_of
 from vgg16_transfer.heads.train import Streamed, train_study
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
 from vgg16_transfer.images.source import Source
@@ -236,3 +237,71 @@ def test_a_missing_split_is_named(inputs, tmp_path) -> None:
     (inputs.splits / "1.csv").unlink()
     with pytest.raises(ManifestError, match=r"1.csv: no such split; run dvc repro"):
         run(make_study(**GRID), inputs, tmp_path)
+
+
+DIVERGING = {"weight_decay": [0.0, 1e4], "epochs": 60, "normalise": "none"}
+
+
+def test_a_trial_that_diverges_fails_and_the_others_go_on(inputs, tmp_path) -> None:
+    study = make_study(**DIVERGING, layer=["block4_pool", "block5_pool"])
+    run(study, inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    trials = record.trials.set_index("trial")
+    assert trials["status"].tolist() == ["finished", "failed"] * 2
+    assert trials["failure"].iloc[1].startswith("the loss is not finite after epoch ")
+    assert "learning_rate 1.0, weight_decay 10000.0" in trials["failure"].iloc[1]
+    epochs = record.history.groupby("trial")["epoch"].max()
+    for name, failure in trials["failure"].dropna().items():
+        assert f"after epoch {epochs[name] + 1} of 60" in failure
+    assert np.isfinite(record.history.filter(like="loss").to_numpy()).all()
+    heads = {path.stem for path in (tmp_path / "heads" / "s").iterdir()}
+    assert heads == set(trials.index[trials["status"] == "finished"])
+    assert set(record.predictions["trial"]) == heads
+    assert trials.loc[list(heads), "accuracy"].notna().all()
+
+
+def test_what_finished_is_the_same_whether_another_trial_failed_or_not(inputs, tmp_path) -> None:
+    alone = run(make_study(**DIVERGING | {"weight_decay": 0.0}), inputs, tmp_path)
+    beside = run(make_study(**DIVERGING), inputs, tmp_path)
+    assert beside["heads/s/weight_decay=0.0.keras"] == alone["heads/s/only.keras"]
+
+
+def test_a_student_of_a_teacher_that_diverges_fails(inputs, tmp_path) -> None:
+    study = make_study(
+        samples_per_class=1,
+        teacher_layer="block4_pool",
+        teacher_samples_per_class=4,
+        **DIVERGING | {"weight_decay": 1e4},
+    )
+    run(study, inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    (failure,) = record.trials["failure"]
+    assert failure.startswith("the loss of its teacher is not finite after epoch ")
+    assert record.history.empty
+
+
+def test_a_head_says_what_it_is_made_of(inputs, tmp_path) -> None:
+    run(make_study(seed=[0, 1]), inputs, tmp_path)
+    found = made_of(tmp_path / "heads" / "s" / "seed=1.keras")
+    split = inputs.splits / "1.csv"
+    md5 = hashlib.md5(split.read_bytes(), usedforsecurity=False).hexdigest()
+    assert found == MadeOf("block5_pool", RECIPE, tuple(CLASSES), md5)
+
+
+@pytest.mark.parametrize("cut", [10, 3000, -1])
+def test_a_damaged_head_is_named(inputs, tmp_path, cut: int) -> None:
+    run(make_study(), inputs, tmp_path)
+    path = tmp_path / "heads" / "s" / "only.keras"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(HeadError, match=r"only\.keras: is damaged .*; run dvc repro or dvc pull"):
+        softmax.load(path)
+
+
+def test_a_head_with_a_changed_weight_is_named(inputs, tmp_path) -> None:
+    run(make_study(), inputs, tmp_path)
+    path = tmp_path / "heads" / "s" / "only.keras"
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(HeadError, match=r"only\.keras: is damaged"):
+        softmax.load(path)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vgg16_transfer.tracking.lineage import Lineage
-from vgg16_transfer.tracking.origins import recall, remember
+from vgg16_transfer.tracking.origins import OriginError, recall, remember
 
 MADE = Lineage(
     "train@s", "a" * 64, {}, "c" * 40, dirty=False, experiment=None, started=1000, ended=2000
@@ -52,3 +52,15 @@ def test_the_commands_that_lead_back(changes, commands) -> None:
     lineage = replace(MADE, **changes)
     assert lineage.checkout() == commands
     assert lineage.tags().get("checkout") == commands
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b'{"lock_digest": 3}', b"<<<<<<< ours\n{}\n"]
+)
+def test_a_note_that_can_not_be_read_is_named_and_costs_no_result(tmp_path, content) -> None:
+    path = tmp_path / "s.origin.json"
+    path.write_bytes(content)
+    with pytest.raises(OriginError, match=r"s\.origin\.json: is damaged .*; bring it back"):
+        recall(tmp_path / "s", TOLD)
+    remember(tmp_path / "s", MADE)
+    assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)

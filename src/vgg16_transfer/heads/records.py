@@ -40,8 +40,6 @@ MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_acc
 FINISHED, FAILED = "finished", "failed"
 """What ``status`` says of a trial."""
 
-MEND = "run dvc repro or dvc pull"
-
 PREDICTED = ["path", "true", "predicted", "probability"]
 """Columns of a trial's predictions, without its name."""
 
@@ -116,9 +114,13 @@ def of_trial(
         confusion.rename("count").reset_index(),
         per_class.rename("accuracy").reset_index(),
     ]
-    for frame in frames:
-        frame.insert(0, "trial", name)
-    return Record(*frames)
+    return Record(*(_named(name, frame) for frame in frames))
+
+
+def _named(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    named = frame.copy()
+    named.insert(0, "trial", name)
+    return named
 
 
 def join(records: list[Record]) -> Record:
@@ -205,7 +207,7 @@ def read_frame(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         RecordError: The file is missing or damaged.
     """
-    with reading(path, RecordError, mend=MEND):
+    with reading(path, RecordError):
         frame = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
         missing = [column for column in columns if column not in frame]
         if missing:

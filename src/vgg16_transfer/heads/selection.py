@@ -85,7 +85,7 @@ def assemble(head: Path, weights: Path) -> Classifier:
         SelectionError: The weights are others than those that the head was trained with.
         WeightsError: The weights are missing, or hold no such layer.
     """
-    model, made_of = softmax.load(head), saved.made_of(head)
+    made_of, model = saved.made_of(head), softmax.load(head)
     features = made_of.features
     network = vgg16.load(weights, features["image_size"])
     if file_md5(weights) != features["weights_md5"]:

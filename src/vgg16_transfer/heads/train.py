@@ -18,7 +18,7 @@ from vgg16_transfer.backbone.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
 from vgg16_transfer.heads.saved import MadeOf
-from vgg16_transfer.images.manifests import read_manifest
+from vgg16_transfer.images.manifests import ManifestError, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -317,9 +317,14 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
 
 def _digest(study: Study, splits: Path, features: Path) -> str:
     """Of everything that decides what the trials' heads will be."""
+    md5s = {}
+    for seed in study.grid["seed"]:
+        path = splits / f"{seed}.csv"
+        with reading(path, ManifestError, what="split"):
+            md5s[str(seed)] = file_md5(path)
     content = {
         "grid": study.grid,
-        "splits": {str(seed): file_md5(splits / f"{seed}.csv") for seed in study.grid["seed"]},
+        "splits": md5s,
         "features": file_md5(features / INDEX),
         "code": [file_md5(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     }

@@ -134,9 +134,13 @@ def as_history(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
 
 
 def measure(labels: npt.NDArray[np.int64], logits: Floats) -> dict[str, float]:
-    """How good logits of shape (n, classes) are for labels (n,), by ``records.MEASURES``."""
+    """How good logits of shape (n, classes) are for labels (n,), by ``records.MEASURES``.
+
+    Of logits that are not finite the loss is not either; the accuracies then say nothing.
+    """
     of_true = logits[np.arange(len(labels)), labels]
-    loss = -log_softmax(logits)[np.arange(len(labels)), labels]
+    with np.errstate(over="ignore", invalid="ignore"):  # the loss shows it
+        loss = -log_softmax(logits)[np.arange(len(labels)), labels]
     better = np.count_nonzero(logits > of_true[:, np.newaxis], axis=1)
     right = logits.argmax(axis=1) == labels
     return {

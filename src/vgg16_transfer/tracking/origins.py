@@ -7,6 +7,7 @@ made. It is no output of DVC, for those are the same whenever they are made.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,11 @@ def remember(folder: Path, lineage: Lineage) -> None:
         folder: The study's record.
         lineage: Of the stage that made it.
 
-    Raises:
-        OriginError: There is a note that can't be read.
+    A note that can't be read is replaced: it is to cost no result.
     """
-    if _noted(folder).get("lock_digest") == lineage.lock_digest:
-        return
+    with suppress(OriginError):
+        if _noted(folder).get("lock_digest") == lineage.lock_digest:
+            return
     noted = {key: getattr(lineage, key) for key in _KEPT}
     with replacing(_beside(folder)) as fresh:
         fresh.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
