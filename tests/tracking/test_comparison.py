@@ -8,10 +8,9 @@ import pytest
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.tracking.comparison import compare
-from vgg16_transfer.tracking.publish import publish_study
 from vgg16_transfer.tracking.store import TrackingError
 
-from .conftest import make_lineage, make_study, write_outputs
+from .conftest import make_lineage, make_study, tell, write_outputs
 
 PATHS = [f"{index}.jpg" for index in range(6)]
 
@@ -34,7 +33,7 @@ def told(make_store, tmp_path_factory):
             study, record._replace(predictions=predictions, trials=trials), outputs.results
         )
         lineage = replace(make_lineage(study, digest), started=5, ended=9)
-        publish_study(store, study, outputs, lineage)
+        tell(store, study, outputs, lineage)
     client = store.client()
     runs = client.search_runs([store.experiment(client, "animals")])
     return client, {f"{r.data.tags['study']} {r.data.tags.get('trial', '')}": r for r in runs}

@@ -7,11 +7,10 @@ from vgg16_transfer.params import Study
 from vgg16_transfer.reporting.runs import lock_marker, run_marker
 from vgg16_transfer.tracking.lineage import Lineage
 from vgg16_transfer.tracking.pages import REPORT, publish_explained, publish_report
-from vgg16_transfer.tracking.publish import publish_study
 from vgg16_transfer.tracking.runs import known_runs
 from vgg16_transfer.tracking.store import Store
 
-from .conftest import make_lineage, make_study, write_outputs
+from .conftest import make_lineage, make_study, tell, write_outputs
 
 ONE = {"samples_per_class": 2, "seed": 0}
 
@@ -25,7 +24,7 @@ def study() -> Study:
 def told(store: Store, study: Study, tmp_path: Path) -> Lineage:
     """The lineage of a study that MLflow was told of."""
     lineage = make_lineage(study)
-    publish_study(store, study, write_outputs(study, tmp_path / "outputs"), lineage)
+    tell(store, study, write_outputs(study, tmp_path / "outputs"), lineage)
     return lineage
 
 
