@@ -21,7 +21,7 @@ def told(tmp_path, monkeypatch) -> list[str]:
     told: list[str] = []
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, LOCKED))
     monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
-    monkeypatch.setattr(runs, "tell_pages", lambda *_: told.append("pages"))
+    monkeypatch.setattr(runs, "tell_pages", lambda *_, **__: told.append("pages"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
@@ -65,7 +65,7 @@ def test_another_store_is_told(told, monkeypatch) -> None:
 
 
 def test_what_could_not_be_told_is_asked_again(told, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise lineage.LineageError("no")
 
     with monkeypatch.context() as patch:

@@ -28,7 +28,6 @@ CHECKED = {"weights": ["ω_jk"], "layer": ["softmax"], "average": [1e-9], "max":
 FILTERS = ["block1_conv1", "kernels"]
 
 
-
 class Outputs(NamedTuple):
     """Where a study's results lie, and what was drawn beside them."""
 

@@ -49,9 +49,7 @@ class Published:
         self.client = store.client()
 
     def tell(self, parent_run_id: str | None = None) -> int:
-        return tell(
-            self.store, self.study, self.outputs, self.lineage, parent_run_id=parent_run_id
-        )
+        return tell(self.store, self.study, self.outputs, self.lineage, parent_run_id=parent_run_id)
 
     def runs(self, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         experiment = self.store.experiment(self.client, DATASET)
