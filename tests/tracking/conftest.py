@@ -133,14 +133,18 @@ def made_up_record(study: Study) -> records.Record:
     )
 
 
-def write_outputs(study: Study, root: Path) -> Outputs:
-    outputs = Outputs(
+def outputs_of(study: Study, root: Path) -> Outputs:
+    return Outputs(
         root / "results" / study.name,
         root / "models" / "heads" / study.name,
         root / "data" / "splits" / study.dataset,
         root / "reports" / "filters" / study.dataset,
         root / "reports" / "gradients" / f"{study.dataset}.csv",
     )
+
+
+def write_outputs(study: Study, root: Path) -> Outputs:
+    outputs = outputs_of(study, root)
     records.write(study, made_up_record(study), outputs.results)
     for folder in (outputs.heads, outputs.splits, outputs.filters, outputs.gradients.parent):
         folder.mkdir(parents=True)

@@ -81,11 +81,14 @@ def _status(error: Exception) -> HTTPStatus | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause that all the others come from: where the network failed, not who noticed."""
-    while error.__context__ is not None:
-        error = error.__context__
-    said = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        said = f"{error.strerror}{where}"
-    return " ".join(said.partition("\n")[0].split()) or type(error).__name__
+    """The cause that all the others come from: where network or disk failed, not who noticed."""
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    # Pillow tries something else first, and the full disk is then noticed on the way.
+    failed = [one for one in chain if isinstance(one, (OSError, sqlite3.Error))]
+    cause = (failed or chain)[-1]
+    said = str(cause)
+    if isinstance(cause, OSError) and cause.strerror:
+        said = f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    return " ".join(said.partition("\n")[0].split()) or type(cause).__name__

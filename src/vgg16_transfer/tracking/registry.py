@@ -145,14 +145,14 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
         TrackingError: There is no such model, its files are gone, or it takes no pictures.
     """
     client = _client(store)
+    lost = _lost(client, uri)
+    if lost:
+        raise TrackingError(
+            f"{uri}: {store} has lost its files; vgg16-transfer register {lost} puts them back"
+        )
     try:
         model = mlflow.pyfunc.load_model(uri, dst_path=_folder(store))
     except (MlflowException, OSError) as error:
-        lost = _lost(client, uri)
-        if lost:
-            raise TrackingError(
-                f"{uri}: {store} has lost its files; vgg16-transfer register {lost} puts them back"
-            ) from None
         reason = " ".join(str(error).split())
         raise TrackingError(f"{uri}: can't be loaded from {store}: {reason}") from None
     signature = model.metadata.signature

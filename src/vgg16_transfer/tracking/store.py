@@ -87,6 +87,8 @@ class Store:
             self.database.parent.mkdir(parents=True, exist_ok=True)
             # Processes that fill a fresh database at once see each other's half-made tables.
             with FileLock(self.database.with_name(f".{self.database.name}.lock")):
+                if not self.database.exists() or not self.database.stat().st_size:
+                    _make(self.database)
                 # MLflow would try to open it for two minutes.
                 sqlite3.connect(self.database).close()
                 client = mlflow.MlflowClient(self.uri)
@@ -146,6 +148,19 @@ def find_store(root: Path, uri: str | None) -> Store:
     if address.get_backend_name() != "sqlite" or not address.database or "uri" in address.query:
         return Store(uri, None)
     return _own(address, root)
+
+
+def _make(database: Path) -> None:
+    """Makes a fresh database beside its place, for MLflow can't go on with half of its tables."""
+    fresh = database.with_name(f".{database.name}.fresh")
+    fresh.unlink(missing_ok=True)
+    try:
+        address = URL.create("sqlite", database=str(fresh))
+        mlflow.MlflowClient(_own(address, fresh.parent).uri).search_experiments(max_results=1)
+        fresh.replace(database)
+    finally:
+        for left in database.parent.glob(f"{fresh.name}*"):
+            left.unlink(missing_ok=True)
 
 
 def _own(address: URL, root: Path) -> Store:

@@ -29,7 +29,7 @@ def note_run(client: mlflow.MlflowClient, run_id: str) -> None:
 def run_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
     """Whether a run has the files that were noted; one without a note has any."""
     there = names(client.list_artifacts(run.info.run_id))
-    return bool(there) and _noted(run.data.tags) <= there
+    return _noted(run.data.tags) <= there if LOGGED in run.data.tags else bool(there)
 
 
 def note_model(client: mlflow.MlflowClient, model: LoggedModel) -> None:
@@ -44,7 +44,7 @@ def model_is_whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
         there = _below(client, model.model_id)
     except MlflowException:  # a server has no folder to list
         return False
-    return bool(there) and _noted(model.tags) <= there
+    return _noted(model.tags) <= there if LOGGED in model.tags else bool(there)
 
 
 def names(files: Iterable[FileInfo]) -> set[str]:
