@@ -128,7 +128,7 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path, monkeypatch) 
         with pytest.raises(Killed):
             find_store(tmp_path, None).client()
     assert not (tmp_path / DATABASE).exists()
-    (tmp_path / f".{DATABASE}.fresh").write_bytes(b"half a database")
+    (tmp_path / f".{DATABASE}.0.fresh").write_bytes(b"half a database")
     client = find_store(tmp_path, None).client()
     assert [one.name for one in client.search_experiments()] == ["Default"]
     assert {path.name for path in tmp_path.iterdir()} == {DATABASE, f".{DATABASE}.lock"}

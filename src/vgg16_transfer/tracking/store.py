@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import sys
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,14 +154,14 @@ def find_store(root: Path, uri: str | None) -> Store:
 
 def _make(database: Path) -> None:
     """Makes a fresh database beside its place, for MLflow can't go on with half of its tables."""
-    fresh = database.with_name(f".{database.name}.fresh")
-    fresh.unlink(missing_ok=True)
+    # Under a name of its own, since MLflow keeps a connection to each address.
+    fresh = database.with_name(f".{database.name}.{uuid.uuid4().hex}.fresh")
     try:
         address = URL.create("sqlite", database=str(fresh))
         mlflow.MlflowClient(_own(address, fresh.parent).uri).search_experiments(max_results=1)
         fresh.replace(database)
-    finally:
-        for left in database.parent.glob(f"{fresh.name}*"):
+    finally:  # also what an earlier process left that was killed
+        for left in database.parent.glob(f".{glob.escape(database.name)}.*.fresh*"):
             left.unlink(missing_ok=True)
 
 
