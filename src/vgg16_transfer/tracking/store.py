@@ -27,7 +27,8 @@ from filelock import FileLock
 from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.uri import is_local_uri
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.uri import get_uri_scheme, is_local_uri
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATABASE = "mlflow.db"
+
+_ATTEMPTS = 7  # to reach a database server, in 12 seconds
 
 
 class TrackingError(InputError):
@@ -85,6 +88,8 @@ class Store:
         mlflow.set_tracking_uri(self.uri)
         try:
             if self.database is None or self.artifacts is None:
+                if get_uri_scheme(self.uri) in DATABASE_ENGINES:
+                    _wait_for_less()
                 return mlflow.MlflowClient(self.uri)
             self.database.parent.mkdir(parents=True, exist_ok=True)
             # Processes that fill a fresh database at once see each other's half-made tables.
@@ -150,6 +155,13 @@ def find_store(root: Path, uri: str | None) -> Store:
     if address.get_backend_name() != "sqlite" or not address.database or "uri" in address.query:
         return Store(uri, None)
     return _own(address, root)
+
+
+def _wait_for_less() -> None:
+    """A database server is waited for as long as MLflow's own, instead of two minutes."""
+    from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
+
+    utils.MAX_RETRY_COUNT = _ATTEMPTS
 
 
 def _make(database: Path) -> None:
