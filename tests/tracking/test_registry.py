@@ -464,6 +464,6 @@ def test_a_model_of_something_else_is_refused(fresh: Registry, monkeypatch) -> N
         class metadata:  # noqa: N801
             signature = None
 
-    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda _, dst_path: Other)
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda *_, **__: Other)
     with pytest.raises(TrackingError, match=r"^models:/head/1: takes no pictures; name a model"):
         registry.load(fresh.store, "models:/head/1")
