@@ -360,8 +360,9 @@ def test_two_processes_log_the_same_study_and_one_of_their_own_at_once(
             history = client.get_metric_history(run.info.run_id, "train_loss")
             assert sorted(point.step for point in history) == [1, 2, 3]
             assert models.pop(run.info.run_id) == 1
-            pictures = client.list_artifacts(run.info.run_id, "images")
-            assert len(pictures) == 2 * 2
+            files = {file.path for file in client.list_artifacts(run.info.run_id)}
+            assert files == set(run.data.tags["artifacts"].split(", "))
+            assert len(files) == 6
     assert models == {}
 
 
