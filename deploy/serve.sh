@@ -17,7 +17,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 # PostgreSQL's own variables say the rest, so that no password stands in a list of processes.
 exec mlflow server \
     --app-name basic-auth \
-    --backend-store-uri postgresql+psycopg2:///mlflow \
+    --backend-store-uri postgresql+psycopg:///mlflow \
     --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION" \
     --host 127.0.0.1 \
     "$@"

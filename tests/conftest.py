@@ -161,9 +161,6 @@ def publish() -> Callable[[Trained, str], None]:
         from vgg16_transfer.tracking.store import find_store
 
         layout, params = workspace.layout, workspace.params
-        checked = layout.gradients("animals")
-        checked.parent.mkdir(parents=True, exist_ok=True)
-        checked.write_text("weights,layer,average,max\nω_jk,softmax,1e-9,2e-8\n", encoding="utf-8")
         store = find_store(workspace.root, None)
         (origin,) = locked_stages(workspace.root, [f"train@{study}"]).values()
         tell_study(store, params, layout, study, origin, None)

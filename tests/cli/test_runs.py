@@ -1,10 +1,21 @@
 """When ``vgg16-transfer publish`` asks MLflow, and when it need not."""
 
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from ruamel.yaml import YAML
 
+from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
+from vgg16_transfer.layout import Layout
+from vgg16_transfer.params import check_params
 from vgg16_transfer.tracking import lineage
+from vgg16_transfer.tracking.store import Store
 
 PARAMS = {
     "backbone": {"weights": "random-conv"},
@@ -21,7 +32,7 @@ def told(tmp_path, monkeypatch) -> list[str]:
     told: list[str] = []
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, LOCKED))
     monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
-    monkeypatch.setattr(runs, "tell_pages", lambda *_: told.append("pages"))
+    monkeypatch.setattr(runs, "tell_pages", lambda *_, **__: told.append("pages"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
@@ -65,7 +76,7 @@ def test_another_store_is_told(told, monkeypatch) -> None:
 
 
 def test_what_could_not_be_told_is_asked_again(told, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise lineage.LineageError("no")
 
     with monkeypatch.context() as patch:
@@ -83,3 +94,94 @@ def test_a_store_may_be_named(told, tmp_path, monkeypatch) -> None:
     runs.publish(to="sqlite:///named.db")
     runs.publish()
     assert stores == [f"sqlite:///{tmp_path / name}.db" for name in ("named", "environment")]
+
+
+class Pages:
+    """Stands in for the module: notes what it was asked to log, and logs nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def publish(*given: Any, check: bool) -> int:
+            study = given[1].name if name != "publish_report" else ""
+            self.asked.append((name.removeprefix("publish_"), study, given[-1].stage, check))
+            return 1
+
+        return publish
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_pages_are_logged_by_the_digest_of_their_own_stage(
+    check: bool, tmp_path, monkeypatch, capsys
+) -> None:
+    studies = {name: {"dataset": "animals"} for name in ("few", "many")}
+    params = check_params(PARAMS | {"studies": studies})
+    monkeypatch.setattr(
+        lineage,
+        "locked_stages",
+        lambda _, stages: {stage: replace(LOCKED, stage=stage) for stage in stages},
+    )
+    pages = Pages()
+    monkeypatch.setattr(tracking, "pages", pages, raising=False)
+    monkeypatch.setitem(sys.modules, "vgg16_transfer.tracking.pages", pages)
+    store = Store("http://127.0.0.1:1", None)
+    origin = replace(LOCKED, stage="report")
+    runs.tell_pages(store, params, Layout(tmp_path), origin, check=check)
+    assert pages.asked == [
+        *(
+            one
+            for study in studies
+            for one in (
+                ("filters", study, "filters@animals", check),
+                ("gradients", study, "gradients@animals", check),
+                ("explained", study, f"explain@{study}", check),
+            )
+        ),
+        ("report", "", "report", check),
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        *(f"{study}: pictures added to its runs at {store}, 3 times" for study in studies),
+        f"report: told to MLflow at {store}",
+    ]
+
+
+def test_publish_asks_whether_files_are_still_there(told, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(runs, "tell_pages", lambda *_, check: asked.append(check))
+    runs.publish()
+    assert asked == [True]
+
+
+def test_a_port_that_is_taken_is_named_before_the_server_starts(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        outcome = run("ui", "--port", str(port))
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: ui: port {port} can't be had (Address already in use); name another one, as "
+        f"--port {port + 1}\n"
+    )
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_ui_is_that_of_this_workspace_and_its_artifacts(run, tmp_path, monkeypatch) -> None:
+    """A copied store is mended before the server reads it."""
+    root = tmp_path / "my%20project"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    YAML(typ="safe", pure=True).dump(PARAMS, root / "params.yaml")
+    opened: list[Store] = []
+    monkeypatch.setattr(Store, "client", lambda store: opened.append(store))  # noqa: PLW0108
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
+    run("ui", "--port", "0")
+    (store,) = opened
+    assert store.database == root / "mlflow.db"
+    (arguments,) = started
+    assert arguments[arguments.index("--backend-store-uri") + 1] == store.uri

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -17,7 +17,7 @@ from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.params import Study, Trial, check_params
 from vgg16_transfer.tracking.lineage import Lineage
-from vgg16_transfer.tracking.publish import Outputs
+from vgg16_transfer.tracking.publish import publish_study
 from vgg16_transfer.tracking.store import DATABASE, Store, find_store
 
 DATASET = "animals"
@@ -26,6 +26,17 @@ CLASSES = sorted(set(TEST))
 WIDTH = 12
 CHECKED = {"weights": ["ω_jk"], "layer": ["softmax"], "average": [1e-9], "max": [2e-8]}
 FILTERS = ["block1_conv1", "kernels"]
+
+
+class Outputs(NamedTuple):
+    """Where a study's results lie, and what was drawn beside them."""
+
+    results: Path
+    heads: Path
+    splits: Path
+    filters: Path
+    gradients: Path
+
 
 MakeOutputs = Callable[[Study], Outputs]
 
@@ -122,14 +133,18 @@ def made_up_record(study: Study) -> records.Record:
     )
 
 
-def write_outputs(study: Study, root: Path) -> Outputs:
-    outputs = Outputs(
+def outputs_of(study: Study, root: Path) -> Outputs:
+    return Outputs(
         root / "results" / study.name,
         root / "models" / "heads" / study.name,
         root / "data" / "splits" / study.dataset,
         root / "reports" / "filters" / study.dataset,
         root / "reports" / "gradients" / f"{study.dataset}.csv",
     )
+
+
+def write_outputs(study: Study, root: Path) -> Outputs:
+    outputs = outputs_of(study, root)
     records.write(study, made_up_record(study), outputs.results)
     for folder in (outputs.heads, outputs.splits, outputs.filters, outputs.gradients.parent):
         folder.mkdir(parents=True)
@@ -157,9 +172,15 @@ def make_outputs(tmp_path) -> MakeOutputs:
     return lambda study: write_outputs(study, tmp_path / "outputs" / study.name)
 
 
-def make_lineage(study: Study, digest: str = "a") -> Lineage:
+def tell(store: Store, study: Study, outputs: Outputs, lineage: Lineage, **more: Any) -> int:
+    """Tells a store of a study, as the stage ``train`` does."""
+    of_study = {key: getattr(outputs, key) for key in ("results", "heads", "splits")}
+    return publish_study(store, study, lineage, **of_study, **more)
+
+
+def make_lineage(study: Study, digest: str = "a", stage: str | None = None) -> Lineage:
     return Lineage(
-        stage=f"train@{study.name}",
+        stage=stage or f"train@{study.name}",
         lock_digest=digest * 64,
         dependencies={
             f"data/splits/{DATASET}": "5" * 32,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -357,6 +358,60 @@ def test_a_later_study_dethrones_the_champion_which_stays_reachable(fresh: Regis
     assert names == ("ant", "bee", "cat")
 
 
+def lose_files(made: Registry) -> Path:
+    """Throws the files of the only logged model away; returns where they were."""
+    (model,) = made.models()
+    folder = Path(unquote(model.artifact_location.removeprefix("file://")))
+    shutil.rmtree(folder)
+    return folder
+
+
+def test_a_version_that_lost_its_files_gets_them_back(fresh: Registry) -> None:
+    fresh.tell()
+    assert fresh.register() == Registered("1", added=True, previous=None)
+    (before,) = fresh.versions()
+    assert fresh.register() == Registered("1", added=False, previous=None)
+    assert fresh.assembled == 1
+    folder = lose_files(fresh)
+    with pytest.raises(TrackingError) as caught:
+        registry.load(fresh.store, f"models:/{STUDY}@champion")
+    assert str(caught.value) == (
+        f"models:/{STUDY}@champion: {fresh.store} has lost its files; "
+        f"vgg16-transfer register {STUDY} puts them back"
+    )
+    assert fresh.register() == Registered("1", added=False, previous=None, restored=True)
+    (version,) = fresh.versions()
+    assert (version.version, version.source) == (before.version, before.source)
+    card = folder / "artifacts" / "classifier" / "card.md"
+    assert card.read_text(encoding="utf-8") == version.description
+    names, probabilities = registry.load(fresh.store, f"models:/{STUDY}/1")
+    assert names == ("ant", "bee", "cat")
+    expected = fresh.contents().model.probabilities(fresh.picture())
+    np.testing.assert_array_equal(probabilities(fresh.picture()), expected)
+    assert fresh.register() == Registered("1", added=False, previous=None)
+
+
+def test_a_model_is_found_below_a_path_that_looks_encoded(make_store, trained, tmp_path) -> None:
+    made = Registry(make_store(tmp_path / "my%20project ?#ü"), trained)
+    made.tell()
+    made.register()
+    names, probabilities = registry.load(made.store, f"models:/{STUDY}@champion")
+    assert names == ("ant", "bee", "cat")
+    expected = made.contents().model.probabilities(made.picture())
+    np.testing.assert_array_equal(probabilities(made.picture()), expected)
+    lose_files(made)
+    assert made.register().restored
+
+
+def test_a_trial_that_failed_is_not_registered(fresh: Registry) -> None:
+    run_id = fresh.tell()
+    fresh.client.set_tag(run_id, "failure", "loss became nan in epoch 2")
+    fresh.client.update_run(run_id, status="FAILED")
+    with pytest.raises(TrackingError, match=r"failed \(loss became nan in epoch 2\); change its"):
+        fresh.register()
+    assert (fresh.models(), fresh.assembled) == ([], 0)
+
+
 class Killed(BaseException):
     """Stands in for a SIGKILL."""
 
@@ -409,6 +464,6 @@ def test_a_model_of_something_else_is_refused(fresh: Registry, monkeypatch) -> N
         class metadata:  # noqa: N801
             signature = None
 
-    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda _: Other)
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda *_, **__: Other)
     with pytest.raises(TrackingError, match=r"^models:/head/1: takes no pictures; name a model"):
         registry.load(fresh.store, "models:/head/1")

@@ -7,10 +7,9 @@ import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag, ViewType
 
 from vgg16_transfer.tracking import publish, runs
-from vgg16_transfer.tracking.publish import publish_study
 from vgg16_transfer.tracking.runs import TELLER, known_runs, now, remove_twins, told_elsewhere
 
-from .conftest import make_lineage, make_study, write_outputs
+from .conftest import make_lineage, make_study, tell, write_outputs
 
 ONE = {"samples_per_class": 2, "seed": 0}
 
@@ -24,8 +23,8 @@ def twins(store, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(publish, "known_runs", lambda *_: {})
         patch.setattr(publish, "remove_twins", lambda *_: None)
-        publish_study(store, study, outputs, lineage)
-        publish_study(store, study, outputs, lineage)
+        tell(store, study, outputs, lineage)
+        tell(store, study, outputs, lineage)
     client = store.client()
     experiment = store.experiment(client, study.dataset)
     assert len(client.search_runs([experiment])) == 4
@@ -36,7 +35,7 @@ def test_the_run_that_was_whole_first_stays_below_the_one_parent(store, twins) -
     client, experiment, study, outputs, lineage = twins
     made = sorted(client.search_runs([experiment]), key=lambda run: run.info.end_time)
     trial, parent = made[:2]
-    assert publish_study(store, study, outputs, lineage) == 0
+    assert tell(store, study, outputs, lineage) == 0
     left = {run.info.run_id: run for run in client.search_runs([experiment])}
     assert set(left) == {trial.info.run_id, parent.info.run_id}
     assert left[trial.info.run_id].data.tags["mlflow.parentRunId"] == parent.info.run_id

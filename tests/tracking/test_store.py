@@ -116,6 +116,30 @@ def test_what_is_no_store_at_all_is_named(uri: str, tmp_path) -> None:
         find_store(tmp_path, uri).client()
 
 
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path, monkeypatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.db.utils._upgrade_db", die)
+        with pytest.raises(Killed):
+            find_store(tmp_path, None).client()
+    assert not (tmp_path / DATABASE).exists()
+    (tmp_path / f".{DATABASE}.0.fresh").write_bytes(b"half a database")
+    client = find_store(tmp_path, None).client()
+    assert [one.name for one in client.search_experiments()] == ["Default"]
+    assert {path.name for path in tmp_path.iterdir()} == {DATABASE, f".{DATABASE}.lock"}
+
+
+def test_a_password_is_not_said() -> None:
+    store = find_store(Path(), "postgresql+psycopg://ann:secret@db.example.org/runs")
+    assert str(store) == "postgresql+psycopg://ann:***@db.example.org/runs"
+    assert "secret" in store.uri
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path) -> None:
     (tmp_path / DATABASE).write_text("not a database at all, but a long enough line of words")
     with pytest.raises(TrackingError, match=DATABASE):

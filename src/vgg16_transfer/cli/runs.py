@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,7 +58,7 @@ def publish(
     for study in params.studies:
         origin = origins.recall(layout.record(study), locked[f"train@{study}"])
         tell_study(store, params, layout, study, replace(origin, replayed=True), None)
-    tell_pages(store, params, layout, locked["report"])
+    tell_pages(store, params, layout, locked["report"], check=True)
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(state, encoding="utf-8")
 
@@ -137,7 +138,20 @@ def compare(
 def ui(port: Annotated[int, typer.Option(help="of the server")] = 5000) -> None:
     """Serve the MLflow UI on loopback."""
     store = tracking_store(read()[1])
-    typer.echo(f"MLflow UI of {store.uri} on http://127.0.0.1:{port}", err=True)
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"ui: port {port} can't be had ({error.strerror}); name another one, as --port "
+                f"{port + 1}"
+            ) from None
+    from vgg16_transfer.tracking.reach import reached
+
+    with reached(store):
+        store.client()
+    typer.echo(f"MLflow UI of {store} on http://127.0.0.1:{port}", err=True)
     mlflow = str(Path(sys.executable).with_name("mlflow"))
     where = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *where])  # noqa: S606
@@ -175,14 +189,19 @@ def _stamp(layout: Layout, to: str | None) -> tuple[Path, str]:
 @contextmanager
 def or_later(stage: str) -> Iterator[None]:
     """In a stage: whatever is wrong with the store, it costs no result, for these are written."""
-    from vgg16_transfer.tracking.store import TrackingError
-
     try:
         yield
-    except TrackingError as error:
+    except Exception as error:  # noqa: BLE001 - no failure of logging costs a training
+        problem = str(error)
+        if not isinstance(error, InputError):
+            reason = " ".join(str(error).partition("\n")[0].split())
+            problem = (
+                f"unexpected {type(error).__name__} ({reason}), whose traceback vgg16-transfer "
+                "publish shows"
+            )
         typer.echo(
-            f"warning: {stage}: {error}; nothing is lost: the results are in results/, models/ and "
-            "reports/, and vgg16-transfer publish tells MLflow of them once this is mended",
+            f"warning: {stage}: {problem}; nothing is lost: the results are in results/, models/ "
+            "and reports/, and vgg16-transfer publish tells MLflow of them once this is mended",
             err=True,
         )
 
@@ -196,37 +215,77 @@ def tell_study(
     parent_run_id: str | None,
 ) -> None:
     """Tells MLflow of a study in the workspace, unless it knows."""
-    from vgg16_transfer.tracking.publish import Outputs, publish_study
+    from vgg16_transfer.tracking.publish import publish_study
     from vgg16_transfer.tracking.reach import reached
 
-    dataset = params.study(study).dataset
-    outputs = Outputs(
-        layout.record(study),
-        layout.heads(study),
-        layout.splits(dataset),
-        layout.filters(dataset),
-        layout.gradients(dataset),
-    )
     with reached(store):
-        told = publish_study(store, params.study(study), outputs, lineage, parent_run_id)
-    typer.echo(f"{study}: {told} runs told to MLflow at {store.uri}", err=True)
+        told = publish_study(
+            store,
+            params.study(study),
+            lineage,
+            results=layout.record(study),
+            heads=layout.heads(study),
+            splits=layout.splits(params.study(study).dataset),
+            parent_run_id=parent_run_id,
+        )
+    typer.echo(f"{study}: {told} runs told to MLflow at {store}", err=True)
 
 
-def tell_pages(store: Store, params: Params, layout: Layout, origin: Lineage) -> None:
-    """Tells MLflow of what was drawn of the studies, unless it knows."""
+def tell_pages(
+    store: Store, params: Params, layout: Layout, origin: Lineage, *, check: bool
+) -> None:
+    """Tells MLflow of what was drawn of the studies, unless it knows.
+
+    Args:
+        store: Where to.
+        params: Of the workspace.
+        layout: Of the workspace.
+        origin: Where the page comes from.
+        check: Also ask whether files that are known are still there, which takes a while.
+    """
+    from vgg16_transfer.tracking import pages
     from vgg16_transfer.tracking.lineage import locked_stages
-    from vgg16_transfer.tracking.pages import publish_explained, publish_report
     from vgg16_transfer.tracking.reach import reached
 
-    trained = {study: f"train@{study}" for study in params.studies}
-    drawn = {study: f"explain@{study}" for study in params.studies}
-    origins = locked_stages(layout.root, [*trained.values(), *drawn.values()])
-    by_study = {name: origins[stage] for name, stage in trained.items()}
-    page = layout.reports / "report.html"
+    datasets = {study.dataset for study in params.studies.values()}
+    locked = locked_stages(
+        layout.root,
+        [
+            *(f"{stage}@{study}" for stage in ("train", "explain") for study in params.studies),
+            *(f"{stage}@{dataset}" for stage in ("filters", "gradients") for dataset in datasets),
+        ],
+    )
+    trained = {name: locked[f"train@{name}"] for name in params.studies}
     with reached(store):
         for name, study in params.studies.items():
-            folder = layout.explained(name)
-            publish_explained(store, study, folder, by_study[name], origins[drawn[name]])
-        told = publish_report(store, page, params.studies, by_study, origin)
+            dataset = study.dataset
+            runs = pages.publish_filters(
+                store,
+                study,
+                layout.filters(dataset),
+                trained[name],
+                locked[f"filters@{dataset}"],
+                check=check,
+            )
+            runs += pages.publish_gradients(
+                store,
+                study,
+                layout.gradients(dataset),
+                trained[name],
+                locked[f"gradients@{dataset}"],
+                check=check,
+            )
+            runs += pages.publish_explained(
+                store,
+                study,
+                layout.explained(name),
+                trained[name],
+                locked[f"explain@{name}"],
+                check=check,
+            )
+            if runs:
+                typer.echo(f"{name}: pictures added to its runs at {store}, {runs} times", err=True)
+        page = layout.reports / "report.html"
+        told = pages.publish_report(store, page, params.studies, trained, origin, check=check)
     if told:
-        typer.echo(f"report: told to MLflow at {store.uri}", err=True)
+        typer.echo(f"report: told to MLflow at {store}", err=True)

@@ -214,7 +214,7 @@ def report() -> None:
 
         origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
         with or_later(stage):
-            tell_pages(tracking_store(layout), params, layout, origin)
+            tell_pages(tracking_store(layout), params, layout, origin, check=False)
 
 
 def _source(params: Params, layout: Layout, dataset: str) -> Source:

@@ -6,6 +6,7 @@ A run may be a trial's or a study's; a study stands for all its trials.
 from __future__ import annotations
 
 import io
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from tqdm import tqdm
 
-from vgg16_transfer.tracking.runs import every_run
+from vgg16_transfer.tracking.runs import every_run, failure
 from vgg16_transfer.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVAL
 
 _SIDES = 0.5
 """A picture is on the right side if more than this share of a run's trials took it rightly."""
+
+_ROUNDING = 1e-5  # records hold six digits
 
 
 class Compared(NamedTuple):
@@ -75,7 +78,8 @@ def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
         run_ids: Two or more.
 
     Raises:
-        TrackingError: The store has no such run, or it is neither a trial's nor a study's.
+        TrackingError: The store has no such run, it is neither a trial's nor a study's, its trial
+            failed, or its predictions are missing or belie its accuracy.
     """
     trials = {}
     for run_id in run_ids:
@@ -93,12 +97,22 @@ def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
 
 def _trials(client: mlflow.MlflowClient, run: Run) -> list[Run]:
     if "trial" in run.data.tags:
+        why = failure(run)
+        if why is not None:
+            raise TrackingError(
+                f"run '{run.info.run_id}': its trial failed ({why}); name a run that finished"
+            )
         return [run]
     experiment, run_id = run.info.experiment_id, run.info.run_id
     trials = every_run(client, experiment, f"tags.mlflow.parentRunId = '{run_id}'")
     if not trials:
         raise TrackingError(f"run '{run_id}': is neither a trial's nor a study's")
-    return sorted(trials, key=_in_order)
+    reached = [trial for trial in trials if failure(trial) is None]
+    if not reached:
+        raise TrackingError(
+            f"run '{run_id}': all trials of its study failed; name a study with one that finished"
+        )
+    return sorted(reached, key=_in_order)
 
 
 def _in_order(run: Run) -> list[tuple[float, str]]:
@@ -131,8 +145,18 @@ def _accuracies(trials: Sequence[Run]) -> pd.Series:
         ", ".join(f"{key} {row[key]}" for key in varying) or "accuracy"
         for row in rows.to_dict("records")
     ]
-    accuracy = pd.Series([100 * run.data.metrics["accuracy"] for run in trials])
+    accuracy = pd.Series([100 * _accuracy(run) for run in trials])
     return accuracy.groupby(points, sort=False).agg(_spread)
+
+
+def _accuracy(run: Run) -> float:
+    try:
+        return float(run.data.metrics["accuracy"])
+    except KeyError:
+        raise TrackingError(
+            f"run '{run.info.run_id}': has no accuracy; vgg16-transfer publish completes runs that "
+            f"broke off"
+        ) from None
 
 
 def _spread(seeds: pd.Series) -> str:
@@ -155,4 +179,14 @@ def _predictions(run: Run) -> pd.DataFrame:
             f"run '{run.info.run_id}': its predictions.csv can't be read; vgg16-transfer publish "
             f"completes runs that broke off"
         ) from None
-    return pd.read_csv(io.StringIO(text), dtype=str)
+    try:
+        told = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        right = float((told["true"] == told["predicted"]).mean())
+    except (KeyError, ValueError):  # pandas' own errors of a damaged file are of the latter kind
+        right = math.nan
+    if not abs(right - _accuracy(run)) <= _ROUNDING:
+        raise TrackingError(
+            f"run '{run.info.run_id}': its predictions.csv is not that of its accuracy; delete the "
+            f"run in the MLflow UI and tell of it again with vgg16-transfer publish"
+        )
+    return told

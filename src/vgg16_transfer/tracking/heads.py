@@ -15,10 +15,14 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from vgg16_transfer.tracking.stored import model_is_whole, note_model
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow.entities import LoggedModel, Run
+
+_HEAD = "head"
 
 
 def models_of(client: mlflow.MlflowClient, run: Run) -> list[LoggedModel]:
@@ -27,8 +31,19 @@ def models_of(client: mlflow.MlflowClient, run: Run) -> list[LoggedModel]:
     return list(client.search_logged_models([run.info.experiment_id], filter_string=of_run))
 
 
+def head_of(client: mlflow.MlflowClient, run: Run) -> LoggedModel | None:
+    """The model that is a trial's head, whole or not; registering adds a classifier to the run."""
+    return next((model for model in models_of(client, run) if model.name == _HEAD), None)
+
+
+def head_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
+    """Whether the store has a trial's head with all its files."""
+    model = head_of(client, run)
+    return model is not None and _whole(client, model)
+
+
 def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
-    """Logs a head as the model of a run, unless the run has it already.
+    """Logs a head as the model of a run, unless the run has it already with all its files.
 
     Args:
         client: Of the store.
@@ -36,13 +51,13 @@ def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
         path: The head as training saved it.
     """
     run_id = run.info.run_id
-    model = next(iter(models_of(client, run)), None)
+    model = head_of(client, run)
     if model is None:
         params = client.get_run(run_id).data.params
         model = client.create_logged_model(
-            run.info.experiment_id, name="head", source_run_id=run_id, params=params
+            run.info.experiment_id, name=_HEAD, source_run_id=run_id, params=params
         )
-    if model.status == LoggedModelStatus.READY:
+    elif _whole(client, model):
         return
     outputs = client.get_run(run_id).outputs
     known = outputs.model_outputs if outputs else []
@@ -51,7 +66,12 @@ def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
     with TemporaryDirectory() as folder:
         _save(path, model, folder)
         client.log_model_artifacts(model.model_id, folder)
+    note_model(client, model)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
+    return model.status == LoggedModelStatus.READY and model_is_whole(client, model)
 
 
 def _save(path: Path, model: LoggedModel, folder: str) -> None:

@@ -1,22 +1,21 @@
 """A study's results → MLflow: one parent run, one child run per trial, each told exactly once.
 
 A run is known by the digest of the stage's lock entry and, for a child, the trial's name. A
-finished one is left alone; one that broke off is told again under the id that it has. What it holds
-already stays as it is: a store takes the same parameter, metric or file twice for one.
+finished one that has its files is left alone; one that broke off, or whose files are gone, is told
+again under the id that it has. What it holds already stays as it is: a store takes the same
+parameter, metric or file twice for one.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
-from PIL import Image
 from tqdm import tqdm
 
 from vgg16_transfer.hashing import file_md5
@@ -24,9 +23,13 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
-from vgg16_transfer.tracking.heads import tell_head
+from vgg16_transfer.tracking.heads import head_is_whole, tell_head
 from vgg16_transfer.tracking.runs import (
+    FAILED,
+    FAILURE,
+    FINISHED,
     TELLER,
+    failure,
     finished,
     known_runs,
     now,
@@ -34,6 +37,7 @@ from vgg16_transfer.tracking.runs import (
     teller,
     told_elsewhere,
 )
+from vgg16_transfer.tracking.stored import note_run, run_is_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,30 +52,14 @@ _PER_CALL = 1000  # MLflow's own bound on the metrics of one call
 _TABLE = "summary.json"
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where a study's results lie.
-
-    Attributes:
-        results: Folder of its record.
-        heads: Folder of its heads.
-        splits: Folder of its dataset's manifests.
-        filters: Folder of its dataset's filter pictures.
-        gradients: Its dataset's gradient check.
-    """
-
-    results: Path
-    heads: Path
-    splits: Path
-    filters: Path
-    gradients: Path
-
-
 def publish_study(
     store: Store,
     study: Study,
-    outputs: Outputs,
     lineage: Lineage,
+    *,
+    results: Path,
+    heads: Path,
+    splits: Path,
     parent_run_id: str | None = None,
 ) -> int:
     """Tells MLflow what a study measured, unless it knows already.
@@ -79,8 +67,10 @@ def publish_study(
     Args:
         store: Where to.
         study: Which study.
-        outputs: What it wrote.
-        lineage: Where that comes from; becomes tags of every run.
+        lineage: Where its results come from; becomes tags of every run.
+        results: Folder of its record.
+        heads: Folder of its heads.
+        splits: Folder of its dataset's manifests.
         parent_run_id: A run that the study's parent run belongs under, such as that of
             ``mlflow run``.
 
@@ -91,7 +81,7 @@ def publish_study(
         RecordError: There are no results.
         TrackingError: The store can't be used.
     """
-    record = records.read(outputs.results)
+    record = records.read(results)
     client = store.client()
     experiment = store.experiment(client, study.dataset)
     known = known_runs(client, experiment, lineage)
@@ -107,13 +97,24 @@ def publish_study(
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
         run = known.get(name)
-        if run is not None and (finished(run) or told_elsewhere(run)):
+        if run is not None and (_whole(client, run) or told_elsewhere(run)):
             continue
-        _tell_trial(client, parent, run, study, name, trial, record, outputs, lineage)
+        run = _started(client, parent, run, study, name, lineage)
+        one = records.Record(*(frame[frame["trial"] == name] for frame in record))
+        _tell_trial(client, run, study, trial, one, splits)
+        why = _failure(one)
+        if why is None:
+            tell_head(client, run, heads / f"{name}.keras")
+        note_run(client, run.info.run_id)
+        if not finished(run):
+            status = FINISHED if why is None else FAILED
+            client.set_terminated(run.info.run_id, status, end_time=lineage.ended)
         told += 1
-    if not finished(parent):
-        _tell_study(client, parent, study, record, outputs)
-        client.set_terminated(parent.info.run_id, end_time=lineage.ended)
+    if not (finished(parent) and run_is_whole(client, parent)):
+        _tell_study(client, parent, study, record)
+        note_run(client, parent.info.run_id)
+        if not finished(parent):
+            client.set_terminated(parent.info.run_id, end_time=lineage.ended)
         told += 1
     for run in known.values():
         _lead_back(client, run, lineage)
@@ -130,45 +131,70 @@ def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
             client.set_tag(run.info.run_id, "checkout", now_known)
 
 
-def _tell_trial(
+def _whole(client: mlflow.MlflowClient, run: Run) -> bool:
+    """Whether all was told of a trial, and the store still has its files."""
+    if not (finished(run) and run_is_whole(client, run)):
+        return False
+    return failure(run) is not None or head_is_whole(client, run)
+
+
+def _started(
     client: mlflow.MlflowClient,
     parent: Run,
     run: Run | None,
     study: Study,
     name: str,
-    trial: Trial,
-    record: records.Record,
-    outputs: Outputs,
     lineage: Lineage,
-) -> None:
+) -> Run:
+    """The run of a trial, which other processes now leave to this one."""
+    if run is not None:
+        client.set_tag(run.info.run_id, TELLER, teller())
+        return run
     tags = lineage.tags() | {
         "study": study.name,
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
         TELLER: teller(),
     }
-    if run is None:
-        experiment, start = parent.info.experiment_id, lineage.started or now()
-        run = client.create_run(experiment, run_name=name, tags=tags, start_time=start)
-    else:
-        client.set_tag(run.info.run_id, TELLER, teller())
+    experiment, start = parent.info.experiment_id, lineage.started or now()
+    return client.create_run(experiment, run_name=name, tags=tags, start_time=start)
+
+
+def _tell_trial(
+    client: mlflow.MlflowClient,
+    run: Run,
+    study: Study,
+    trial: Trial,
+    one: records.Record,
+    splits: Path,
+) -> None:
+    """Logs what a trial measured; one that failed has its curves up to there, and the reason."""
     run_id = run.info.run_id
-    one = records.Record(*(frame[frame["trial"] == name] for frame in record))
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
     metrics = _curves(one.history, run.info.start_time) + _final(one.trials, trial, run)
     for start in range(0, len(metrics), _PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + _PER_CALL])
-    _tell_split(client, run_id, _split_input(study, trial, outputs.splits))
-    client.log_figure(run_id, figures.trial_curves(one.history, "loss"), "loss.png")
-    client.log_figure(run_id, figures.trial_curves(one.history, "accuracy"), "accuracy.png")
+    _tell_split(client, run_id, _split_input(study, trial, splits))
+    if len(one.history):
+        for measure in ("loss", "accuracy"):
+            figure = figures.trial_curves(one.history, measure)
+            client.log_figure(run_id, figure, f"{measure}.png")
+    why = _failure(one)
+    if why is not None:
+        client.set_tag(run_id, FAILURE, why)
+        client.set_tag(run_id, "mlflow.note.content", f"This trial failed: {why}")
+        return
     classes = sorted(one.per_class["class_name"])
     client.log_figure(run_id, figures.confusion_matrix(one.confusion, classes), "confusion.png")
     for frame in ("predictions", "confusion", "per_class"):
         client.log_text(run_id, getattr(one, frame).to_csv(index=False), f"{frame}.csv")
-    _tell_filters(client, run_id, outputs.filters)
-    tell_head(client, run, outputs.heads / f"{name}.keras")
-    client.set_terminated(run_id, end_time=lineage.ended)
+
+
+def _failure(one: records.Record) -> str | None:
+    """Why a trial reached nothing, or None if it did."""
+    row = one.trials.iloc[0]
+    return str(row["failure"]) if row.get("status") == "failed" else None
 
 
 def _tell_split(client: mlflow.MlflowClient, run_id: str, split: DatasetInput) -> None:
@@ -179,22 +205,11 @@ def _tell_split(client: mlflow.MlflowClient, run_id: str, split: DatasetInput) -
         client.log_inputs(run_id, datasets=[split])
 
 
-def _tell_filters(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
-    """Logs the filter pictures that a run lacks: MLflow names each one anew, so none replaces."""
-    there = [PurePosixPath(file.path).name for file in client.list_artifacts(run_id, "images")]
-    whole = {name.partition("+")[0] for name in there if name.endswith("+compressed.webp")}
-    for path in sorted(folder.glob("*.png")):
-        if path.stem not in whole:  # the small copy comes last
-            with Image.open(path) as picture:
-                client.log_image(run_id, picture, key=path.stem, step=0)
-
-
 def _tell_study(
     client: mlflow.MlflowClient,
     parent: Run,
     study: Study,
     record: records.Record,
-    outputs: Outputs,
 ) -> None:
     run_id = parent.info.run_id
     summary = records.summarise(study, record.trials)
@@ -202,19 +217,12 @@ def _tell_study(
         key: ", ".join(map(str, values)) for key, values in study.grid.items()
     }
     metrics = _summary_metrics(study, summary, parent.info.start_time)
-    checked = records.read_frame(outputs.gradients)
-    metrics += [
-        Metric(f"gradient_check {row['layer']} {key}", row[key], parent.info.start_time, 0)
-        for row in checked.to_dict("records")
-        for key in ("average", "max")
-    ]
     client.log_batch(
         run_id, metrics=metrics, params=[Param(key, value) for key, value in settings.items()]
     )
     for title, figure in study_figures(study, record).items():
         client.log_figure(run_id, figure, f"{title}.png")
     client.log_text(run_id, summary.to_csv(index=False), "summary.csv")
-    client.log_text(run_id, checked.to_csv(index=False), "gradient_check.csv")
     tables = {artifact.path for artifact in client.list_artifacts(run_id)}
     if _TABLE not in tables:  # log_table appends to a table that is there
         client.log_table(run_id, summary.astype(object).where(summary.notna(), None), _TABLE)
@@ -227,7 +235,7 @@ def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
         Metric(column, float(value), start_time + int(epoch), int(epoch))
         for column in columns
         for epoch, value in zip(history["epoch"], history[column], strict=True)
-        if pd.notna(value)
+        if math.isfinite(value)
     ]
 
 
@@ -236,7 +244,8 @@ def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
     return [
         Metric(measure, float(row[measure]), run.info.start_time, trial.epochs)
         for measure in records.MEASURED
-        if measure not in {"loss", "train_accuracy"}  # the curves hold these by the same name
+        # The curves hold these by the same name; a trial that failed has none.
+        if measure not in {"loss", "train_accuracy"} and pd.notna(row[measure])
     ]
 
 

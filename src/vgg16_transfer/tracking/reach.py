@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ _REFUSALS = {
 }
 
 
+# One says of each retry that it was needed, the other prints a traceback before it raises.
+_LOUD = ("urllib3.connectionpool", "mlflow.store.db.utils")
+
+
 class TrackingUnreachableError(TrackingError):
     """An MLflow store that does not answer, or not as one would."""
 
@@ -39,26 +44,31 @@ def reached(store: Store) -> Iterator[None]:
     """Whatever goes wrong between here and the store becomes a sentence.
 
     Raises:
-        TrackingUnreachableError: The store can't be reached, or broke off.
+        TrackingUnreachableError: The store can't be reached, broke off, or can't be written to.
         TrackingRefusedError: It does not take the credentials, or does not permit what was tried.
     """
-    retries = logging.getLogger("urllib3.connectionpool")  # says at each that it was needed
-    level = retries.level
-    retries.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in _LOUD}
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         status = _status(error)
         if status in _REFUSALS:
-            raise TrackingRefusedError(f"{store.uri}: {_REFUSALS[status]}") from None
-        # What MLflow calls a bad request is a mistake of this package, but for a bad address.
-        if status == HTTPStatus.BAD_REQUEST and not isinstance(error, InvalidUrlException):
+            raise TrackingRefusedError(f"{store}: {_REFUSALS[status]}") from None
+        # What MLflow calls a bad request is a mistake of this package, but for a bad address and
+        # what the database itself refuses.
+        refused = isinstance(error, InvalidUrlException) or isinstance(
+            error.__cause__, SQLAlchemyError
+        )
+        if status == HTTPStatus.BAD_REQUEST and not refused:
             raise
         gone = status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        problem = "can't be reached" if gone else "can't be used"
-        raise TrackingUnreachableError(f"{store.uri}: {problem}: {_reason(error)}") from None
+        problem = "can't be reached" if gone and store.database is None else "can't be used"
+        raise TrackingUnreachableError(f"{store}: {problem}: {_reason(error)}") from None
     finally:
-        retries.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _status(error: Exception) -> HTTPStatus | None:
@@ -71,8 +81,14 @@ def _status(error: Exception) -> HTTPStatus | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause that all the others come from: where the network failed, not who noticed."""
-    while error.__context__ is not None:
-        error = error.__context__
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.partition("\n")[0].split()) or type(error).__name__
+    """The cause that all the others come from: where network or disk failed, not who noticed."""
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    # Pillow tries something else first, and the full disk is then noticed on the way.
+    failed = [one for one in chain if isinstance(one, (OSError, sqlite3.Error))]
+    cause = (failed or chain)[-1]
+    said = str(cause)
+    if isinstance(cause, OSError) and cause.strerror:
+        said = f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    return " ".join(said.partition("\n")[0].split()) or type(cause).__name__

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 TELLER = "teller"
 """The tag that says which process tells of a run, and since when."""
 
+FAILURE = "failure"
+"""The tag that says why a trial reached nothing, such as a loss that is no number."""
+
+FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+FAILED = RunStatus.to_string(RunStatus.FAILED)
+
 _PARENT = "mlflow.parentRunId"
 _MINUTE = 60_000  # milliseconds; telling of a trial takes seconds
 
@@ -71,8 +77,13 @@ def remove_twins(
 
 
 def finished(run: Run) -> bool:
-    """Whether all was told of a run."""
-    return bool(run.info.status == RunStatus.to_string(RunStatus.FINISHED))
+    """Whether all was told of a run: of one that reached something, or of one that failed."""
+    return run.info.status in {FINISHED, FAILED}
+
+
+def failure(run: Run) -> str | None:
+    """Why a trial reached nothing, or None if it did."""
+    return run.data.tags.get(FAILURE, "no reason is noted") if run.info.status == FAILED else None
 
 
 def teller() -> str:

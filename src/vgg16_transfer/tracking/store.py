@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import sqlite3
+import sys
+import uuid
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Set before mlflow is imported, which reads it then: experiments are nobody else's business.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -23,16 +27,22 @@ from filelock import FileLock
 from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.uri import is_local_uri
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.uri import get_uri_scheme, is_local_uri
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.tracking import locations
+from vgg16_transfer.tracking.locations import ARTIFACTS, KIND
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATABASE = "mlflow.db"
-ARTIFACTS = "mlartifacts"
 
-_SQLITE = "sqlite:///"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # which pages the UI shows first
+_ATTEMPTS = 7  # to reach a database server, in 12 seconds
 
 
 class TrackingError(InputError):
@@ -46,35 +56,65 @@ class Store:
     Attributes:
         uri: Absolute, so that it means the same in every folder.
         artifacts: Folder for artifacts, or None where the server decides.
+        database: The file of a SQLite store, or None.
     """
 
     uri: str
     artifacts: Path | None
+    database: Path | None = None
+
+    def __str__(self) -> str:
+        """The address for people: without a password, and a file's path as the shell shows it."""
+        if self.database:
+            return f"sqlite:///{self.database}"
+        try:
+            return make_url(self.uri).render_as_string(hide_password=True)
+        except (SQLAlchemyError, ValueError):
+            return self.uri
 
     def client(self) -> mlflow.MlflowClient:
         """A client; the tables of a fresh SQLite store are made first, by one process at a time.
+
+        Artifacts of a workspace that was moved or copied are found where they are now.
 
         Raises:
             TrackingError: The store can't be opened.
         """
         if is_local_uri(self.uri) and not MLFLOW_ALLOW_FILE_STORE.get():
             raise TrackingError(
-                f"{self.uri}: MLflow keeps no runs in folders any more; set MLFLOW_TRACKING_URI to "
+                f"{self}: MLflow keeps no runs in folders any more; set MLFLOW_TRACKING_URI to "
                 f"sqlite:///mlflow.db or a server's address (mlflow migrate-filestore moves runs)"
             )
         mlflow.set_tracking_uri(self.uri)
         try:
-            if not self.uri.startswith(_SQLITE):
+            if self.database is None or self.artifacts is None:
+                if get_uri_scheme(self.uri) in DATABASE_ENGINES:
+                    _wait_for_less()
                 return mlflow.MlflowClient(self.uri)
-            database = Path(self.uri.removeprefix(_SQLITE))
-            database.parent.mkdir(parents=True, exist_ok=True)
+            self.database.parent.mkdir(parents=True, exist_ok=True)
             # Processes that fill a fresh database at once see each other's half-made tables.
-            with FileLock(database.with_name(f".{database.name}.lock")):
+            with FileLock(self.database.with_name(f".{self.database.name}.lock")):
+                if not self.database.exists() or not self.database.stat().st_size:
+                    _make(self.database)
+                # MLflow would try to open it for two minutes.
+                sqlite3.connect(self.database).close()
                 client = mlflow.MlflowClient(self.uri)
                 client.search_experiments(max_results=1)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+                before = locations.mend(self.database, self.artifacts)
+        except ModuleNotFoundError as error:
+            raise TrackingError(
+                f"{self}: needs the Python package {error.name}; run pip install --constraint "
+                f"constraints.txt --editable '.[team]'"
+            ) from None
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = " ".join(str(error).partition("\n")[0].split())
-            raise TrackingError(f"{self.uri}: can't be opened: {reason}") from None
+            raise TrackingError(f"{self}: can't be opened: {reason}") from None
+        if before:
+            tqdm.write(
+                f"{self}: was moved or copied: artifacts are now those in {self.artifacts}, "
+                f"no longer those in {before}",
+                file=sys.stderr,
+            )
         return client
 
     def experiment(self, client: mlflow.MlflowClient, name: str) -> str:
@@ -83,14 +123,14 @@ class Store:
         if found is None:
             location = (self.artifacts / name).as_uri() if self.artifacts else None
             try:
-                return str(client.create_experiment(name, location, tags=_KIND))
+                return str(client.create_experiment(name, location, tags=dict([KIND])))
             except MlflowException as error:
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                     raise
                 found = client.get_experiment_by_name(name)  # another process was faster
         if found is None or found.lifecycle_stage != "active":
             raise TrackingError(
-                f"{self.uri}: experiment '{name}' was deleted; restore it with "
+                f"{self}: experiment '{name}' was deleted; restore it with "
                 f"mlflow experiments restore, or mlflow gc it"
             )
         return str(found.experiment_id)
@@ -107,8 +147,46 @@ def find_store(root: Path, uri: str | None) -> Store:
     """
     root = root.resolve()
     if not uri:
-        return Store(f"{_SQLITE}{root / DATABASE}", root / ARTIFACTS)
-    if uri.startswith(_SQLITE):
-        database = root / uri.removeprefix(_SQLITE)
-        return Store(f"{_SQLITE}{database}", database.parent / ARTIFACTS)
-    return Store(uri, None)
+        return _own(URL.create("sqlite", database=str(root / DATABASE)), root)
+    try:
+        address = make_url(uri)
+    except (SQLAlchemyError, ValueError):
+        return Store(uri, None)
+    if address.get_backend_name() != "sqlite" or not address.database or "uri" in address.query:
+        return Store(uri, None)
+    return _own(address, root)
+
+
+def _wait_for_less() -> None:
+    """A database server is waited for as long as MLflow's own, instead of two minutes."""
+    from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
+
+    utils.MAX_RETRY_COUNT = _ATTEMPTS
+
+
+def _make(database: Path) -> None:
+    """Makes a fresh database beside its place, for MLflow can't go on with half of its tables."""
+    # Under a name of its own, since MLflow keeps a connection to each address.
+    fresh = database.with_name(f".{database.name}.{uuid.uuid4().hex}.fresh")
+    try:
+        address = URL.create("sqlite", database=str(fresh))
+        mlflow.MlflowClient(_own(address, fresh.parent).uri).search_experiments(max_results=1)
+        fresh.replace(database)
+    finally:  # also what an earlier process left that was killed
+        for left in database.parent.glob(f".{glob.escape(database.name)}.*.fresh*"):
+            left.unlink(missing_ok=True)
+
+
+def _own(address: URL, root: Path) -> Store:
+    """A SQLite store: the one place where a path becomes an address of MLflow's.
+
+    SQLAlchemy takes %20 in an address for a space, and ? for the beginning of options, so such a
+    path is escaped. MLflow makes the folder of whatever follows sqlite:///, escapes and all, but
+    leaves an address alone that names its driver.
+    """
+    database = root / (address.database or DATABASE)
+    uri = f"sqlite:///{database}"
+    if address.query or make_url(uri).database != str(database):
+        whole = address.set(drivername="sqlite+pysqlite", database=str(database))
+        uri = whole.render_as_string(hide_password=False)
+    return Store(uri, database.parent / ARTIFACTS, database)
