@@ -51,6 +51,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch):
         labels._family.cache_clear()
         labels._installed.cache_clear()
         labels._letters.cache_clear()
+        labels._is_drawn.cache_clear()
 
     monkeypatch.setattr(labels, "_said", set())
     forget()
@@ -109,6 +110,12 @@ def test_what_cannot_be_seen_is_made_visible(name: str, label: str) -> None:
     assert one(name) == label
 
 
+def test_a_joiner_between_letters_that_join_is_kept_and_any_other_is_made_visible() -> None:
+    assert one("می\u200cشود") == "می\u200cشود"
+    assert one("a\u200cb") == r"a\u200cb"
+    assert one("م\u200c") == r"م\u200c"
+
+
 def test_a_long_name_loses_its_middle() -> None:
     label = one("Corn_(maize)___Cercospora_leaf_spot Gray_leaf_spot")
     head, _, tail = label.partition("…")
@@ -151,12 +158,12 @@ def test_different_names_have_different_labels_that_can_be_drawn(names: list[str
 @pytest.mark.usefixtures("_bare")
 def test_a_letter_that_no_font_has_is_shown_by_its_number_and_said_once(caplog) -> None:
     assert labels.shown(["犬", "क a", "犬"], INCHES, SIZE) == ["U+72AC", "U+0915 a", "U+72AC"]
-    assert one("犬") == "U+72AC"
+    assert one("猫") == "U+732B"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "no installed font has क 犬, so figures show their numbers, like U+0915; a font that has "
-        "them helps, such as Debian's fonts-noto-cjk and fonts-noto-core"
+        "no installed font has क 犬, so figures show their numbers, like U+0915; fonts that have "
+        "them are, for example, in Debian's fonts-noto-cjk and fonts-noto-core"
     )
 
 
@@ -171,6 +178,11 @@ def test_a_letter_of_an_installed_font_is_drawn_with_it(caplog) -> None:
     for file in content:
         figures.confusion_matrix(counts, ["犬"]).savefig(file)
     assert content[0].getvalue() == content[1].getvalue()
+
+
+@pytest.mark.usefixtures("_dogs")
+def test_a_mark_that_no_font_has_together_with_its_letter_is_shown_by_its_number() -> None:
+    assert one("犬\u0301") == "犬U+0301"
 
 
 @pytest.mark.usefixtures("_fresh")

@@ -69,17 +69,21 @@ def results() -> None:
     from rich.table import Table
 
     from vgg16_transfer.heads import records
+    from vgg16_transfer.reporting import failures
     from vgg16_transfer.reporting.tables import table
 
     console = Console()
     for name, study in params.studies.items():
-        rows = table(study, records.read(layout.record(name)).trials)
+        trials = records.read(layout.record(name)).trials
+        rows = table(study, trials)
         printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
         for column in rows[0]:
             printed.add_column(column, justify="right")
         for row in rows:
             printed.add_row(*map(str, row.values()))
         console.print(printed)
+        for sentence in failures.sentences(trials):
+            console.print(f"failed: {sentence}", markup=False, highlight=False)
     console.print(
         "compare the runs:  make ui", "read the report:   open reports/report.html", sep="\n"
     )

@@ -165,16 +165,18 @@ def report() -> None:
     """Write reports/report.html from what the studies measured."""
     params, layout = read()
 
-    from vgg16_transfer.reporting.report import Inputs, write_report
+    from vgg16_transfer.reporting.report import write_report
 
-    inputs = Inputs(
-        layout.results,
-        layout.root / "data" / "splits",
-        layout.reports / "filters",
-        layout.reports / "gradients",
-        layout.reports / "explained",
+    write_report(
+        params.datasets,
+        params.studies,
+        layout.reports,
+        results=layout.results,
+        splits=layout.root / "data" / "splits",
+        filters=layout.reports / "filters",
+        gradients=layout.reports / "gradients",
+        explained=layout.reports / "explained",
     )
-    write_report(params.datasets, params.studies, inputs, layout.reports)
 
     stage = os.environ.get("DVC_STAGE")
     if stage is not None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import logging
+import math
 import unicodedata
+import warnings
 from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +34,9 @@ _EMPTY = "(empty)"
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Letters by their category, and yet nothing is seen of them."""
 
+_JOINERS = frozenset("\u200c\u200d")
+"""Between letters of some scripts, and never seen themselves."""
+
 _NOT_FOR_TEXT = ("Last Resort", "STIX", "cm")
 """Families that matplotlib brings for boxes and formulas begin so."""
 
@@ -53,7 +58,7 @@ def shown(names: Iterable[str], inches: float, size: float) -> list[str]:
 
     A name that is too wide loses its middle, or what it begins with if others begin and end alike.
     What can't be seen is written as its escape, like ``\n``. A letter that no installed font has
-    is written as its number, like ``U+72AC``; a log message says so, once for each letter.
+    is written as its number, like ``U+72AC``; a log message says so, once for each script.
 
     Args:
         names: In any writing.
@@ -62,8 +67,8 @@ def shown(names: Iterable[str], inches: float, size: float) -> list[str]:
     """
     listed = list(names)
     texts = {name: unicodedata.normalize("NFC", name) for name in sorted(set(listed))}
-    drawn = _drawn("".join(texts.values()))
-    pieces = {name: _pieces(text, drawn) for name, text in texts.items()}
+    pieces = {name: _pieces(text) for name, text in texts.items()}
+    _say({letter for text in texts.values() for letter in text if not _is_known(letter)})
     room = _Room(inches, size)
     labels = _labelled(pieces, room)
     taken: Counter[str] = Counter()
@@ -87,7 +92,7 @@ def style(labels: Iterable[str]) -> dict[str, Any]:
 
 
 def width(label: str, size: float) -> float:
-    """How wide a label is, in inches.
+    """How wide a label is, in inches; infinite if it can't be drawn.
 
     Args:
         label: On one line.
@@ -95,28 +100,74 @@ def width(label: str, size: float) -> float:
     """
     families = _families(label)
     properties = FontProperties(family=[_usual(), *families] if families else None, size=size)
-    # The same with every renderer, and without one.
-    measured, _, _ = _measure().get_text_width_height_descent(label, properties, ismath=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:  # without a renderer: the same whatever is drawn with
+            measured, *_ = _measure().get_text_width_height_descent(label, properties, ismath=False)
+        except UserWarning:  # a letter without a glyph
+            return math.inf
     return float(measured) / _POINTS
 
 
-def _pieces(text: str, drawn: frozenset[str]) -> Pieces:
+def _pieces(text: str) -> Pieces:
     """A name as a row of pieces that are not to be cut: letters, escapes and letters' numbers."""
     if not text:
         return (_EMPTY,)
-    inner = range(len(text) - len(text.lstrip(" ")), len(text.rstrip(" ")))
+    clusters = _clusters(text)
+    last = len(clusters) - 1
     pieces: list[str] = []
-    for index, letter in enumerate(text):
-        if letter == " ":
-            pieces.append(" " if index in inner and text[index - 1] != " " else "␣")
-        elif not letter.isprintable() or letter in _BLANK:
-            pieces.append(letter.encode("unicode_escape").decode())
-        elif letter in drawn:
-            pieces.append(letter)
+    for index, cluster in enumerate(clusters):
+        if cluster == " ":
+            is_inner = 0 < index < last and pieces[-1] not in {" ", "␣"} and text.rstrip(" ") != ""
+            pieces.append(" " if is_inner else "␣")
+        elif _is_drawn(cluster):
+            pieces.append(cluster)
         else:
-            apart = " " if pieces and pieces[-1].lstrip().startswith("U+") else ""
-            pieces.append(f"{apart}U+{ord(letter):04X}")
-    return tuple(pieces)
+            pieces += map(_stand_in, cluster)
+    return tuple(
+        f" {piece}" if _is_number(before) and _is_number(piece) else piece
+        for before, piece in itertools.pairwise(["", *pieces])
+    )
+
+
+def _clusters(text: str) -> list[str]:
+    """Letters, each with the marks that belong to it, which have to come from one font."""
+    clusters: list[str] = []
+    joined = False
+    for before, letter, after in zip(f" {text}", text, f"{text[1:]} ", strict=False):
+        joins = letter in _JOINERS and not before.isascii() and not after.isascii()
+        if clusters and (joins or joined or unicodedata.category(letter).startswith("M")):
+            clusters[-1] += letter
+        else:
+            clusters.append(letter)
+        joined = joins
+    return clusters
+
+
+@cache
+def _is_drawn(cluster: str) -> bool:
+    """Whether something is seen of a letter and its marks, and installed fonts have them."""
+    if not cluster[0].isprintable() or cluster[0] in _BLANK:
+        return False
+    drawn = [letter for letter in cluster if letter not in _JOINERS]
+    if not all(letter.isprintable() and _is_known(letter) for letter in drawn):
+        return False
+    return width(cluster, _POINTS) < math.inf
+
+
+def _is_known(letter: str) -> bool:
+    return _has(_usual(), letter) or _family(letter) is not None
+
+
+def _is_number(piece: str) -> bool:
+    return piece.startswith("U+")
+
+
+def _stand_in(letter: str) -> str:
+    if not letter.isprintable() or letter in _BLANK:
+        return letter.encode("unicode_escape").decode()
+    is_mark = unicodedata.category(letter).startswith("M")
+    return letter if not is_mark and _is_known(letter) else f"U+{ord(letter):04X}"
 
 
 def _labelled(pieces: Mapping[str, Pieces], room: _Room) -> dict[str, str]:
@@ -149,16 +200,6 @@ def _fit(pieces: Pieces, room: _Room) -> str:
         range(most), room.inches, key=lambda kept: width(cut(kept), room.size)
     )
     return cut(max(too_many - 1, 0))
-
-
-def _drawn(text: str) -> frozenset[str]:
-    """The letters that an installed font has; a log message names those that none has."""
-    missing = {letter for letter in text if letter.isprintable() and not _has(_usual(), letter)}
-    if not missing:
-        return frozenset(text)
-    lost = {letter for letter in missing if _family(letter) is None}
-    _say(lost)
-    return frozenset(text) - lost
 
 
 def _families(text: str) -> list[str]:
@@ -214,20 +255,22 @@ _said: set[str] = set()
 
 
 def _say(lost: set[str]) -> None:
-    new = sorted(lost - _said)
+    """Names letters that no font has, unless the package that has them was named before."""
+    by_package = {letter: _package(letter) for letter in sorted(lost) if letter.isprintable()}
+    new = [letter for letter, package in by_package.items() if package not in _said]
     if not new:
         return
-    _said.update(new)
-    packages = sorted({_package(letter) for letter in new})
+    packages = {by_package[letter] for letter in new}
+    _said.update(packages)
     named = " ".join(new[:_NAMED])
     rest = f" and {len(new) - _NAMED} more letters" if len(new) > _NAMED else ""
     _LOG.warning(
-        "no installed font has %s%s, so figures show their numbers, like U+%04X; a font that has "
-        "them helps, such as Debian's %s",
+        "no installed font has %s%s, so figures show their numbers, like U+%04X; fonts that have "
+        "them are, for example, in Debian's %s",
         named,
         rest,
         ord(new[0]),
-        " and ".join(packages),
+        " and ".join(sorted(packages)),
     )
 
 
