@@ -68,13 +68,12 @@ def results() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vgg16_transfer.heads import records
-    from vgg16_transfer.reporting import failures
+    from vgg16_transfer.reporting import failures, reading
     from vgg16_transfer.reporting.tables import table
 
     console = Console()
     for name, study in params.studies.items():
-        trials = records.read(layout.record(name)).trials
+        trials = reading.record(layout.record(name), study).trials
         rows = table(study, trials)
         printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
         for column in rows[0]:
