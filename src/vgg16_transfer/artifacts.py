@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import struct
-import zipfile
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,22 +22,6 @@ MEND = "run dvc repro or dvc pull"
 """The end of most sentences about damage: what a stage made, it makes again."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-# What readers of JSON, CSV, YAML, zip, HDF5 and pictures raise on bytes that are not theirs.
-_DAMAGE = (
-    OSError,
-    ValueError,  # and so UnicodeDecodeError, JSONDecodeError, pandas's and pydantic's own
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,  # Pillow's, of a broken PNG
-    MemoryError,  # a length that is out of all bounds
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class ArtifactError(InputError):
@@ -144,6 +125,10 @@ def reading(
         yield
     except FileNotFoundError:
         raise error(f"{path}: no such {what}; {mend}") from None
-    except _DAMAGE as problem:
-        reason = " ".join(str(problem).partition("\n")[0].split()) or type(problem).__name__
+    except InputError:
+        raise
+    except Exception as problem:  # noqa: BLE001 - readers raise anything on bytes that aren't theirs
+        said = problem.strerror if isinstance(problem, OSError) else None
+        reason = " ".join((said or str(problem)).partition("\n")[0].split())
+        reason = reason or type(problem).__name__
         raise error(f"{path}: is damaged ({reason}); {mend}") from None

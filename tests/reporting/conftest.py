@@ -11,7 +11,7 @@ from PIL import Image
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.params import Params, Study, check_params
-from vgg16_transfer.reporting.report import Inputs, write_report
+from vgg16_transfer.reporting.report import write_report
 
 LONG = "a-study-with-a-name-that-is-longer-than-a-phone-is-wide-and-then-some"
 STUDIES: dict[str, dict[str, Any]] = {
@@ -57,16 +57,17 @@ def make_record(study: Study) -> records.Record:
     return records.join(found)
 
 
-def inputs_in(folder: Path) -> Inputs:
-    return Inputs(*(folder / name for name in Inputs._fields))
+def folders_in(folder: Path) -> dict[str, Path]:
+    names = ("results", "splits", "filters", "gradients", "explained")
+    return {name: folder / name for name in names}
 
 
-def measure(params: Params, inputs: Inputs) -> None:
+def measure(params: Params, folders: dict[str, Path]) -> None:
     for name, study in params.studies.items():
-        records.write(study, make_record(study), inputs.results / name)
-    (inputs.splits / "photos").mkdir(parents=True)
+        records.write(study, make_record(study), folders["results"] / name)
+    (folders["splits"] / "photos").mkdir(parents=True)
     for seed in (0, 1, 2):
-        (inputs.splits / "photos" / f"{seed}.csv").write_text(f"{seed}\n", encoding="utf-8")
+        (folders["splits"] / "photos" / f"{seed}.csv").write_text(f"{seed}\n", encoding="utf-8")
 
 
 @pytest.fixture
@@ -74,9 +75,9 @@ def write_page(tmp_path) -> Callable[..., str]:
     """Gives the text of a page of studies on a dataset of a layout, and of nothing else."""
 
     def write(layout: str, **studies: dict[str, Any]) -> str:
-        params, inputs = make_params(layout, studies), inputs_in(tmp_path)
-        measure(params, inputs)
-        write_report(params.datasets, params.studies, inputs, tmp_path)
+        params, folders = make_params(layout, studies), folders_in(tmp_path)
+        measure(params, folders)
+        write_report(params.datasets, params.studies, tmp_path, **folders)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -86,19 +87,19 @@ def write_page(tmp_path) -> Callable[..., str]:
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a page with all that there is; its pictures are wider than a phone."""
     folder = tmp_path_factory.mktemp("full")
-    params, inputs = make_params("caltech256", STUDIES), inputs_in(folder)
-    measure(params, inputs)
-    for drawn in (inputs.filters / "photos", inputs.explained / "samples"):
+    params, folders = make_params("caltech256", STUDIES), folders_in(folder)
+    measure(params, folders)
+    for drawn in (folders["filters"] / "photos", folders["explained"] / "samples"):
         drawn.mkdir(parents=True)
         Image.new("RGB", (980, 160)).save(drawn / "block1_conv1.png")
     captions = {"block1_conv1.png": "Where the head sees an ant"}
-    (inputs.explained / "samples" / "captions.json").write_text(json.dumps(captions))
-    inputs.gradients.mkdir()
-    (inputs.gradients / "photos.csv").write_text(
+    (folders["explained"] / "samples" / "captions.json").write_text(json.dumps(captions))
+    folders["gradients"].mkdir()
+    (folders["gradients"] / "photos.csv").write_text(
         "weights,layer,checked,average,max\nω_ij,block5_conv3,200,1.25e-11,5e-10\n",
         encoding="utf-8",
     )
-    write_report(params.datasets, params.studies, inputs, folder)
+    write_report(params.datasets, params.studies, folder, **folders)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given: looked up in the axes, not in the pixels."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,84 @@ def test_a_confusion_matrix_of_257_classes_leaves_out_what_nobody_could_read(tmp
     assert not {label.get_text() for label in axes.get_xticklabels()} & set(classes)
     assert max(figure.get_size_inches()) <= 12
     figures.save(figure, tmp_path / "257.png")
+
+
+NAMES = [
+    "Corn_(maize)___Cercospora_leaf_spot Gray_leaf_spot",
+    "W" * 300,
+    r"$\nonsense$",
+    "_hidden",
+    "a\nb",
+    " ",
+    "",
+    "عربى طويل",
+    "犬" * 40,
+    "कुत्ता",
+    "👨‍👩‍👧",
+]
+
+
+def holds_all(figure: Figure) -> bool:
+    """Whether nothing is drawn beyond the figure's edge."""
+    figure.draw_without_rendering()
+    drawn, edge = (
+        figure.get_tightbbox(),
+        figure.bbox_inches.padded(0.03),
+    )  # a legend has a margin of its own
+    return all(edge.contains(*corner) for corner in drawn.corners())
+
+
+@pytest.mark.parametrize("count", [2, 4, len(NAMES), 40])
+def test_no_class_name_breaks_a_confusion_matrix_or_leaves_it(count: int) -> None:
+    names = [f"{NAMES[n % len(NAMES)]}{n or ''}" for n in range(count)]
+    figure = figures.confusion_matrix(confusion({(name, names[0]): 3 for name in names}), names)
+    assert holds_all(figure)
+    axes = axes_of(figure)
+    assert len({label.get_text() for label in axes.get_yticklabels()}) == count
+    assert axes.get_window_extent().width > figure.bbox.width / 5
+
+
+def test_a_confusion_matrix_of_usual_names_has_no_wider_margin_than_they_need() -> None:
+    (short,), (long,) = (
+        figures.confusion_matrix(confusion({(name, name): 1}), [name]).axes
+        for name in ("ant", "touring-bike")
+    )
+    assert short.get_position().x0 == pytest.approx((0.5 + 0.08 * 3) / 4)
+    assert long.get_position().x0 == pytest.approx((0.5 + 0.08 * 12) / 4)
+
+
+@pytest.mark.parametrize("count", [1, 4, len(NAMES)])
+def test_no_name_of_a_curve_leaves_the_figure(count: int) -> None:
+    line = summary({"samples_per_class": [2, 4]}, [0.5, 0.75], [0.1, 0.1])
+    drawn = [
+        figures.answer({f"s: {name}": line for name in NAMES[:count]}, []),
+        figures.study_curves(
+            history({name: [0.5] for name in NAMES[:count]}),
+            pd.Series({name: f"p={name}" for name in NAMES[:count]}),
+            "loss",
+        ),
+    ]
+    for figure in drawn:
+        assert holds_all(figure)
+        assert len(set(legend(figure))) == count
+
+
+def test_a_formula_in_a_name_is_text() -> None:
+    line = summary({"samples_per_class": [2, 4]}, [0.5, 0.75], [0.1, 0.1])
+    figure = figures.answer({r"$\alpha$": line}, [])
+    (text,) = axes_of(figure).get_legend().get_texts()
+    assert (text.get_text(), text.get_parse_math()) == (r"$\alpha$", False)
+
+
+@pytest.mark.parametrize(
+    "layers", [["block4_pool", "fc2"], [f"block{n}_pool" for n in range(8)], NAMES], ids=len
+)
+def test_names_below_an_axis_neither_touch_nor_leave_the_figure(layers: list[str]) -> None:
+    frame = summary({"layer": layers}, [0.5] * len(layers), [0.1] * len(layers))
+    figure = figures.accuracy_against(frame, "layer")
+    assert holds_all(figure)
+    boxes = [label.get_window_extent() for label in axes_of(figure).get_xticklabels()]
+    assert not [pair for pair in itertools.pairwise(boxes) if pair[0].overlaps(pair[1])]
 
 
 @pytest.mark.parametrize(

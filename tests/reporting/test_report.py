@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.heads import records
-from vgg16_transfer.heads.records import METRICS, RecordError
+from vgg16_transfer.heads.records import METRICS
 from vgg16_transfer.params import Params, Study, check_params
 from vgg16_transfer.reporting import report
-from vgg16_transfer.reporting.report import Inputs, write_report
+from vgg16_transfer.reporting.reading import ReadError
+from vgg16_transfer.reporting.report import write_report
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -113,9 +114,16 @@ class Workspace:
             Image.new("RGB", (8, 8), colour).save(self.filters / dataset / f"{name}.png")
 
     def write(self, params: Params, **studies: Study) -> None:
-        gradients, explained = self.out / "gradients", self.out / "explained"
-        inputs = Inputs(self.results, self.splits, self.filters, gradients, explained)
-        write_report(params.datasets, studies or params.studies, inputs, self.out)
+        write_report(
+            params.datasets,
+            studies or params.studies,
+            self.out,
+            results=self.results,
+            splits=self.splits,
+            filters=self.filters,
+            gradients=self.out / "gradients",
+            explained=self.out / "explained",
+        )
 
     def text(self) -> str:
         return (self.out / "report.html").read_text(encoding="utf-8")
@@ -262,7 +270,9 @@ def test_a_study_without_results_is_an_error_that_leaves_the_old_page_alone(writ
     more = make_params(
         samples={"samples_per_class": [2, 4], "seed": [0, 1, 2]}, newer={"epochs": 3}
     )
-    with pytest.raises(RecordError, match=r"newer/trials.csv: no such file; run dvc repro"):
+    with pytest.raises(
+        ReadError, match=r"newer/trials.csv: no such file; run dvc repro train@newer"
+    ):
         written.write(more)
     assert written.files() == before
 
@@ -270,7 +280,9 @@ def test_a_study_without_results_is_an_error_that_leaves_the_old_page_alone(writ
 def test_a_missing_split_is_an_error_that_leaves_the_old_page_alone(written) -> None:
     before = written.files()
     (written.splits / "animals" / "2.csv").unlink()
-    with pytest.raises(RecordError, match=r"animals/2.csv: no such split; run dvc repro"):
+    with pytest.raises(
+        ReadError, match=r"animals/2.csv: no such file; run dvc repro splits@animals"
+    ):
         written.write(PARAMS)
     assert written.files() == before
 

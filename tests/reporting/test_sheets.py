@@ -21,10 +21,41 @@ def test_headings_and_titles_are_written() -> None:
     assert found == ["first", "an ant", "second", "✓ b"]
 
 
-def test_a_long_title_ends_in_its_second_line() -> None:
+def test_a_title_of_more_than_two_lines_loses_its_middle() -> None:
     title = "a class of a name that nobody would want to type"
     found = words([Row("", [Tile(RED, title, NO)])])
-    assert [line for line in reversed(found) if line] == ["✗ a class of a", "name that …"]
+    assert found[::-1] == ["✗ a class of a", "…ld want to type"]
+
+
+def test_a_long_heading_keeps_its_end() -> None:
+    heading = f"Corn_(maize)___{'x' * 40} → Corn_(maize)___{'y' * 40}: 3 of 8 test pictures"
+    found = words([Row(heading, [Tile(RED, "a"), None, None])])
+    assert found[0].startswith("Corn_(maize)___")
+    assert found[1].endswith("8 test pictures")
+
+
+NAMES = ["犬" * 60, "WMWM" * 20, "कुत्ता" * 20, "a\nb\tc" * 20, "\u200b", "عربى" * 30, "x" * 3000, ""]
+
+
+@pytest.mark.parametrize("side", [1.0, 1.3])
+def test_no_words_leave_the_sheet_or_touch_the_next_title(side: float) -> None:
+    rows = [Row(name, [Tile(RED, name, NO), Tile(RED, "next"), None]) for name in NAMES]
+    figure = sheets.sheet(rows, side)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not [
+        (one, two)
+        for index, one in enumerate(boxes)
+        for two in boxes[:index]
+        if abs(one.y0 - two.y0) < 2 and one.overlaps(two)
+    ]
+
+
+def test_titles_that_begin_and_end_alike_are_told_apart() -> None:
+    titles = [f"{'a' * 60}{letter}{'z' * 60}" for letter in "bcd"]
+    found = words([Row("", [Tile(RED, title) for title in titles])])
+    assert all(any(f"…{letter}" in line for line in found) for letter in "bcd")
 
 
 def test_dollars_begin_no_formula(tmp_path) -> None:

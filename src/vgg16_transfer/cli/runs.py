@@ -71,20 +71,23 @@ def results() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vgg16_transfer.heads import records
+    from vgg16_transfer.reporting import failures, reading
     from vgg16_transfer.reporting.tables import table
     from vgg16_transfer.tracking.locked import check_locked
 
     check_locked(layout.root, [f"train@{study}" for study in params.studies], only="results/")
     console = Console()
     for name, study in params.studies.items():
-        rows = table(study, records.read(layout.record(name)).trials)
+        trials = reading.record(layout.record(name), study).trials
+        rows = table(study, trials)
         printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
         for column in rows[0]:
             printed.add_column(column, justify="right")
         for row in rows:
             printed.add_row(*map(str, row.values()))
         console.print(printed)
+        for sentence in failures.sentences(trials):
+            console.print(f"failed: {sentence}", markup=False, highlight=False)
     console.print(
         "compare the runs:  make ui", "read the report:   open reports/report.html", sep="\n"
     )

@@ -199,16 +199,18 @@ def report() -> None:
         trained = [f"train@{study}" for study in params.studies]
         check_locked(layout.root, [*trained, *made_beside(params)])
 
-    from vgg16_transfer.reporting.report import Inputs, write_report
+    from vgg16_transfer.reporting.report import write_report
 
-    inputs = Inputs(
-        layout.results,
-        layout.root / "data" / "splits",
-        layout.reports / "filters",
-        layout.reports / "gradients",
-        layout.reports / "explained",
+    write_report(
+        params.datasets,
+        params.studies,
+        layout.reports,
+        results=layout.results,
+        splits=layout.root / "data" / "splits",
+        filters=layout.reports / "filters",
+        gradients=layout.reports / "gradients",
+        explained=layout.reports / "explained",
     )
-    write_report(params.datasets, params.studies, inputs, layout.reports)
     if stage is not None:
         from vgg16_transfer.tracking import lineage
 

@@ -141,22 +141,28 @@ def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, for every point of the rest of the grid.
 
     Returns:
-        One row per point: the axes that the study compares; ``seeds``, how many trials finished;
-        ``failed``, how many did not; and ``<measure>_mean`` and ``<measure>_std`` for ``MEASURED``,
-        over those that finished. The standard deviation is the sample's (n - 1), and missing for a
-        single seed; both are missing where every trial failed.
+        One row per point: the axes that the study compares; ``seeds``, the number of its trials
+        that finished; ``failed``, the number of those that failed; and ``<measure>_mean`` and
+        ``<measure>_std`` for ``MEASURED``, over the trials that finished. The standard deviation is
+        the sample's (n - 1), and missing for a single seed; both are missing where no trial
+        finished.
     """
-    finished = trials["status"] == FINISHED
-    by_point = [trials[axis] for axis in study.compared]
-    groups = trials.where(finished).groupby(by_point, sort=False)
-    columns: dict[str, pd.Series[Any]] = {
-        "seeds": finished.groupby(by_point, sort=False).sum(),
-        "failed": (~finished).groupby(by_point, sort=False).sum(),
-    }
+    failed = has_failed(trials)
+    measures = {measure: trials[measure].mask(failed) for measure in MEASURED}
+    groups = trials.assign(**measures, failed=failed).groupby(list(study.compared), sort=False)
+    failures = groups["failed"].sum()
+    columns: dict[str, pd.Series[Any]] = {"seeds": groups.size() - failures, "failed": failures}
     for measure in MEASURED:
         columns[f"{measure}_mean"] = groups[measure].mean()
         columns[f"{measure}_std"] = groups[measure].std(ddof=1)
     return pd.DataFrame(columns).reset_index()
+
+
+def has_failed(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials failed. Where no ``status`` was recorded, all of them finished."""
+    if "status" not in trials:
+        return pd.Series(data=False, index=trials.index)
+    return trials["status"] == "failed"
 
 
 def point_name(study: Study, row: Mapping[Any, Any]) -> str:

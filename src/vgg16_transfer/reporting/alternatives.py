@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vgg16_transfer.reporting import failures
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,7 +26,7 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str
     ours = [
         f"{name}: "
         + ", ".join(
-            f"{spread(row, 'accuracy')} at {row['samples_per_class']}"
+            f"{accuracy(row)} at {row['samples_per_class']}"
             for row in line.sort_values("samples_per_class").to_dict("records")
         )
         for name, line in lines.items()
@@ -48,14 +50,17 @@ def accuracy_against(summary: pd.DataFrame, axis: str) -> str:
     others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
     listed = "; ".join(
         ", ".join([f"{row[axis]}", *(f"{other} {row[other]}" for other in others)])
-        + f": {spread(row, 'accuracy')}"
+        + f": {accuracy(row)}"
         for row in summary.to_dict("records")
     )
     return f"Test accuracy against {axis.replace('_', ' ')}. {listed}."
 
 
-def curves(history: pd.DataFrame, points: pd.Series, measure: str) -> str:
+def curves(
+    history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
+) -> str:
     """Of :func:`~vgg16_transfer.reporting.figures.study_curves`: where the curves begin and end."""
+    marks = failed or {}
     mean = history.groupby([history["trial"].map(points), "epoch"], sort=False)[
         [f"train_{measure}", f"test_{measure}"]
     ].mean()
@@ -66,10 +71,13 @@ def curves(history: pd.DataFrame, points: pd.Series, measure: str) -> str:
         start, end, fitted = (
             _number(value, measure) for value in (test.iloc[0], test.iloc[-1], train.iloc[-1])
         )
-        listed.append(f"{point}: test from {start} to {end}, train to {fitted}")
-    epochs = history["epoch"]
+        mark = f" ({marks[point]})" if point in marks else ""
+        listed.append(f"{point}: test from {start} to {end}, train to {fitted}{mark}")
+    listed += [f"{point}: {mark}" for point, mark in marks.items() if point not in set(points)]
+    epochs = history.loc[history["trial"].isin(points.index), "epoch"]
     title = f"{'Accuracy' if measure == 'accuracy' else 'Cross-entropy'} against epochs"
-    return f"{title} {epochs.min()} to {epochs.max()}. {'; '.join(listed)}."
+    span = f" {epochs.min()} to {epochs.max()}" if len(epochs) else ""
+    return f"{title}{span}. {'; '.join(listed)}."
 
 
 def filters(stem: str, dataset: str) -> str:
@@ -82,6 +90,14 @@ def filters(stem: str, dataset: str) -> str:
             f"of {dataset}, side by side; bright is active"
         )
     return f"{_NAMED.get(stem, stem.replace('_', ' '))} ({dataset})"
+
+
+def accuracy(row: Mapping[Any, Any]) -> str:
+    """The accuracy of a row of a summary, and how many of its trials failed."""
+    mark = failures.mark(row)
+    if not row["seeds"]:
+        return mark
+    return f"{spread(row, 'accuracy')} ({mark})" if mark else spread(row, "accuracy")
 
 
 def spread(row: Mapping[Any, Any], measure: str) -> str:

@@ -62,9 +62,9 @@ def sentences(
         found.append(first if len(studies) == 1 else f"{study.name}: {first}")
     known = numbers.datasets.get(dataset.layout)
     if known is None:
-        return [*found, f"No one has published on {name}, so our curves stand alone."]
-    classes = measured[studies[0].name].per_class["class_name"].nunique()
-    if classes < known.comparable_from:
+        return [*found, f"No published numbers are on file for {name}, so our curves stand alone."]
+    classes = max(measured[study.name].per_class["class_name"].nunique() for study in studies)
+    if 0 < classes < known.comparable_from:  # without a head that finished, none was counted
         held = f"{name} holds {classes} of the {known.classes} classes of {known.title}: "
         return [*found, f"{held}what others published is shown beside it, but is not comparable."]
     return found
@@ -134,4 +134,4 @@ def _source(key: str, place: str, numbers: Published) -> str:
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    return alternatives.spread(row, "accuracy").removesuffix(" %")
+    return alternatives.accuracy(row).replace(" %", "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from vgg16_transfer.reporting import failures, labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 _SIZE = (5.4, 3.6)  # small, so that its letters can still be read on a phone
-_LABELS = {
+_TITLES = {
     "loss": "cross-entropy",
     "accuracy": "accuracy",
     "samples_per_class": "training pictures per class",
@@ -30,10 +32,17 @@ _MOST_TICKS = 40
 _MOST_INSIDE = 4  # curves whose names find room beside them
 _APART = 1.3  # ratio of numbers whose labels don't touch on a logarithmic scale
 
+# Inches that a name may take, and the size of its letters in points.
+_IN_LEGEND = (3.8, 9)
+_AT_MATRIX = (1.9, 8)
+_BELOW_AXIS = (1.2, 10)
+_ALL_BELOW_AXIS = 4.4  # inches that names side by side share
+
 # Published curves are grey, so that ours stand out; what sets them apart is dashes and markers.
 _DASHES = ["--", ":", "-."]
 _MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
 _GREYS = ["#333333", "#777777", "#999999"]
+_FAILED = "#777777"
 
 
 def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
@@ -47,32 +56,41 @@ def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
     axes = figure.add_axes((0.14, 0.14, 0.84, 0.83))
     for colour, role in zip(COLOURS, _roles(history, measure), strict=False):
         axes.plot(history["epoch"], history[f"{role}_{measure}"], color=colour, label=role)
-    _finish(axes, "epoch", _LABELS[measure], percent=measure == "accuracy")
+    _finish(axes, "epoch", _TITLES[measure], percent=measure == "accuracy")
     return figure
 
 
-def study_curves(history: pd.DataFrame, points: pd.Series, measure: str) -> Figure:
+def study_curves(
+    history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
+) -> Figure:
     """A study's measure against epochs: test solid, train dashed, each the mean over the seeds.
 
     The band is one standard deviation of the test curve to either side.
 
     Args:
         history: As in ``history.csv``.
-        points: By trial name, the point of the grid that its seeds are averaged in.
+        points: By trial name, the point of the grid that its seeds are averaged in. Other trials
+            are left out.
         measure: ``loss`` or ``accuracy``.
+        failed: By point, how many of its trials failed, in words.
     """
     figure, axes = _figure()
+    marks = failed or {}
     by_point = history.groupby([history["trial"].map(points), "epoch"], sort=False)
     mean, std = (
         by_point[[f"train_{measure}", f"test_{measure}"]].agg(how) for how in ("mean", "std")
     )
     for colour, point in zip(_cycle(points.nunique()), points.unique(), strict=True):
         test, spread = mean.loc[point, f"test_{measure}"], std.loc[point, f"test_{measure}"]
-        axes.plot(test.index, test, color=colour, label=str(point))
+        axes.plot(test.index, test, color=colour, label=_marked(str(point), marks.get(point, "")))
         axes.fill_between(test.index, test - spread, test + spread, color=colour, alpha=0.15, lw=0)
         train = mean.loc[point, f"train_{measure}"]
         axes.plot(train.index, train, color=colour, linestyle="--", linewidth=1)
-    _finish(axes, "epoch", f"{_LABELS[measure]} (dashed: train)", percent=measure == "accuracy")
+    for point in (point for point in marks if point not in set(points)):
+        axes.plot(
+            [], [], color=_FAILED, linestyle="none", marker="x", label=_marked(point, marks[point])
+        )
+    _finish(axes, "epoch", f"{_TITLES[measure]} (dashed: train)", percent=measure == "accuracy")
     return figure
 
 
@@ -86,11 +104,11 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
     figure, axes = _figure()
     axes.set_xscale("log", base=2)
     for colour, (name, line) in zip(_cycle(len(lines)), lines.items(), strict=True):
-        ordered = line.sort_values("samples_per_class")
+        drawn = line.dropna(subset="accuracy_mean").sort_values("samples_per_class")
         axes.errorbar(
-            ordered["samples_per_class"],
-            ordered["accuracy_mean"],
-            yerr=ordered["accuracy_std"].fillna(0),
+            drawn["samples_per_class"],
+            drawn["accuracy_mean"],
+            yerr=drawn["accuracy_std"].fillna(0),
             color=colour,
             marker="o",
             capsize=4,
@@ -98,6 +116,9 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
             label=name,
             zorder=3,
         )
+    if lines:
+        every = pd.concat(lines.values(), ignore_index=True)
+        _mark_failures(axes, every["samples_per_class"], every)
     _draw_published(axes, published)
     ours = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
     theirs = [point.at for curve in published for point in curve.points if point.at is not None]
@@ -105,7 +126,7 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)
-    _finish(axes, _LABELS["samples_per_class"], "test accuracy (mean ± std)", percent=True)
+    _finish(axes, _TITLES["samples_per_class"], "test accuracy (mean ± std)", percent=True)
     return figure
 
 
@@ -120,35 +141,39 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
     figure, axes = _figure()
     others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
     numeric = pd.api.types.is_numeric_dtype(summary[axis])
+    values = list(summary[axis].unique())
+    places = summary[axis] if numeric else summary[axis].map(values.index)
     lines = summary.groupby(others, sort=False) if others else [((), summary)]
     for colour, (point, line) in zip(COLOURS * len(summary), lines, strict=False):
         label = ", ".join(f"{other} {value}" for other, value in zip(others, point, strict=True))
-        ordered = line.sort_values(axis) if numeric else line
-        positions = ordered[axis] if numeric else np.arange(len(ordered))
+        drawn = line.dropna(subset="accuracy_mean")
+        drawn = drawn.sort_values(axis) if numeric else drawn
+        positions = places[drawn.index]
         axes.errorbar(
             positions,
-            ordered["accuracy_mean"],
-            yerr=ordered["accuracy_std"].fillna(0),
+            drawn["accuracy_mean"],
+            yerr=drawn["accuracy_std"].fillna(0),
             color=colour,
             marker="o",
             capsize=4,
             linestyle="-" if numeric else "none",
             label=label or None,
         )
-        for x, y in zip(positions, ordered["accuracy_mean"], strict=True):
+        for x, y in zip(positions, drawn["accuracy_mean"], strict=True):
             if others:
                 break  # several lines' numbers would lie on each other; the table has them
             axes.annotate(f"{y:.1%}", (x, y), (8, -12), textcoords="offset points", fontsize=9)
+    _mark_failures(axes, places, summary)
     _draw_published(axes, published)
     if numeric and summary[axis].min() > 0:
         axes.set_xscale("log", base=2)
     if numeric:
-        axes.set_xticks(list(summary[axis].unique()), [f"{v:g}" for v in summary[axis].unique()])
+        axes.set_xticks(values, [f"{value:g}" for value in values])
     else:
-        axes.set_xticks(range(summary[axis].nunique()), summary[axis].unique())
+        _write_names(axes, values)
     axes.set_xticks([], minor=True)
     axes.margins(x=0.12)
-    _finish(axes, _LABELS.get(axis, axis), "test accuracy (mean ± std)", percent=True)
+    _finish(axes, _TITLES.get(axis, axis), "test accuracy (mean ± std)", percent=True)
     return figure
 
 
@@ -163,13 +188,17 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
     side = min(max(4.0, 0.32 * len(classes) + 1.6), 12.0)
     named = len(classes) <= _MOST_TICKS
-    margin = 0.5 + (0.08 * max(map(len, classes)) if named else 0)  # inches: names, axis label
+    names = labels.shown(classes, *_AT_MATRIX) if named else []
+    widest = max((labels.width(name, _AT_MATRIX[1]) for name in names), default=0)
+    longest = max(map(len, names), default=0)
+    margin = max(0.5 + 0.08 * longest, 0.4 + widest)  # inches: names, axis label
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((margin / side, margin / side, *2 * (0.98 - margin / side,)))
     axes.imshow(counts.to_numpy(), cmap="Blues", interpolation="nearest")
     if named:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        style = labels.style(names) | {"fontsize": _AT_MATRIX[1]}
+        axes.set_xticks(range(len(names)), names, rotation=90, **style)
+        axes.set_yticks(range(len(names)), names, **style)
         _write_counts(axes, counts)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -194,16 +223,60 @@ def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    names = axes.get_legend_handles_labels()[1]
+    handles, names = axes.get_legend_handles_labels()
+    if not names:
+        return
+    below: dict[str, Any] = {}
     if len(names) > _MOST_INSIDE:
         figure = axes.figure
         assert isinstance(figure, Figure)  # noqa: S101 (mypy: no axes of ours lie in a subfigure)
         figure.set_figheight(_SIZE[1] + 0.21 * len(names))
-        axes.legend(
-            frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0
+        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.18), "borderaxespad": 0}
+    shown = labels.shown(names, *_IN_LEGEND)
+    legend = axes.legend(handles, shown, frameon=False, fontsize=_IN_LEGEND[1], **below)
+    for text in legend.get_texts():
+        text.set(**labels.style([text.get_text()]))
+
+
+def _marked(name: str, mark: str) -> str:
+    return f"{name} ({mark})" if mark else name
+
+
+def _mark_failures(axes: Axes, places: pd.Series, summary: pd.DataFrame) -> None:
+    """A dotted line with words where trials failed; no point is drawn for them.
+
+    Args:
+        axes: To draw on.
+        places: Of the summary's rows on the x axis.
+        summary: As :func:`~vgg16_transfer.heads.records.summarise` returns it.
+    """
+    if "failed" not in summary:
+        return
+    counts = summary[["seeds", "failed"]].groupby(places, sort=True).sum()
+    counts = counts[counts["failed"] > 0]
+    for place, row in zip(counts.index.tolist(), counts.to_dict("records"), strict=True):
+        axes.axvline(place, color=_FAILED, linestyle=":", linewidth=1, zorder=1)
+        axes.annotate(
+            failures.mark(row),
+            (place, 0.02),
+            (-2, 0),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=_FAILED,
         )
-    elif names:
-        axes.legend(frameon=False, fontsize=9)
+
+
+def _write_names(axes: Axes, values: Sequence[str]) -> None:
+    """Names below the axis, upright where they would touch if they lay."""
+    inches, size = _BELOW_AXIS
+    names = labels.shown(values, inches, size)
+    widest = max(labels.width(name, size) for name in names)
+    turned = 90 if widest > _ALL_BELOW_AXIS / len(names) else 0
+    axes.set_xticks(range(len(names)), names, rotation=turned, **labels.style(names))
 
 
 def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -3,6 +3,9 @@
 Two settings are compared by pairs of trials that differ in nothing else. A difference counts as one
 if its mean over the pairs is larger than their standard deviation; what it was in how many pairs is
 said as well, and nothing is called significant.
+
+A trial that failed has no numbers. It is left out, and so is every trial that would be compared
+with it: what stays are trials that finished at every value that is compared.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from vgg16_transfer.reporting.failures import finished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,14 +83,21 @@ def sentences(study: Study, trials: pd.DataFrame) -> list[str]:
         trials: As in ``trials.csv``.
     """
     axes = [axis for axis in in_order(study.compared) if axis in study.axes]
-    found = [] if axes else [_only(study, trials)]
-    taught = trials[trials["teacher_weight"] != 0] if "teacher_weight" in axes else trials
+    done = finished(trials)
+    if done.empty:
+        return ["Every trial failed, so there is nothing to compare."]
+    found = [] if axes else [_only(study, done)]
+    taught = done[done["teacher_weight"] != 0] if "teacher_weight" in axes else done
     for axis in axes:
         if axis == "teacher_weight" and 0 in study.grid[axis]:
-            found += _distillation(study, trials)
+            found += _distillation(study, done)
         else:
-            found += along(study, taught if axis in _TEACHING else trials, axis)
-    found.append(gap(study, trials))
+            found += along(study, taught if axis in _TEACHING else done, axis)
+    found.append(gap(study, done))
+    if len(done) < len(trials):
+        found.append(
+            f"Of {len(trials)} trials, {len(trials) - len(done)} failed: no number includes them."
+        )
     if "seed" not in study.axes:
         found.append("All this is from one split: how much another would change it is unknown.")
     return found
@@ -98,18 +110,27 @@ def in_order(axes: Sequence[str]) -> list[str]:
 
 def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
     """What happens to test accuracy along one axis, from end to end and from step to step."""
-    values = ordered(study, axis)
+    values, lost, trials = _comparable(study, trials, axis)
+    caution = _failed_at(axis, lost)
+    if len(values) == 1:
+        reached = accuracy(trials, axis, values[0])
+        return [f"At {_named(axis, values)} test accuracy is {reached}.", *caution]
+    if trials.empty:
+        return [
+            f"Along {axis.replace('_', ' ')} no trials that finished can be compared.",
+            *caution,
+        ]
     whole = difference(study, trials, axis, values[0], values[-1])
     words = _SPANS.get(axis, f"From {axis.replace('_', ' ')} {{}} to {{}}")
     span = words.format(_of(values[0]), _of(values[-1]))
-    reached = [accuracy(study, trials, axis, value) for value in values]
-    ends = f"from {reached[0]} to {reached[-1]}"
+    levels = [accuracy(trials, axis, value) for value in values]
+    ends = f"from {levels[0]} to {levels[-1]}"
     if whole.std is None:
         between = "".join(
             f", by way of {there} at {_of(value)}"
-            for value, there in zip(values[1:-1], reached[1:-1], strict=True)
+            for value, there in zip(values[1:-1], levels[1:-1], strict=True)
         )
-        return [f"{span}, test accuracy goes {ends}{between}."]
+        return [f"{span}, test accuracy goes {ends}{between}.", *caution]
     steps = list(itertools.pairwise(values))
     differences = [difference(study, trials, axis, *step) for step in steps]
     verdict = _verdict([one.sign for one in differences], whole)
@@ -117,12 +138,12 @@ def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
         f"{span}, test accuracy {verdict} {ends} ({_basis(study, axis, whole)}): {points(whole)}."
     )
     if len(steps) == 1:
-        return [first]
+        return [first, *caution]
     listed = "; ".join(
         f"{_of(a)} → {_of(b)}: {points(one)}"
         for (a, b), one in zip(steps, differences, strict=True)
     )
-    return [first, f"Step by step, {listed}. {_clear(differences)}"]
+    return [first, f"Step by step, {listed}. {_clear(differences)}", *caution]
 
 
 def gap(study: Study, trials: pd.DataFrame) -> str:
@@ -171,13 +192,13 @@ def points(found: Difference) -> str:
     return f"{text}, {word} in {_share(count, found.pairs)} {found.kind}"
 
 
-def accuracy(study: Study, trials: pd.DataFrame, axis: str, value: Any) -> str:
+def accuracy(trials: pd.DataFrame, axis: str, value: Any) -> str:
     """Test accuracy at one value of an axis: mean and, if there are several splits, its spread.
 
     The spread is over the seeds: of each seed's mean over the other axes.
     """
     by_seed = _at(trials, axis, value).groupby("seed")["accuracy"].mean()
-    spread = f" ± {_percent(by_seed.std(ddof=1))}" if "seed" in study.axes else ""
+    spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
     return f"{_percent(by_seed.mean())}{spread} %"
 
 
@@ -189,12 +210,17 @@ def ordered(study: Study, axis: str) -> list[Any]:
 
 def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
     """Labels alone against every weight of the teacher, in the order listed: none is picked."""
-    others = [value for value in study.grid["teacher_weight"] if value != 0]
-    alone = accuracy(study, trials, "teacher_weight", 0)
+    values, lost, matched = _comparable(study, trials, "teacher_weight")
+    caution = _failed_at("teacher_weight", lost)
+    others = [value for value in study.grid["teacher_weight"] if value in values and value != 0]
+    if 0 not in values or not others or matched.empty:
+        return ["What the teacher adds is unknown: no trials can be compared.", *caution]
+    trials = matched
+    alone = accuracy(trials, "teacher_weight", 0)
     parts = []
     for value in others:
         found = difference(study, trials, "teacher_weight", 0, value)
-        reached = accuracy(study, trials, "teacher_weight", value)
+        reached = accuracy(trials, "teacher_weight", value)
         parts.append(f"α = {_of(value)}: {reached} ({points(found)})")
     told = [f"From labels alone (α = 0) the student's test accuracy is {alone}; "]
     told[0] += f"with the teacher, {'; '.join(parts)}{_over(study, 'teacher_weight', ', ')}."
@@ -204,13 +230,41 @@ def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
         by_seed = taught.groupby("seed")["teacher_accuracy"].mean()
         spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
         told.append(f"The teacher itself reaches {_percent(by_seed.mean())}{spread} %.")
-    return told
+    return told + caution
+
+
+def _comparable(
+    study: Study, trials: pd.DataFrame, axis: str
+) -> tuple[list[Any], list[Any], pd.DataFrame]:
+    """The values of an axis at which a trial finished, the others, and what can be compared.
+
+    Returns:
+        Values of both kinds in their order, and the trials that finished at every value of the
+        first kind.
+    """
+    done = finished(trials)
+    rows = {value: _at(done, axis, value).index for value in ordered(study, axis)}
+    values = [value for value, index in rows.items() if len(index)]
+    others = [other for other in study.axes if other != axis]
+    if others:
+        keys = done[others].astype(str).agg(",".join, axis="columns")
+        everywhere = set(keys).intersection(*(keys[rows[value]] for value in values))
+        done = done[keys.isin(everywhere)]
+    return values, [value for value in rows if value not in values], done
+
+
+def _failed_at(axis: str, values: Sequence[Any]) -> list[str]:
+    return [f"At {_named(axis, values)} every trial failed."] if values else []
+
+
+def _named(axis: str, values: Sequence[Any]) -> str:
+    return f"{axis.replace('_', ' ')} {' and '.join(map(_of, values))}"
 
 
 def _only(study: Study, trials: pd.DataFrame) -> str:
     axis = study.compared[0]
     value = study.grid[axis][0]
-    reached = accuracy(study, trials, axis, value)
+    reached = accuracy(trials, axis, value)
     splits = f" ({len(trials)} splits)" if len(trials) > 1 else ""
     return f"With {_of(value)} training pictures a class, test accuracy is {reached}{splits}."
 

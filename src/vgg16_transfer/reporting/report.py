@@ -7,21 +7,24 @@ The page is a function of its inputs alone: no dates, no run ids. For those it h
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import records
-from vgg16_transfer.heads.records import RecordError
 from vgg16_transfer.params import Trial
 from vgg16_transfer.reporting import (
     alternatives,
     answers,
+    failures,
     figures,
     findings,
+    near_duplicates,
     pictures,
     published,
+    reading,
     runs,
     tables,
 )
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from vgg16_transfer.heads.records import Record
@@ -43,50 +45,55 @@ _CAPTIONS = {
     "over the splits; train dashed",
     "loss_curves": "Cross-entropy against epochs: test solid, train dashed",
 }
+_COMMAND = "dvc repro report"
+_GRADIENTS = {"weights": str, "layer": str, "checked": int, "average": float, "max": float}
 _ALWAYS_SAID = ("layer", "samples_per_class", "epochs")
 
 
-class Inputs(NamedTuple):
-    """Where the report reads from.
-
-    Attributes:
-        results: One folder per study: its record.
-        splits: One folder per dataset: its manifests.
-        filters: One folder per dataset: pictures of its filters.
-        gradients: One CSV file per dataset: the check of its gradients.
-        explained: One folder per study: pictures of what its heads look at.
-    """
-
-    results: Path
-    splits: Path
-    filters: Path
-    gradients: Path
-    explained: Path
-
-
 def write_report(
-    datasets: Mapping[str, Dataset], studies: Mapping[str, Study], inputs: Inputs, out: Path
+    datasets: Mapping[str, Dataset],
+    studies: Mapping[str, Study],
+    out: Path,
+    *,
+    results: Path,
+    splits: Path,
+    filters: Path,
+    gradients: Path,
+    explained: Path,
 ) -> None:
     """Writes the page and the figures it shows.
+
+    What is not there of filters, gradients, explained pictures and near-duplicates is left out.
 
     Args:
         datasets: By name.
         studies: By name, in the order of the page.
-        inputs: What was measured and drawn. What is not there of filters, gradients and explained
-            pictures is left out.
         out: Folder to write ``report.html`` and ``figures/`` to.
+        results: One folder per study: its record.
+        splits: One folder per dataset: its manifests, and the near-duplicates among them.
+        filters: One folder per dataset: pictures of its filters.
+        gradients: One CSV file per dataset: the check of its gradients.
+        explained: One folder per study: pictures of what its heads look at.
 
     Raises:
-        RecordError: A study has no results, or its split is missing.
+        ReadError: A study has no results, its split is missing, or a file is damaged.
     """
     numbers = published.read()
-    measured = {study: records.read(inputs.results / study) for study in studies}
-    lineages = {name: lineage(study, measured[name], inputs) for name, study in studies.items()}
-    explained = {name: pictures.explained(inputs.explained / name) for name in studies}
-    gradients = {
-        name: records.read_frame(path).to_dict("records")
+    measured = {name: reading.record(results / name, study) for name, study in studies.items()}
+    lineages = {
+        name: lineage(study, measured[name], results=results, splits=splits)
+        for name, study in studies.items()
+    }
+    shown = {name: pictures.explained(explained / name, name) for name in studies}
+    seen = {name: pictures.filters(filters / name, name) for name in datasets}
+    checked = {
+        name: reading.table(path, _GRADIENTS, f"dvc repro gradients@{name}").to_dict("records")
         for name in datasets
-        if (path := inputs.gradients / f"{name}.csv").exists()
+        if (path := gradients / f"{name}.csv").exists()
+    }
+    near = {
+        name: near_duplicates.read(splits / name, name, dataset.split.seeds)
+        for name, dataset in datasets.items()
     }
     shutil.rmtree(out / "figures", ignore_errors=True)  # nothing is left to go wrong by now
     environment = Environment(
@@ -112,13 +119,15 @@ def write_report(
                 "pictures": _study_pictures(
                     study, measured[name], _beside(study, datasets, numbers), out / "figures"
                 ),
-                "explained": explained[name],
+                "failures": failures.sentences(measured[name].trials),
+                "explained": shown[name],
                 "lineage": lineages[name],
             }
             for name, study in studies.items()
         ],
-        filters={name: pictures.filters(inputs.filters / name, name) for name in datasets},
-        gradients=gradients,
+        near={name: found for name, found in near.items() if found is not None},
+        filters=seen,
+        gradients=checked,
         published=numbers,
         cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
         run_marker=runs.run_marker,
@@ -139,10 +148,11 @@ def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) ->
     """
     summary = records.summarise(study, record.trials)
     axis, points = answer_axis(study), _points(study, record.trials)
+    failed = _marks(study, summary)
     return {
         f"accuracy_against_{axis}": figures.accuracy_against(summary, axis, beside),
-        "accuracy_curves": figures.study_curves(record.history, points, "accuracy"),
-        "loss_curves": figures.study_curves(record.history, points, "loss"),
+        "accuracy_curves": figures.study_curves(record.history, points, "accuracy", failed),
+        "loss_curves": figures.study_curves(record.history, points, "loss", failed),
     }
 
 
@@ -162,23 +172,31 @@ def setting(study: Study) -> list[str]:
     return told
 
 
-def lineage(study: Study, record: Record, inputs: Inputs) -> dict[str, Any]:
+def lineage(study: Study, record: Record, *, results: Path, splits: Path) -> dict[str, Any]:
     """Where a study's numbers come from, as far as files can tell.
 
+    Args:
+        study: Which study.
+        record: What it measured.
+        results: One folder per study: its record.
+        splits: One folder per dataset: its manifests.
+
     Raises:
-        RecordError: A split is missing.
+        ReadError: A split is missing.
     """
-    splits = {}
+    files = {}
     for seed in study.grid["seed"]:
-        path = inputs.splits / study.dataset / f"{seed}.csv"
-        if not path.exists():
-            raise RecordError(f"{path}: no such split; run dvc repro")
-        splits[f"data/splits/{study.dataset}/{seed}.csv"] = file_md5(path)
-    trials = f"results/{study.name}/trials.csv"
+        path = splits / study.dataset / f"{seed}.csv"
+        with reading.or_mend(path, f"dvc repro splits@{study.dataset}"):
+            files[f"data/splits/{study.dataset}/{seed}.csv"] = file_md5(path)
+    path = results / study.name / "trials.csv"
+    with reading.or_mend(path, f"dvc repro train@{study.name}"):
+        files[f"results/{study.name}/trials.csv"] = file_md5(path)
+    trials = record.trials[["trial", "seed", "accuracy"]]
     return {
         "stage": f"train@{study.name}",
-        "files": splits | {trials: file_md5(inputs.results / study.name / "trials.csv")},
-        "trials": record.trials[["trial", "seed", "accuracy"]].to_dict("records"),
+        "files": files,
+        "trials": trials.assign(failed=records.has_failed(record.trials)).to_dict("records"),
     }
 
 
@@ -205,7 +223,7 @@ def _answer(
     return {
         "dataset": name,
         "sentences": answers.sentences(name, dataset, studies, measured, numbers),
-        "picture": pictures.read(path, alternatives.answer(lines, theirs), caption),
+        "picture": pictures.read(path, alternatives.answer(lines, theirs), caption, _COMMAND),
         "table": answers.table(lines, theirs),
         "ours": len(lines),
         "sources": answers.sources(theirs, numbers),
@@ -218,10 +236,11 @@ def _study_pictures(
 ) -> list[Picture]:
     axis, points = answer_axis(study), _points(study, record.trials)
     summary = records.summarise(study, record.trials)
+    failed = _marks(study, summary)
     told = {
         f"accuracy_against_{axis}": alternatives.accuracy_against(summary, axis),
-        "accuracy_curves": alternatives.curves(record.history, points, "accuracy"),
-        "loss_curves": alternatives.curves(record.history, points, "loss"),
+        "accuracy_curves": alternatives.curves(record.history, points, "accuracy", failed),
+        "loss_curves": alternatives.curves(record.history, points, "loss", failed),
     }
     captions = _CAPTIONS | {
         f"accuracy_against_{axis}": f"Test accuracy against {axis.replace('_', ' ')}, mean and "
@@ -232,7 +251,7 @@ def _study_pictures(
         path = folder / study.name / f"{title}.png"
         figures.save(figure, path)
         alternative = f"{study.name}: {told[title]}"
-        shown.append(pictures.read(path, alternative, captions[title]))
+        shown.append(pictures.read(path, alternative, captions[title], _COMMAND))
     return shown
 
 
@@ -244,9 +263,15 @@ def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -
 
 
 def _points(study: Study, trials: pd.DataFrame) -> pd.Series:
-    return trials.set_index("trial").apply(
-        lambda row: records.point_name(study, row), axis="columns"
-    )
+    """By name of a trial that finished, the point of the grid that it belongs to."""
+    done = failures.finished(trials).to_dict("records")
+    return pd.Series({row["trial"]: records.point_name(study, row) for row in done}, dtype="str")
+
+
+def _marks(study: Study, summary: pd.DataFrame) -> dict[str, str]:
+    """By point at which trials failed, how many did."""
+    rows = summary.to_dict("records")
+    return {records.point_name(study, row): mark for row in rows if (mark := failures.mark(row))}
 
 
 def _glued(sentence: str) -> str:

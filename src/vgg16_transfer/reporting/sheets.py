@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from vgg16_transfer.reporting import labels
 from vgg16_transfer.reporting.figures import COLOURS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -32,6 +33,11 @@ _LINE = 0.13
 _LIFT = 0.05
 _LETTER = 0.06
 _LARGE_LETTER = 0.078
+_SMALL, _LARGE = 7, 9  # points
+
+_MOST_LINES = 2
+_SHARES = [share / 20 for share in range(20, 0, -1)]
+_CUT = "…"
 
 
 class Tile(NamedTuple):
@@ -52,7 +58,7 @@ class Row(NamedTuple):
     """Tiles side by side.
 
     Attributes:
-        heading: Stands above them.
+        heading: Stands above them, in up to two lines.
         tiles: Any number; None leaves a place empty.
     """
 
@@ -69,15 +75,23 @@ def sheet(rows: Sequence[Row], side: float) -> Figure:
     """
     columns = max(len(row.tiles) for row in rows)
     width = _GAP + columns * (side + _GAP)
-    top = _SPACE + sum(_height(row, side) for row in rows)
+    headings = _wrapped(
+        [row.heading for row in rows], width - 2 * _GAP, int(width / _LARGE_LETTER), _LARGE
+    )
+    tiles = [tile for row in rows for tile in row.tiles if tile is not None]
+    titles = _wrapped(map(_title, tiles), side + _GAP / 2, int(side / _LETTER), _SMALL)
+    heights = [_height(row, headings[row.heading], titles, side) for row in rows]
+    top = _SPACE + sum(heights)
     figure = Figure(figsize=(width, top), dpi=_DPI)
-    for row in rows:
-        heading = textwrap.shorten(row.heading, int(width / _LARGE_LETTER), placeholder=" …")
-        _write(figure, heading, _GAP, top - _SPACE - _LINE, size=9)
-        top -= _height(row, side)
+    for row, height in zip(rows, heights, strict=True):
+        for index, line in enumerate(headings[row.heading]):
+            baseline = top - _SPACE - _LINE - index * _HEADING
+            _write(figure, line, _GAP, baseline, _LARGE)
+        top -= height
         for column, tile in enumerate(row.tiles):
             if tile is not None:
-                _draw(figure, tile, _GAP + column * (side + _GAP), top, side)
+                left = _GAP + column * (side + _GAP)
+                _draw(figure, tile, titles[_title(tile)], left, top, side)
     return figure
 
 
@@ -100,20 +114,54 @@ def overlay(picture: npt.NDArray[np.uint8], shares: npt.NDArray[np.float32]) -> 
     return Image.fromarray(np.round(opacity * colour + (1 - opacity) * pale).astype(np.uint8))
 
 
-def _height(row: Row, side: float) -> float:
-    lines = [len(_lines(tile, side)) for tile in row.tiles if tile is not None]
-    heading = _HEADING if row.heading else 0
-    return _SPACE + heading + (max(lines) * _LINE + side if lines else 0)
+def _height(row: Row, heading: list[str], titles: Mapping[str, list[str]], side: float) -> float:
+    lines = [len(titles[_title(tile)]) for tile in row.tiles if tile is not None]
+    above = _HEADING * len(heading)
+    return _SPACE + above + (max(lines) * _LINE + side if lines else 0)
 
 
-def _lines(tile: Tile, side: float) -> list[str]:
-    marked = f"{tile.mark} {tile.title}".strip()
-    return textwrap.wrap(marked, int(side / _LETTER), max_lines=2, placeholder=" …")
+def _title(tile: Tile) -> str:
+    return f"{tile.mark} {tile.title}".strip()
 
 
-def _draw(figure: Figure, tile: Tile, left: float, bottom: float, side: float) -> None:
-    for index, line in enumerate(reversed(_lines(tile, side))):
-        _write(figure, line, left, bottom + side + _LIFT + index * _LINE, size=7)
+def _wrapped(
+    texts: Iterable[str], inches: float, letters: int, size: float
+) -> dict[str, list[str]]:
+    """Texts in up to two lines; one that needs more loses its middle until it does not.
+
+    Args:
+        texts: Any.
+        inches: The width of a line.
+        letters: Of a line, if they are of the usual width.
+        size: Of the letters, in points.
+    """
+    found: dict[str, list[str]] = {}
+    left = sorted(set(texts) - {""})
+    for share in _SHARES:
+        names = labels.shown(left, _MOST_LINES * inches * share, size)
+        for text, name in zip(left, names, strict=True):
+            if lines := _lines(name, inches, letters, size):
+                found[text] = lines
+        left = [text for text in left if text not in found]
+    return {"": []} | {text: [_CUT] for text in left} | found
+
+
+def _lines(label: str, inches: float, letters: int, size: float) -> list[str]:
+    """A label in up to two lines, or nothing if it has no room."""
+    for count in range(letters, 1, -1):
+        lines = textwrap.wrap(label, count)
+        if len(lines) > _MOST_LINES:
+            break
+        if all(labels.width(line, size) <= inches for line in lines):
+            return lines
+    return []
+
+
+def _draw(
+    figure: Figure, tile: Tile, lines: Sequence[str], left: float, bottom: float, side: float
+) -> None:
+    for index, line in enumerate(reversed(lines)):
+        _write(figure, line, left, bottom + side + _LIFT + index * _LINE, _SMALL)
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     pixels = 2 * round(side * _DPI)
@@ -126,5 +174,5 @@ def _draw(figure: Figure, tile: Tile, left: float, bottom: float, side: float) -
 
 def _write(figure: Figure, text: str, left: float, baseline: float, size: float) -> None:
     width, height = figure.get_size_inches()
-    # A class may well have dollars in its name: they begin no formula.
-    figure.text(left / width, baseline / height, text, fontsize=size, parse_math=False)
+    style = labels.style([text])
+    figure.text(left / width, baseline / height, text, fontsize=size, **style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.heads import records
+from vgg16_transfer.heads.records import has_failed
 from vgg16_transfer.reporting import alternatives
 
 if TYPE_CHECKING:
@@ -16,25 +17,30 @@ if TYPE_CHECKING:
 
 
 def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """A study's results for people to read: one row per point of the grid."""
+    """A study's results for people to read: one row per point of the grid.
+
+    A point with trials that failed says how many; its numbers are those of the trials that
+    finished.
+    """
     summary = records.summarise(study, trials)
     rows = [
         {axis.replace("_", " "): row[axis] for axis in study.compared}
         | {
-            "accuracy, %": _with_spread(row, "accuracy"),
+            "accuracy, %": alternatives.accuracy(row).replace(" %", ""),
             "class recall, %": _with_spread(row, "mean_class_recall"),
             "top 5, %": _with_spread(row, "top5_accuracy"),
-            "train, %": f"{100 * row['train_accuracy_mean']:.1f}",
+            "train, %": f"{100 * row['train_accuracy_mean']:.1f}" if row["seeds"] else "",
             "seeds": row["seeds"],
         }
         for row in summary.to_dict("records")
     ]
     if "teacher_accuracy" in trials:
-        groups = trials.groupby(list(study.compared), sort=False)["teacher_accuracy"]
+        known = trials["teacher_accuracy"].mask(has_failed(trials))
+        groups = trials.assign(known=known).groupby(list(study.compared), sort=False)["known"]
         for row, teacher in zip(rows, groups.mean(), strict=True):
             row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
     return rows
 
 
 def _with_spread(row: Mapping[Any, Any], measure: str) -> str:
-    return alternatives.spread(row, measure).removesuffix(" %")
+    return alternatives.spread(row, measure).removesuffix(" %") if row["seeds"] else ""
