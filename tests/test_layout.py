@@ -26,7 +26,7 @@ def paths(stage: str, *kinds: str) -> set[str]:
 @pytest.mark.parametrize(
     ("stage", "written"),
     [
-        ("fetch", [LAYOUT.archive("d")]),
+        ("fetch", [LAYOUT.source("d")]),
         ("splits", [LAYOUT.splits("d")]),
         ("weights", [LAYOUT.weights]),
         ("features", [LAYOUT.features("d")]),

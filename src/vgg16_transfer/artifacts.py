@@ -92,7 +92,7 @@ def put(fresh: Path, path: Path) -> None:
     """
     retired = path.with_name(f".{path.name}.retired")
     remove(retired)  # what a killed process left
-    if fresh.is_dir() and (path.exists() or path.is_symlink()):
+    if (fresh.is_dir() or path.is_dir()) and (path.exists() or path.is_symlink()):
         path.rename(retired)  # a folder is replaced by no single call
     fresh.replace(path)
     remove(retired)

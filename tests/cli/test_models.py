@@ -24,7 +24,7 @@ def workspace(trained, publish, tmp_path_factory: pytest.TempPathFactory) -> Any
     """A workspace whose study few was published, and some of its pictures in folders."""
     copied = trained.copy(tmp_path_factory.mktemp("models") / "workspace")
     publish(copied, "few")
-    with open_archive(copied.layout.archive("animals")) as archive:
+    with open_archive(copied.layout.source("animals")) as archive:
         for name in ("ant/0.jpg", "bee/1.jpg", "bee/2.jpg"):
             path = copied.root / "mine" / name
             path.parent.mkdir(parents=True, exist_ok=True)

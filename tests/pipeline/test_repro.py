@@ -42,6 +42,17 @@ def test_everything_runs_and_is_told_to_mlflow(unkilled) -> None:
     assert {r.data.tags["git.dirty"] for r in told} == {"false"}
 
 
+def test_every_trial_holds_filter_pictures_and_every_study_its_gradient_check(unkilled) -> None:
+    workspace, _ = unkilled
+    client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    for run in runs(workspace):
+        if "trial" in run.data.tags:
+            pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+            assert any("kernels" in picture for picture in pictures)
+        else:
+            assert "gradient_check softmax max" in run.data.metrics
+
+
 def test_a_run_leads_back_to_split_features_and_lock_entry(unkilled) -> None:
     workspace, _ = unkilled
     deps = dependencies(workspace, "train@samples")
@@ -147,7 +158,10 @@ def test_killed_in_features_and_in_train_the_results_are_the_same_bytes(
     kill_repro(
         workspace,
         "features@clipart",
-        lambda: len(list(features.glob(".clipart.*.partial/ids/c/[1-9]/0"))) > 0,
+        lambda: any(
+            index.read_text().count("\n") > 2
+            for index in features.glob(".clipart.*.partial/index.jsonl")
+        ),
     )
     resumed = workspace.run("dvc", "repro", "features@clipart")
     computed = int(resumed.split(" pictures went through")[0].split()[-1])
@@ -156,7 +170,7 @@ def test_killed_in_features_and_in_train_the_results_are_the_same_bytes(
     kill_repro(
         workspace,
         "train@samples",
-        lambda: len(list(heads.glob(".samples.*.partial/*.predictions.csv"))) > 0,
+        lambda: len(list(heads.glob(".samples.*.partial/*.json"))) > 0,
     )
     workspace.run("dvc", "repro")
     assert workspace.files(*ROOMS) == whole.files(*ROOMS)
@@ -193,6 +207,62 @@ def test_what_dvc_restores_from_its_run_cache_is_told_to_a_new_store(unkilled, t
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     told = workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
     assert [told.count(f": {runs} runs told") for runs in (5, 3)] == [2, 1]
+
+
+def test_a_store_without_rows_is_noticed_and_made_again(unkilled) -> None:
+    workspace, _ = unkilled
+    whole = workspace.files("data/features", "results", "models/heads")
+    lock = workspace.read("dvc.lock")
+    (workspace.root / "data/features/clipart/block5_pool.zst").unlink()
+    printed = workspace.run("dvc", "repro")
+    assert stages_run(printed) == ["features@clipart"]
+    assert "were missing or others than those that were written; they were computed" in printed
+    assert workspace.files("data/features", "results", "models/heads") == whole
+    assert workspace.read("dvc.lock") == lock
+
+
+@pytest.mark.parametrize(
+    ("path", "commands"),
+    [
+        ("results/samples/trials.csv", ["publish", "results", "report", "register samples"]),
+        ("models/heads/samples/samples_per_class=2,seed=0.keras", ["publish", "register samples"]),
+        ("reports/filters/clipart/kernels.png", ["publish", "report"]),
+        ("data/splits/clipart/0.csv", ["publish", "report"]),
+        ("reports/explained/samples/captions.json", ["publish", "report"]),
+    ],
+)
+def test_what_is_not_what_dvc_lock_says_is_named_and_mended_by_dvc_repro(
+    unkilled, path: str, commands: list[str]
+) -> None:
+    workspace, _ = unkilled
+    file = workspace.root / path
+    content = file.read_bytes()
+    file.unlink()  # DVC may have linked it to its cache
+    file.write_bytes(content.replace(b"1", b"2", 1))
+    for command in commands:
+        process = workspace.start("vgg16-transfer", *command.split())
+        printed, _ = process.communicate(timeout=120)
+        (line,) = printed.splitlines()
+        assert process.returncode == 2
+        assert line.startswith(f"error: {path}: is not what ")
+        assert " made, by dvc.lock; run dvc repro " in line
+    workspace.run("dvc", "repro")
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("command", ["publish", "results", "report", "register samples"])
+def test_a_lock_file_with_the_marks_of_a_merge_is_one_sentence(unkilled, command: str) -> None:
+    workspace, _ = unkilled
+    lock = workspace.root / "dvc.lock"
+    content = lock.read_text(encoding="utf-8")
+    lock.write_text(f"<<<<<<< HEAD\n{content}=======\n>>>>>>> other\n", encoding="utf-8")
+    process = workspace.start("vgg16-transfer", *command.split())
+    printed, _ = process.communicate(timeout=120)
+    lock.write_text(content, encoding="utf-8")
+    assert process.returncode == 2
+    assert "dvc.lock: holds the marks of a merge" in printed
+    assert "git checkout --ours dvc.lock, then run dvc repro" in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_mlflow_run_does_the_same_under_a_run_of_its_own(unkilled) -> None:

@@ -44,7 +44,7 @@ class Served(NamedTuple):
         return requests.post(where, data=data, headers={"Content-Type": kind}, timeout=60)
 
     def picture(self, path: str = PICTURES[0]) -> bytes:
-        with open_archive(self.workspace.layout.archive("animals")) as archive:
+        with open_archive(self.workspace.layout.source("animals")) as archive:
             return archive.read(path)
 
 

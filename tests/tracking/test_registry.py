@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.heads import records
-from vgg16_transfer.heads.selection import Inputs, assemble, choose
+from vgg16_transfer.heads.selection import assemble, choose
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.images.pictures import PictureError
@@ -72,8 +72,7 @@ class Registry:
     def contents(self) -> Contents:
         self.assembled += 1
         layout = self.layout
-        folders = layout.splits(DATASET), layout.features(DATASET)
-        model = assemble(self.chosen, Inputs(*folders, layout.weights, layout.heads(STUDY)))
+        model = assemble(layout.heads(STUDY) / f"{self.chosen.name}.keras", layout.weights)
         manifest = read_manifest(layout.splits(DATASET) / f"{self.chosen.trial.seed}.csv")
         subject = Subject(self.params, self.study, self.chosen, model.recipe, self.record, manifest)
         return Contents(model, subject, self.picture())
@@ -84,7 +83,7 @@ class Registry:
         )
 
     def picture(self, path: str = "cat/1.jpg") -> bytes:
-        with open_archive(self.layout.archive(DATASET)) as archive:
+        with open_archive(self.layout.source(DATASET)) as archive:
             return archive.read(path)
 
     def aliases(self) -> dict[str, str]:

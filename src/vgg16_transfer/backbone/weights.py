@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,12 @@ def write_weights(source: str, out: Path, imagenet: Address = IMAGENET) -> None:
             network = load(Path(source).expanduser(), VGG16_IMAGE_SIZE)
         if source.startswith("imagenet") and digest(network) != CONVOLUTIONS_SHA256:
             raise WeightsError(f"{source}: the convolutions are not those of ImageNet's VGG16")
-        network.save_weights(fresh)
+        # Keras writes the weights in memory, and then the file; HDF5 by itself would crash the
+        # process when the disk is full.
+        whole = fresh.with_name("network.keras")
+        network.save(whole)
+        with zipfile.ZipFile(whole) as archive:
+            fresh.write_bytes(archive.read("model.weights.h5"))
 
 
 def _from_wheel() -> keras.Model:

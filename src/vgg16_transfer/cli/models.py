@@ -55,6 +55,7 @@ def register(study: StudyName) -> None:
         )
     before = f"; {registry.PREVIOUS} is version {done.previous}" if done.previous else ""
     known = "" if done.added else ", which was known"
+    known += "; its files were missing and are back" if done.restored else ""
     typer.echo(f"models:/{study}@{registry.CHAMPION} is version {done.version}{known}{before}")
 
 
