@@ -152,6 +152,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
+def relock() -> Callable[..., None]:
+    """Writes the dvc.lock of a workspace anew, for the bytes that lie there."""
+    return write_lock
+
+
+@pytest.fixture(scope="session")
 def publish() -> Callable[[Trained, str], None]:
     """Tells the store of a workspace of a study, as the command does but for the report."""
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -182,21 +181,59 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(
 
 @pytest.mark.parametrize("command", [["register", "few"], ["predict", "mine"]], ids=str)
 def test_a_study_without_validation_pictures_is_refused(
-    run: Run, workspace, tmp_path: Path, monkeypatch, command: list[str]
+    run: Run, workspace, relock, tmp_path: Path, monkeypatch, command: list[str]
 ) -> None:
     params = YAML(typ="safe", pure=True).load(workspace.layout.params)
     params["datasets"]["animals"]["split"]["validation_per_class"] = 0
-    YAML(typ="safe", pure=True).dump(params, tmp_path / "params.yaml")
-    shutil.copytree(workspace.layout.results, tmp_path / "results")
-    trials = records.read_frame(tmp_path / "results" / "few" / "trials.csv")
+    root = tmp_path / "without"
+    workspace.copy(root)
+    YAML(typ="safe", pure=True).dump(params, root / "params.yaml")
+    trials = records.read_frame(root / "results" / "few" / "trials.csv")
     without = trials.drop(columns="validation_accuracy")
-    records.write_frame(without, tmp_path / "results" / "few" / "trials.csv")
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+    records.write_frame(without, root / "results" / "few" / "trials.csv")
+    relock(root)
+    monkeypatch.chdir(root)
+    before = sorted(root.rglob("*"))
     outcome = run(*command)
     assert (outcome.code, outcome.out) == (2, "")
     assert "set datasets.animals.split.validation_per_class in params.yaml" in outcome.err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(root.rglob("*")) == before
+
+
+def test_results_that_are_not_those_of_the_lock_file_are_refused(
+    run: Run, workspace, tmp_path: Path, monkeypatch
+) -> None:
+    root = tmp_path / "edited"
+    workspace.copy(root)
+    path = root / "results" / "few" / "trials.csv"
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    monkeypatch.chdir(root)
+    for command in (["register", "few"], ["predict", "mine"], ["results"]):
+        outcome = run(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "results/few/trials.csv: is not what train@few made, by dvc.lock" in outcome.err
+
+
+def test_a_class_that_was_renamed_since_keeps_the_name_that_the_head_learned(
+    run: Run, workspace, tmp_path: Path, monkeypatch
+) -> None:
+    root = tmp_path / "renamed"
+    copied = workspace.copy(root)
+    picture = root / "bee.jpg"
+    with open_archive(copied.layout.source("animals")) as archive:
+        picture.write_bytes(archive.read("bee/3.jpg"))
+    monkeypatch.chdir(root)
+    before = run("predict", "bee.jpg", "--csv")
+    for split in copied.layout.splits("animals").glob("?.csv"):
+        text = split.read_text(encoding="utf-8").replace(",ant,", ",zebra,")
+        split.write_text(text, encoding="utf-8")
+    after = run("predict", "bee.jpg", "--csv")
+    assert (after.code, after.out) == (0, before.out)
+    assert "was trained on another split than" in after.err
+    assert "was trained on another split than" not in before.err
+    refused = run("register", "few")
+    assert (refused.code, refused.out) == (2, "")
+    assert "run dvc repro train@few" in refused.err
 
 
 def test_a_workspace_without_a_store_is_told_to_publish(

@@ -16,7 +16,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     (root / "dvc.yaml").write_text(
         "stages:\n  make:\n    foreach: [s]\n    do:\n"
-        "      cmd: mkdir -p heads/in && echo 1 > heads/a && echo 2 > heads/in/ü && echo 3 > table.csv\n"
+        "      cmd: mkdir -p heads/in && touch heads/a && echo 2 > heads/in/ü && touch table.csv\n"
         "      outs: [heads]\n      metrics: [table.csv: {cache: false}]\n"
     )
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q", "make@s"]):
