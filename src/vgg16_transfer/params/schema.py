@@ -36,6 +36,12 @@ VGG16_IMAGE_SIZE = 224
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*(_[a-z0-9-]+)*")
 """Names of datasets and studies become file names, DVC stage names and MLflow names."""
 
+SMALLEST, LARGEST = 1e-12, 1e4
+"""Bounds of step sizes and weight decay: beyond them, arithmetic in float32 can't work."""
+
+COLDEST, HOTTEST = 1e-3, 1e6
+"""Bounds of temperatures, for the same reason: the loss holds a temperature's square."""
+
 T = TypeVar("T")
 
 
@@ -135,25 +141,33 @@ class Trial(Section):
         description="`flatten` keeps where in the picture a pool responds, `average` does not",
     )
     samples_per_class: int = Field(default=16, ge=1, description="training pictures of each class")
-    seed: int = Field(default=0, ge=0, description="of the split and of the order of the batches")
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="of the split and of the order of the batches"
+    )
     epochs: int = Field(default=200, ge=1, description="passes over the training pictures")
     batch_size: int = Field(default=256, ge=1, description="pictures per step")
     optimizer: Literal["sgd", "adam"] = Field(
         default="sgd",
         description="`sgd` with momentum, or `adam`, which is slow on wide layers",
     )
-    learning_rate: float = Field(default=1.0, gt=0, le=1e4, description="constant step size")
+    learning_rate: float = Field(
+        default=1.0, ge=SMALLEST, le=LARGEST, description="constant step size"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of `sgd`; `adam` ignores it")
     weight_decay: float = Field(
         default=0.0,
         ge=0,
+        le=LARGEST,
         description="λ of λ/2 times the squared length of the kernel, in the loss",
     )
     normalise: Literal["l2", "none"] = Field(
         default="l2", description="`l2` scales each picture's features to length 1"
     )
     temperature: float = Field(
-        default=1.0, gt=0, description="T of VGG16's own softmax; only for `layer: predictions`"
+        default=1.0,
+        ge=COLDEST,
+        le=HOTTEST,
+        description="T of VGG16's own softmax; only for `layer: predictions`",
     )
     teacher_layer: Literal["none"] | Layer = Field(
         default="none",
@@ -164,7 +178,10 @@ class Trial(Section):
         default=16, ge=1, description="labelled training pictures of each class the teacher saw"
     )
     teacher_temperature: float = Field(
-        default=1.0, gt=0, description="T at which teacher and student are compared"
+        default=1.0,
+        ge=COLDEST,
+        le=HOTTEST,
+        description="T at which teacher and student are compared",
     )
     teacher_weight: float = Field(
         default=0.9,
@@ -188,7 +205,10 @@ class Trial(Section):
         description="the first block that `end_to_end` trains along with the head, or `none`",
     )
     fine_tune_learning_rate: float = Field(
-        default=0.0001, gt=0, description="step size of the blocks that are fine-tuned"
+        default=0.0001,
+        ge=SMALLEST,
+        le=LARGEST,
+        description="step size of the blocks that are fine-tuned",
     )
 
     @property
