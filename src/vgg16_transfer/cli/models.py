@@ -164,13 +164,17 @@ def _ask(
 
 def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """The pictures themselves, and those of folders in the order of their names."""
-    from vgg16_transfer.images.pictures import SUFFIXES
+    from vgg16_transfer.images.ignored import passed_by
 
     for path in paths:
         if not path.is_dir():
             yield path, path.read_bytes
             continue
-        within = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES)
+        within = sorted(
+            one
+            for one in path.rglob("*")
+            if one.is_file() and passed_by(one.relative_to(path).as_posix()) is None
+        )
         if not within:
             yield path, lambda: _refuse("is a folder without pictures")
         for one in within:

@@ -26,15 +26,14 @@ def fetch(dataset: DatasetName) -> None:
 
 @app.command()
 def splits(dataset: DatasetName) -> None:
-    """Deal a dataset's pictures out to training and test, once per seed."""
+    """Split a dataset's pictures into training and test, once per seed."""
     from vgg16_transfer.images.splits import write_splits
 
     params, layout = read()
-    left_out = write_splits(
-        dataset, params.dataset(dataset), layout.archive(dataset), layout.splits(dataset)
-    )
-    for picture in left_out.itertuples():
-        typer.echo(f"left out: {picture.path}: {picture.reason}", err=True)
+    out = layout.splits(dataset)
+    written = write_splits(dataset, params.dataset(dataset), layout.archive(dataset), out)
+    for line in written.lines(out.relative_to(layout.root)):
+        typer.echo(line, err=True)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Files of an archive or folder, read in place: nothing is ever unpacked to disk.
+r"""Files of an archive or folder, read in place: nothing is ever unpacked to disk.
 
 A tar is indexed once by its headers; a file is then one positioned read, so random access costs no
 full re-read. A .tar.gz can only be read forwards: ask for its files in the order of :meth:`names`.
@@ -8,7 +8,7 @@ folder, links are followed: whoever put one there, on their own disk, means what
 
 An old zip or tar does not say how its names are encoded. They are UTF-8 if all of them can be read
 as UTF-8; otherwise whoever opens the archive names the encoding. In a zip without one ``/``, which
-old Windows programs make, ``\\`` separates folders.
+old Windows programs make, ``\`` separates folders.
 """
 
 from __future__ import annotations
