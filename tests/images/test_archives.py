@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from vgg16_transfer.images import archives
 from vgg16_transfer.images.archives import ArchiveError, map_files, open_archive
 
-from .conftest import member, noise, write_folder, write_tar, write_zip
+from .conftest import (
+    member,
+    noise,
+    write_folder,
+    write_legacy_tar,
+    write_legacy_zip,
+    write_tar,
+    write_zip,
+)
 
 FILES = {
     "root/ants/ä 1.jpg": b"ant" * 1000,
@@ -388,26 +396,6 @@ def test_a_way_of_compression_that_python_does_not_know_is_named(tmp_path) -> No
         pytest.raises(ArchiveError, match=r"member 'a\.jpg' is damaged: .*compression"),
     ):
         archive.read("a.jpg")
-
-
-def write_legacy_zip(path: Path, files: dict[str, bytes], encoding: str) -> Path:
-    """A zip whose names are in an old encoding, without the mark of UTF-8."""
-
-    class Info(zipfile.ZipInfo):
-        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802
-            return self.filename.encode(encoding), self.flag_bits & ~0x800
-
-    with zipfile.ZipFile(path, "w") as zipped:
-        for name, content in files.items():
-            zipped.writestr(Info(name), content)
-    return path
-
-
-def write_legacy_tar(path: Path, files: dict[str, bytes], encoding: str) -> Path:
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding=encoding) as tar:
-        for name, content in files.items():
-            tar.addfile(member(name, len(content)), io.BytesIO(content))
-    return path
 
 
 LEGACY = {"zip": write_legacy_zip, "tar": write_legacy_tar}

@@ -6,6 +6,7 @@ most ``NEAR`` bits differ; docs/datasets.md says how that was chosen, and what i
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import imagehash
@@ -24,6 +25,7 @@ NEAR = 26
 COLUMNS = ["seed", "path", "role", "near_path", "near_role", "distance"]
 
 _SIDE = 16
+_FLAT = 8  # of 255: a picture with less between its darkest and its brightest pixel shows nothing
 _SHRUNK = 4 * _SIDE  # what pHash scales a picture to
 _ROLES = ["test", "validation", "train"]
 _CHUNK = 1 << 20  # pairs that are compared at once
@@ -43,6 +45,9 @@ def fingerprint(picture: Image.Image) -> bytes:
     if min(picture.size) > _SHRUNK:
         # pHash's own Lanczos over a whole photo takes several times as long, and finds the same.
         small = small.resize((_SHRUNK, _SHRUNK), Image.Resampling.BOX)
+    if np.ptp(np.asarray(small)) < _FLAT:
+        # A hash of frequencies makes all pages of one colour the same.
+        return hashlib.sha256(picture.resize((_SIDE, _SIDE)).tobytes()).digest()
     return np.packbits(imagehash.phash(small, hash_size=_SIDE).hash).tobytes()
 
 

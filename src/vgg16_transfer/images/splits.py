@@ -286,8 +286,9 @@ def _too_few_classes(name: str, classes: Sequence[str]) -> str:
 def _check_classes(name: str, dataset: Dataset, surveyed: Survey, classes: frozenset[str]) -> None:
     if len(classes) > 1:
         return
+    named = sorted(classes) if surveyed.pictures else []
     raise SplitError(
-        f"{_too_few_classes(name, sorted(classes))}; layout: {dataset.layout} looks for "
+        f"{_too_few_classes(name, named)}; layout: {dataset.layout} looks for "
         f"{EXPECTED[dataset.layout]}, and the source holds {surveyed.found}"
     )
 
