@@ -152,12 +152,25 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("datasets/d/split/seeds", [0, -1], "split.seeds: must be different whole numbers of 0 or"),
         # unknown values
         ("backbone/resize", "sqash", "unknown value 'sqash'; did you mean 'squash'?"),
-        ("datasets/d/layout", "folders", "layout: unknown value 'folders'; did you mean 'class_f"),
+        ("datasets/d/layout", "folders", "layout: unknown value 'folders'; did you mean 'split_f"),
         ("datasets/d/layers", ["blok5_pool"], "layers.0: unknown value 'blok5_pool'; did you mean"),
         ("datasets/d/md5", "XYZ", "datasets.d.md5: string should match pattern"),
         ("studies/s/layer", "blok5_pool", "studies.s.layer: unknown value 'blok5_pool'; did you"),
         ("studies/s/optimizer", "rmsprop", "unknown value 'rmsprop'; known are: sgd, adam"),
         ("studies/s/dataset", "dd", "studies.s.dataset: no dataset 'dd'; did you mean 'd'?"),
+        (
+            "datasets/d/split/near_duplicates",
+            "drop",
+            "unknown value 'drop'; known are: list, one_s",
+        ),
+        ("datasets/d/layout", "split_folder", "did you mean 'split_folders'?"),
+        (
+            "datasets/d/encoding",
+            "cp99999",
+            "encoding: Python knows no text encoding 'cp99999'; cp932",
+        ),
+        ("datasets/d/encoding", "rot13", "encoding: Python knows no text encoding 'rot13'"),
+        ("datasets/d/encoding", "", "datasets.d.encoding: is empty"),
         # groups
         ("datasets/d/split/group", "(", "datasets.d.split.group: is not a regular expression: mis"),
         ("datasets/d/split/group", "ab", "split.group: must have one (group), but has 0"),

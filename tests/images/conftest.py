@@ -21,6 +21,27 @@ def picture(seed: int, side: int = 20) -> bytes:
     return buffer.getvalue()
 
 
+def photo(seed: int, side: int = 128) -> Image.Image:
+    """Blobs of every size, in which a perceptual hash sees something."""
+    random, size = np.random.default_rng(seed), (side, side)
+    pixels = sum(
+        np.asarray(
+            Image.fromarray(random.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(
+                size, Image.Resampling.BICUBIC
+            ),
+            dtype=float,
+        )
+        for n in (4, 8, 16, 32)
+    )
+    return Image.fromarray((np.asarray(pixels) / 4).astype(np.uint8))
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def noise(seed: int, size: int) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
@@ -43,6 +64,26 @@ def write_zip(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, content in files.items():
             zipped.writestr(name, content)
+    return path
+
+
+def write_legacy_zip(path: Path, files: dict[str, bytes], encoding: str) -> Path:
+    """A zip whose names are in an old encoding, without the mark of UTF-8."""
+
+    class Info(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802
+            return self.filename.encode(encoding), self.flag_bits & ~0x800
+
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, content in files.items():
+            zipped.writestr(Info(name), content)
+    return path
+
+
+def write_legacy_tar(path: Path, files: dict[str, bytes], encoding: str) -> Path:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding=encoding) as tar:
+        for name, content in files.items():
+            tar.addfile(member(name, len(content)), io.BytesIO(content))
     return path
 
 

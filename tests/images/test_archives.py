@@ -3,6 +3,7 @@ import itertools
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,15 @@ from hypothesis import strategies as st
 from vgg16_transfer.images import archives
 from vgg16_transfer.images.archives import ArchiveError, map_files, open_archive
 
-from .conftest import member, noise, write_folder, write_tar, write_zip
+from .conftest import (
+    member,
+    noise,
+    write_folder,
+    write_legacy_tar,
+    write_legacy_zip,
+    write_tar,
+    write_zip,
+)
 
 FILES = {
     "root/ants/ä 1.jpg": b"ant" * 1000,
@@ -389,9 +398,106 @@ def test_a_way_of_compression_that_python_does_not_know_is_named(tmp_path) -> No
         archive.read("a.jpg")
 
 
-@pytest.mark.parametrize("write", [write_tar, write_folder])
-def test_a_name_that_is_not_utf8_is_refused(tmp_path, write) -> None:
-    path = write(tmp_path / "pictures", {"caf\udce9.jpg": b"x"})
+LEGACY = {"zip": write_legacy_zip, "tar": write_legacy_tar}
+JAPANESE = {
+    "pets/鞄/1.jpg": b"1",
+    "pets/表示/2.jpg": b"2",
+    "pets/a.jpg": b"3",
+}  # 表 holds byte 0x5C
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_names_are_read_in_the_encoding_that_is_given(tmp_path, kind: str) -> None:
+    path = LEGACY[kind](tmp_path / "old", JAPANESE, "cp932")
+    with open_archive(path, "cp932") as archive:
+        assert {name: archive.read(name) for name in archive.names()} == JAPANESE
+        assert archive.folders() == ["pets", "pets/表示", "pets/鞄"]
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_names_without_a_mark_are_utf8_if_all_of_them_can_be(tmp_path, kind: str) -> None:
+    assert contents(LEGACY[kind](tmp_path / "old", JAPANESE, "utf-8")) == JAPANESE
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_names_of_an_unknown_encoding_are_asked_about_with_likely_ones(tmp_path, kind) -> None:
+    path = LEGACY[kind](tmp_path / "old", JAPANESE, "cp932")
+    with open_archive(path) as archive, pytest.raises(ArchiveError) as raised:
+        archive.names()
+    assert "2 names such as 'pets/\\udc8a\\udc93/1.jpg' are not UTF-8" in str(raised.value)
+    assert "set datasets.NAME.encoding in params.yaml" in str(raised.value)
+    assert "cp932 reads 'pets/鞄/1.jpg'" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_an_encoding_that_the_names_are_not_in_is_an_error(tmp_path, kind: str) -> None:
+    path = LEGACY[kind](tmp_path / "old", JAPANESE, "cp932")
+    with open_archive(path, "ascii") as archive, pytest.raises(ArchiveError, match="not ascii;"):
+        archive.folders()
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_a_name_of_an_unknown_encoding_that_leads_out_is_refused(tmp_path, kind: str) -> None:
+    path = LEGACY[kind](tmp_path / "old", {"鞄/../../x": b""}, "cp932")
+    assert "leads out of the archive" in problem(path)
+
+
+def test_the_utf8_name_that_info_zip_adds_is_the_name(tmp_path) -> None:
+    info = zipfile.ZipInfo("bag.jpg")
+    name = "鞄.jpg".encode()
+    head = b"\1" + zlib.crc32(b"bag.jpg").to_bytes(4, "little")
+    size = len(head + name).to_bytes(2, "little")
+    info.extra = b"\x75\x70" + size + head + name
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as zipped:
+        zipped.writestr(info, b"x")
+    assert contents(tmp_path / "z.zip") == {"鞄.jpg": b"x"}
+
+
+def test_backslashes_separate_folders_in_a_zip_without_slashes(tmp_path) -> None:
+    path = write_legacy_zip(tmp_path / "z", {"p\\表\\1.jpg": b"1", "p\\b\\": b""}, "cp932")
+    with open_archive(path, "cp932") as archive:
+        assert archive.names() == ["p/表/1.jpg"]
+        assert archive.folders() == ["p", "p/b", "p/表"]
+
+
+def test_a_backslash_beside_slashes_is_part_of_a_name(tmp_path) -> None:
+    files = {"p/a\\b.jpg": b"1"}
+    assert contents(write_zip(tmp_path / "z", files)) == files
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_folders_without_files_are_listed(tmp_path, kind: str) -> None:
+    path = FORMATS["folder"](tmp_path / "pictures", {"p/ants/1.jpg": b"1"})
+    (path / "p" / "bees").mkdir()
+    if kind == "zip":
+        path = write_zip(tmp_path / "z", {"p/ants/1.jpg": b"1", "p/bees/": b""})
+    elif kind != "folder":
+        with tarfile.open(tmp_path / "t", kind.replace("tar", "w").replace(".", ":")) as tar:
+            tar.add(path / "p", "p")
+        path = tmp_path / "t"
+    with open_archive(path) as archive:
+        assert archive.folders() == ["p", "p/ants", "p/bees"]
+        assert archive.names() == ["p/ants/1.jpg"]
+        assert archive.size("p/ants/1.jpg") == 1
+
+
+def test_an_error_behind_a_link_names_the_place_that_it_leads_to(tmp_path) -> None:
+    (tmp_path / "real.tar").write_bytes(b"no archive")
+    (tmp_path / "link").symlink_to("real.tar")
+    with pytest.raises(ArchiveError) as raised, open_archive(tmp_path / "link"):
+        pass
+    assert raised.value.path == tmp_path / "real.tar"
+
+
+def test_a_link_to_nothing_names_what_is_missing(tmp_path) -> None:
+    (tmp_path / "link").symlink_to("gone.tar")
+    with pytest.raises(ArchiveError, match=r"gone\.tar: no such file") as raised:
+        open_archive(tmp_path / "link").__enter__()
+    assert raised.value.path == tmp_path / "gone.tar"
+
+
+def test_a_name_in_a_folder_that_is_not_utf8_is_refused(tmp_path) -> None:
+    path = write_folder(tmp_path / "pictures", {"caf\udce9.jpg": b"x"})
     assert problem(path) == "the name 'caf\\udce9.jpg' is not UTF-8; rename that file"
 
 

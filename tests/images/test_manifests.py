@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from vgg16_transfer.images.manifests import (
     COLUMNS,
     LEFT_OUT,
+    NEAR_DUPLICATES,
+    ManifestError,
     read_manifest,
     read_manifests,
     write_frame,
@@ -45,9 +47,37 @@ def test_the_bytes_are_those_of_plain_csv_on_every_machine(tmp_path) -> None:
     )
 
 
-def test_all_seeds_are_read_and_the_list_of_what_was_left_out_is_not(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "No columns"),
+        (b"a,b\n1,2\n", "its columns are a, b"),
+        (b"path,label,class_name,sha256,role,rank\n1.jpg,x,a,b,train,0\n", "'x'"),
+        (b"path,label,class_name,sha256,role,rank\n1.jpg,0,a,b\n", ""),
+        (
+            b"path,label,class_name,sha256,role,rank\n1,0,a,b,train,0,7,8,9\n1,2,3,4,5,6,7,8,9,10",
+            "",
+        ),
+        (b"path,label,class_name,sha256,role,rank\n\xff\xfe.jpg,0,a,b,train,0\n", "can't decode"),
+        (b"<<<<<<< HEAD\n", "its columns are <<<<<<< HEAD"),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence_with_what_mends_it(tmp_path, content, reason) -> None:
+    path = tmp_path / "0.csv"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(path)
+    sentence = str(raised.value)
+    assert sentence.startswith(f"{path}: is damaged (")
+    assert reason in sentence
+    assert sentence.endswith("); run dvc repro or dvc pull")
+    assert "\n" not in sentence
+
+
+def test_all_seeds_are_read_and_the_lists_beside_them_are_not(tmp_path) -> None:
     for seed in (0, 1, 10):
         write_frame(manifest([(f"{seed}.jpg", "ants")]), tmp_path / f"{seed}.csv")
-    write_frame(pd.DataFrame([("x", "ants", "is empty")]), tmp_path / LEFT_OUT)
+    for name in (LEFT_OUT, NEAR_DUPLICATES):
+        write_frame(pd.DataFrame([("x", "ants", "is empty")]), tmp_path / name)
     found = [frame["path"].item() for frame in read_manifests(tmp_path)]
     assert sorted(found) == ["0.jpg", "1.jpg", "10.jpg"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.pictures import MIN_SIDE, PictureError, decode, to_square
@@ -130,6 +130,135 @@ def test_16_bits_are_scaled_not_clipped(kind: str) -> None:
     content = encode(Image.fromarray(ramp), kind)
     assert Image.open(io.BytesIO(content)).mode.startswith("I")
     np.testing.assert_allclose(pixels(content)[..., 0], ramp / 257, atol=1)
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (20, 1))
+
+
+def tiff(values: np.ndarray, **tags: int) -> bytes:
+    """A TIFF of one channel."""
+    known = {"max_sample": 281, "photometric": 262}
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, value in tags.items():
+        info[known[name]] = value
+    return encode(Image.fromarray(values), "TIFF", tiffinfo=info)
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """An RGB PNG with two bytes per colour, which Pillow can't write."""
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("white", [1, 255, 1023, 4095, 16_383, 65_535])
+def test_fractions_become_what_a_person_sees(white: int) -> None:
+    found = pixels(tiff((RAMP * white).astype(np.float32)))[..., 0]
+    np.testing.assert_allclose(found, RAMP * 255, atol=1)
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095, 16_383, 65_535])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_deep_grey_of_any_depth_becomes_what_a_person_sees(white: int, dtype: Any) -> None:
+    found = pixels(tiff((RAMP * white).astype(dtype)))[..., 0]
+    np.testing.assert_allclose(found, RAMP * 255, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_grey_of_8_bits_in_16_is_as_bright_as_in_8(kind: str) -> None:
+    content = encode(Image.fromarray(np.full((20, 24), 77, np.uint16)), kind)
+    assert colour(content) == (77, 77, 77)
+
+
+def test_the_white_that_a_tiff_names_is_white() -> None:
+    assert colour(tiff(np.full((20, 24), 500, np.uint16), max_sample=1000)) == (128, 128, 128)
+
+
+def test_deep_grey_whose_zero_is_white_is_turned_round() -> None:
+    found = pixels(tiff((RAMP * 4095).astype(np.uint16), photometric=0))[..., 0]
+    np.testing.assert_allclose(found, 255 - RAMP * 255, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (-0.5, "from -0.5 to"),
+        (np.nan, "from nan to nan"),
+        (np.inf, "to inf"),
+        (70_000, "to 70000"),
+    ],
+)
+def test_values_that_are_no_brightness_are_a_reason_with_their_range(value, said: str) -> None:
+    values = RAMP.astype(np.float32).copy()
+    values[3, 4] = value
+    found = reason(tiff(values))
+    assert found.startswith("holds values that are no brightness: ")
+    assert said in found
+
+
+def test_whole_numbers_below_zero_are_no_brightness() -> None:
+    assert "from -3 to 9" in reason(tiff(np.array([[-3, 9]] * 20, np.int32).repeat(10, axis=1)))
+
+
+@pytest.mark.parametrize("values", [RAMP * 0.01, RAMP * 0 + 1e-6])
+def test_what_would_come_out_black_is_left_out_with_its_range(values: np.ndarray) -> None:
+    assert reason(tiff(values.astype(np.float32))).startswith("would be almost black: its values")
+
+
+def test_a_deep_picture_that_is_all_black_is_black() -> None:
+    assert colour(tiff(np.zeros((20, 24), np.float32))) == (0, 0, 0)
+
+
+def test_colours_of_12_bits_in_16_are_not_turned_black() -> None:
+    ramp = np.dstack([RAMP * 4095] * 3)
+    assert reason(png_of_16_bits(ramp)).startswith("would be almost black: of its 16 bits, no col")
+
+
+def test_colours_of_16_bits_are_scaled() -> None:
+    found = pixels(png_of_16_bits(np.dstack([RAMP * 65_535] * 3)))
+    np.testing.assert_allclose(found[..., 1], RAMP * 255, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "ICO", "PCX", "QOI"])
+def test_many_formats_are_read_whatever_their_ending(kind: str) -> None:
+    content = encode(Image.new("RGB", (32, 32), (200, 40, 30)), kind)
+    np.testing.assert_allclose(colour(content), (200, 40, 30), atol=4)
+
+
+def test_no_program_is_started_for_a_drawing() -> None:
+    assert reason(encode(Image.new("RGB", SIZE), "EPS")).startswith("is no picture: it begins with")
+
+
+def test_lab_becomes_the_colour_that_it_is() -> None:
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    picture = ImageCms.applyTransform(Image.new("RGB", SIZE, (200, 40, 30)), to_lab)
+    np.testing.assert_allclose(colour(encode(picture, "TIFF")), (200, 40, 30), atol=6)
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "CMYK", "P", "LA", "PA", "RGBX", "RGBA"])
+def test_a_tiff_of_any_mode_keeps_its_colours(mode: str) -> None:
+    try:
+        content = encode(Image.new("RGB", SIZE, (102, 102, 102)).convert(mode), "TIFF")
+    except (OSError, ValueError) as error:
+        pytest.skip(f"Pillow writes no such TIFF: {error}")
+    np.testing.assert_allclose(colour(content), (102, 102, 102), atol=2)
+
+
+def test_reasons_are_counted_without_what_differs_from_picture_to_picture() -> None:
+    kinds = []
+    for content in (b"<html>", b"<body>", encode(Image.new("RGB", (3, 40)))):
+        with pytest.raises(PictureError) as raised:
+            decode(content)
+        kinds.append(raised.value.kind)
+    assert kinds == ["is no picture"] * 2 + ["measures less than 16 pixels on a side"]
 
 
 def test_transparent_pixels_of_rgba_are_white() -> None:

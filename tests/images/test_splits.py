@@ -1,4 +1,5 @@
 import hashlib
+import io
 import random as randomness
 import re
 from collections.abc import Callable
@@ -9,14 +10,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 
 from vgg16_transfer.images import splits
-from vgg16_transfer.images.archives import ArchiveError, open_archive
-from vgg16_transfer.images.manifests import COLUMNS, LEFT_OUT, read_manifest
-from vgg16_transfer.images.splits import Picture, SplitError, deal, survey, write_splits
+from vgg16_transfer.images.archives import ArchiveError
+from vgg16_transfer.images.layouts import LayoutError
+from vgg16_transfer.images.manifests import COLUMNS, LEFT_OUT, NEAR_DUPLICATES, read_manifest
+from vgg16_transfer.images.splits import NAMED, SplitError, Written, deal, write_splits
+from vgg16_transfer.images.survey import Picture
 from vgg16_transfer.params import Dataset, Split
 
-from .conftest import picture, write_folder, write_tar, write_zip
+from .conftest import jpeg, photo, picture, write_folder, write_legacy_zip, write_tar, write_zip
 
 GROUP = r"/(g\d+)_"
 ROLES = ("train", "validation", "test")
@@ -221,21 +225,38 @@ def test_a_class_with_too_few_pictures_is_named_with_what_would_do(changes) -> N
     with pytest.raises(SplitError) as raised:
         deal("d", pictures, split, 0)
     assert str(raised.value) == (
-        "params.yaml: datasets.d: class 'ants' has 20 usable pictures, too few for "
-        f"{split.train_per_class} train + {split.validation_per_class} validation + 8 test = 21; "
-        "lower those under datasets.d.split, or add 'ants' to datasets.d.leave_out"
+        "params.yaml: datasets.d: too few usable pictures for "
+        f"{split.train_per_class} train + {split.validation_per_class} validation + 8 test = 21: "
+        "class 'ants' has 20, class 'bees' has 20; lower those under datasets.d.split, or add "
+        "these classes to datasets.d.leave_out"
     )
+
+
+def test_one_class_with_too_few_pictures_is_to_be_left_out_by_name() -> None:
+    pictures = [*MANY, *(made_up("cats", group, 0) for group in range(3))]
+    with pytest.raises(
+        SplitError, match=r"class 'cats' has 3; .* or add 'cats' to datasets.d.leave"
+    ):
+        deal("d", pictures, Split(train_per_class=4), 0)
+
+
+def test_of_very_many_small_classes_the_rest_is_counted() -> None:
+    pictures = [made_up(f"c{number:03}", 0, 0) for number in range(NAMED + 5)]
+    with pytest.raises(SplitError) as raised:
+        deal("d", pictures, Split(), 0)
+    assert str(raised.value).count("' has 1") == NAMED
+    assert " and 5 more classes; " in str(raised.value)
 
 
 def test_a_class_with_too_few_groups_is_named_with_their_number() -> None:
     pictures = [made_up(name, index % 2, index) for name in ("ants", "bees") for index in range(30)]
     split = Split(train_per_class=2, test_per_class=1, validation_per_class=1, group=GROUP)
-    with pytest.raises(SplitError, match=r"class 'ants' has 30 usable pictures in 2 groups, too"):
+    with pytest.raises(SplitError, match=r"class 'ants' has 30 in 2 groups, class 'b"):
         deal("d", pictures, split, 0)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "found"), [([], "0 classes (no pictures)"), (CLASSES["ants"], "1 classes (ants)")]
+    ("pictures", "found"), [([], "no classes"), (CLASSES["ants"], "only the class 'ants'")]
 )
 def test_fewer_than_two_classes_are_no_task(pictures, found: str) -> None:
     with pytest.raises(SplitError, match=re.escape(f"datasets.d: found {found}, and a head tells")):
@@ -258,10 +279,10 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write(tmp_path: Path, out: Path) -> Callable[..., pd.DataFrame]:
+def write(tmp_path: Path, out: Path) -> Callable[..., Written]:
     """Writes the splits of an archive of these files, and of FILES if they do not say otherwise."""
 
-    def run(files: dict[str, bytes] | None = None, **changes: Any) -> pd.DataFrame:
+    def run(files: dict[str, bytes] | None = None, **changes: Any) -> Written:
         path = write_tar(tmp_path / "pictures.tar", FILES | (files or {}))
         return write_splits("ants", dataset(**changes), path, out)
 
@@ -277,8 +298,8 @@ def beside(out: Path) -> list[str]:
 
 
 def test_one_manifest_is_written_for_each_seed_and_a_list_of_what_was_left_out(write, out) -> None:
-    left_out = write()
-    assert sorted(contents(out)) == ["0.csv", "1.csv", LEFT_OUT]
+    left_out = write().left_out
+    assert sorted(contents(out)) == ["0.csv", "1.csv", LEFT_OUT, NEAR_DUPLICATES]
     assert beside(out) == ["ants"]
     assert left_out.empty
     assert contents(out)[LEFT_OUT] == b"path,class_name,reason\n"
@@ -328,7 +349,7 @@ def test_the_same_pictures_in_another_place_give_the_same_bytes(tmp_path, write,
 def test_seeds_of_an_earlier_run_are_gone(write, out) -> None:
     write()
     write(split=SPLIT.model_copy(update={"seeds": [1, 7]}))
-    assert sorted(contents(out)) == ["1.csv", "7.csv", LEFT_OUT]
+    assert sorted(contents(out)) == ["1.csv", "7.csv", LEFT_OUT, NEAR_DUPLICATES]
     assert beside(out) == ["ants"]
 
 
@@ -339,7 +360,7 @@ def test_pictures_that_are_of_no_use_are_left_out_with_the_reason(write, out) ->
         "p/bees/small.png": picture(99, side=1),
         "p/bees/cut.png": picture(99)[:-200],
     }
-    left_out = write(bad)
+    left_out = write(bad).left_out
     assert left_out[["path", "class_name"]].to_numpy().tolist() == [
         ["p/ants/empty.png", "ants"],
         ["p/ants/page.jpg", "ants"],
@@ -351,22 +372,22 @@ def test_pictures_that_are_of_no_use_are_left_out_with_the_reason(write, out) ->
     assert reasons["p/ants/page.jpg"] == "is no picture: it begins with b'<html>'"
     assert reasons["p/bees/small.png"] == "measures 1 x 1 pixels, less than 16 on a side"
     assert reasons["p/bees/cut.png"].startswith("is damaged: ")
-    pd.testing.assert_frame_equal(pd.read_csv(out / LEFT_OUT), left_out)
+    pd.testing.assert_frame_equal(pd.read_csv(out / LEFT_OUT), left_out.drop(columns="kind"))
     assert not set(read_manifest(out / "0.csv")["path"]) & set(bad)
 
 
 def test_bytes_that_came_before_are_left_out_even_from_another_class(write, out) -> None:
     again = {"p/bees/0 again.png": FILES["p/bees/0.png"], "p/bees/ant.png": FILES["p/ants/3.png"]}
-    left_out = write(again, split=SPLIT.model_copy(update={"train_per_class": 4}))
+    left_out = write(again, split=SPLIT.model_copy(update={"train_per_class": 4})).left_out
     assert dict(zip(left_out["path"], left_out["reason"], strict=True)) == {
         "p/bees/0.png": "has the same bytes as p/bees/0 again.png",
-        "p/bees/ant.png": "has the same bytes as p/ants/3.png",
+        "p/bees/ant.png": "has the same bytes as p/ants/3.png of another class (ants)",
     }
     assert read_manifest(out / "0.csv")["sha256"].is_unique
 
 
 def test_what_is_the_same_as_an_unusable_picture_has_that_reason_too(write) -> None:
-    left_out = write({"p/ants/a.png": b"<html>", "p/ants/b.png": b"<html>"})
+    left_out = write({"p/ants/a.png": b"<html>", "p/ants/b.png": b"<html>"}).left_out
     assert left_out["reason"].tolist() == ["is no picture: it begins with b'<html>'"] * 2
 
 
@@ -375,28 +396,28 @@ def test_a_damaged_member_of_a_zip_is_left_out_whatever_the_zip_is_called(tmp_pa
     content = bytearray(path.read_bytes())
     content[content.find(b"p/bees/2.png") + 100] ^= 255
     path.write_bytes(content)
-    left_out = write_splits("ants", dataset(), path, out)
+    left_out = write_splits("ants", dataset(), path, out).left_out
     assert left_out["path"].tolist() == ["p/bees/2.png"]
     assert left_out["reason"].item().startswith("member 'p/bees/2.png' is damaged: ")
 
 
-def test_files_that_are_no_pictures_of_a_class_are_not_even_read(tmp_path) -> None:
-    folder = write_folder(tmp_path / "p", {"README.txt": b"", "ants/1.png": picture(0)})
-    with open_archive(folder) as archive:
-        (folder / "README.txt").unlink()
-        pictures, left_out = survey(archive, {"ants/1.png": "ants"})
-    assert pictures == [Picture("ants/1.png", "ants", sha256(picture(0)))]
-    assert left_out.empty
-
-
-def test_a_class_that_is_left_out_is_not_read_and_has_no_label(write, out) -> None:
-    left_out = write({"p/clutter/1.png": b"", "p/aaa/1.png": b""}, leave_out=["clutter", "aaa"])
-    assert left_out.empty
+def test_a_class_that_is_left_out_has_no_label(write, out) -> None:
+    clutter = {"p/clutter/1.png": picture(50), "p/aaa/1.png": picture(51)}
+    left_out = write(clutter, leave_out=["clutter", "aaa"]).left_out
+    assert left_out["reason"].tolist() == ["its class is in leave_out"] * 2
     manifest = read_manifest(out / "0.csv")
     assert dict(zip(manifest["class_name"], manifest["label"], strict=True)) == {
         "ants": 0,
         "bees": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "asked"), [("cafe\u0301", "caf\u00e9"), ("caf\u00e9", "cafe\u0301")]
+)
+def test_a_class_is_left_out_however_its_name_is_spelled(write, out, folder, asked) -> None:
+    write({f"p/{folder}/1.png": picture(50)}, leave_out=[asked])
+    assert set(read_manifest(out / "0.csv")["class_name"]) == {"ants", "bees"}
 
 
 def test_clutter_of_caltech256_can_be_left_out(write, out) -> None:
@@ -422,31 +443,314 @@ def test_an_unknown_class_can_not_be_left_out_and_the_nearest_is_named(
     with pytest.raises(SplitError) as raised:
         write(leave_out=[unknown])
     assert str(raised.value) == (
-        f"params.yaml: datasets.ants.leave_out: the archive has no class '{unknown}'; {hint}"
+        f"params.yaml: datasets.ants.leave_out: the source has no class '{unknown}'; {hint}"
     )
     assert beside(out) == []
 
 
-def test_a_class_without_one_usable_picture_is_named(write, out) -> None:
-    with pytest.raises(
-        SplitError, match=r"class 'cats' has 0 usable pictures, too few for 3 train"
-    ):
-        write({"p/cats/1.png": b"", "p/cats/2.png": b"<html>"})
+def test_classes_without_one_usable_picture_are_all_named_with_the_reasons(write, out) -> None:
+    with pytest.raises(SplitError) as raised:
+        write(
+            {"p/cats/1.png": b"", "p/cats/2.png": b"<html>", "p/dogs/1": b"", "p/eels/1.png": b"x"}
+        )
+    assert (
+        "class 'cats' has 0 (1: is empty; 1: is no picture), class 'dogs' has 0 (1: is empty), "
+        "class 'eels' has 0 (1: is no picture); "
+    ) in str(raised.value)
     assert beside(out) == []
 
 
-def test_the_wrong_layout_is_told_by_what_it_finds(write, out) -> None:
+def test_a_class_whose_pictures_are_all_copies_of_anothers_is_named(write) -> None:
     with pytest.raises(
-        SplitError, match=r"found 0 classes \(no pictures\).*check datasets\.ants\.la"
+        SplitError, match=r"class 'cats' has 0 \(1: has the same bytes as a picture of"
     ):
+        write({"p/cats/1.png": FILES["p/ants/0.png"]})
+
+
+def test_an_empty_class_folder_is_named_and_can_be_left_out(tmp_path, out) -> None:
+    folder = write_folder(tmp_path / "folder", FILES)
+    (folder / "p" / "cats").mkdir()
+    with pytest.raises(SplitError, match=r"class 'cats' has 0 \(no files\); "):
+        write_splits("ants", dataset(), folder, out)
+    write_splits("ants", dataset(leave_out=["cats"]), folder, out)
+    assert set(read_manifest(out / "0.csv")["class_name"]) == {"ants", "bees"}
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".JPG", ".heic", "", ".dat", ".2024"])
+def test_what_is_a_picture_is_one_whatever_its_ending(tmp_path, out, suffix: str) -> None:
+    files = {path.replace(".png", suffix): content for path, content in FILES.items()}
+    write_splits("ants", dataset(), write_tar(tmp_path / "t.tar", files), out)
+    assert set(read_manifest(out / "0.csv")["path"]) <= set(files)
+
+
+def test_what_systems_leave_behind_is_passed_by_and_counted(write, out) -> None:
+    litter = {
+        "p/.ipynb_checkpoints/1.png": picture(70),
+        "__MACOSX/p/ants/._0.png": b"\0\5\26\7",
+        "p/ants/@eaDir/0.png/SYNOPHOTO_THUMB_M.png": picture(71),
+        "p/ants/Thumbs.db": b"x",
+        ".thumbnails/1.png": picture(72),
+    }
+    written = write(litter)
+    assert set(written.left_out["path"]) == set(litter)
+    assert set(read_manifest(out / "0.csv")["class_name"]) == {"ants", "bees"}
+    three = "__MACOSX/p/ants/._0.png, p/ants/@eaDir/0.png/SYNOPHOTO_THUMB_M.png, p/ants/Thumbs.db"
+    assert written.lines(Path("data/splits/ants")) == [
+        f"left out, 3: is made by the system ({three})",
+        "left out, 2: is hidden (.thumbnails/1.png, p/.ipynb_checkpoints/1.png)",
+        "data/splits/ants/left_out.csv lists what was left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"cat.1.png": picture(0), "dog.1.png": picture(1)},
+            "found no classes, and a head tells at",
+        ),
+        (
+            {"cat.1.png": picture(0), "dog.1.png": picture(1)},
+            "2 pictures beside each other (cat.1.p",
+        ),
+        (
+            {"cats/1.png": picture(0)},
+            "found only the class 'cats', and a head tells at least 2 apart",
+        ),
+        ({"x/101.tar.gz": b"x"}, "found no classes"),
+        (
+            {"x/101.tar.gz": b"x"},
+            "the archive x/101.tar.gz inside it (unpack that, or name it as the",
+        ),
+        ({}, "the source holds no files"),
+    ],
+)
+def test_a_source_without_classes_is_told_by_what_it_holds(tmp_path, out, files, said) -> None:
+    with pytest.raises(SplitError) as raised:
+        write_splits("ants", dataset(), write_tar(tmp_path / "t.tar", files), out)
+    assert said in str(raised.value)
+    assert beside(out) == []
+
+
+def test_the_wrong_layout_is_told_by_what_it_looks_for(write, out) -> None:
+    with pytest.raises(SplitError, match=r"layout: caltech256 looks for pictures like 056\.dog/"):
         write(layout="caltech256", leave_out=["257.clutter"])
     assert beside(out) == []
+
+
+def test_a_table_that_is_missing_is_told(write, out) -> None:
+    with pytest.raises(
+        LayoutError, match="layout: csv needs one CSV with the columns path and label"
+    ):
+        write(layout="csv")
+    assert beside(out) == []
+
+
+def test_names_of_an_old_zip_are_read_in_the_encoding_of_params(tmp_path, out) -> None:
+    files = {path.replace("ants", "鞄").replace("bees", "表示"): FILES[path] for path in FILES}
+    path = write_legacy_zip(tmp_path / "z.zip", files, "cp932")
+    write_splits("ants", dataset(encoding="cp932"), path, out)
+    assert set(read_manifest(out / "0.csv")["class_name"]) == {"鞄", "表示"}
+    with pytest.raises(ArchiveError, match=r"cp932 reads 'p/鞄/0\.png'"):
+        write_splits("ants", dataset(), path, out)
+
+
+def saved_again(content: bytes, text: str = "edited") -> bytes:
+    """A PNG with the same pixels and other bytes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", text)
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def test_pictures_with_the_same_pixels_count_as_one(write, out) -> None:
+    again = {path.replace(".png", "-edited.png"): saved_again(FILES[path]) for path in FILES}
+    written = write(again)
+    assert dict(zip(written.left_out["path"], written.left_out["reason"], strict=True)) == {
+        path: f"has the same pixels as {path.replace('.png', '-edited.png')}" for path in FILES
+    }
+    assert set(read_manifest(out / "0.csv")["path"]) <= set(again)
+
+
+def test_the_same_pixels_in_two_classes_are_said(write) -> None:
+    left_out = write({"p/bees/ant.png": saved_again(FILES["p/ants/3.png"])}).left_out
+    assert left_out["reason"].tolist() == [
+        "has the same pixels as p/ants/3.png of another class (ants)"
+    ]
+
+
+SPLIT_FILES = {
+    f"{split}/{c}/{i}.png": picture(100 * j + 10 * k + i)
+    for j, (split, count) in enumerate({"train": 6, "val": 3, "test": 4}.items())
+    for k, c in enumerate(["ants", "bees"])
+    for i in range(count)
+}
+
+
+def given_splits(tmp_path: Path, out: Path, files: dict[str, bytes], **changes: Any) -> Written:
+    return write_splits("ants", dataset(**changes), write_tar(tmp_path / "g.tar", files), out)
+
+
+def test_given_splits_are_kept_whole_for_every_seed(tmp_path, out) -> None:
+    given_splits(tmp_path, out, SPLIT_FILES)
+    first, second = (read_manifest(out / f"{seed}.csv") for seed in (0, 1))
+    for manifest in (first, second):
+        for role, split in {"test": "test", "validation": "val"}.items():
+            assert chosen(manifest, role) == {p for p in SPLIT_FILES if p.startswith(f"{split}/")}
+        assert {path.split("/")[0] for path in chosen(manifest, "train")} == {"train"}
+        assert manifest[manifest["role"] == "train"].groupby("class_name").size().tolist() == [3, 3]
+    assert chosen(first, "train") != chosen(second, "train")
+    rows = first[first["role"] == "test"]
+    pd.testing.assert_frame_equal(rows, second[second["role"] == "test"])
+
+
+def test_without_a_given_validation_set_it_is_drawn_from_the_training_pictures(
+    tmp_path, out
+) -> None:
+    files = {path: content for path, content in SPLIT_FILES.items() if not path.startswith("val")}
+    split = SPLIT.model_copy(update={"validation_per_class": 2})
+    given_splits(tmp_path, out, files, layout="split_folders", split=split)
+    manifest = read_manifest(out / "0.csv")
+    assert {path.split("/")[0] for path in chosen(manifest, "validation")} == {"train"}
+    assert len(chosen(manifest, "validation")) == 4
+    assert not chosen(manifest, "validation") & chosen(manifest, "train")
+
+
+def test_of_equal_pictures_in_two_given_splits_that_of_the_test_set_stays(tmp_path, out) -> None:
+    leak = {"train/ants/a copy.png": saved_again(SPLIT_FILES["test/ants/1.png"])}
+    written = given_splits(tmp_path, out, SPLIT_FILES | leak)
+    assert written.left_out["path"].tolist() == list(leak)
+    assert "test/ants/1.png" in chosen(read_manifest(out / "0.csv"), "test")
+
+
+def test_a_given_split_that_has_too_few_training_pictures_is_named(tmp_path, out) -> None:
+    with pytest.raises(
+        SplitError, match=r"class 'ants' has 6 for training, class 'bees' has 6 for t"
+    ):
+        given_splits(
+            tmp_path, out, SPLIT_FILES, split=SPLIT.model_copy(update={"train_per_class": 7})
+        )
+
+
+def test_classes_that_the_given_splits_do_not_share_are_named(tmp_path, out) -> None:
+    more = {f"train/cats/{i}.png": picture(900 + i) for i in range(4)}
+    with pytest.raises(SplitError) as raised:
+        given_splits(tmp_path, out, SPLIT_FILES | more)
+    assert (
+        "the given splits differ in their classes: test has none of 'cats'; validation has"
+        in str(raised.value)
+    )
+    given_splits(tmp_path, out, SPLIT_FILES | more, leave_out=["cats"])
+
+
+def test_a_class_that_only_the_given_validation_set_lacks_is_said(tmp_path, out) -> None:
+    files = {path: content for path, content in SPLIT_FILES.items() if path[:8] != "val/bees"}
+    written = given_splits(tmp_path, out, files)
+    assert (
+        "the given splits differ in their classes: validation has none of 'bees'" in written.notes
+    )
+
+
+def test_a_table_gives_classes_and_splits(tmp_path, out) -> None:
+    names = {path: path.replace("/", "_") for path in SPLIT_FILES}
+    rows = [f"{name},{path.split('/')[1]},{path.split('/')[0]}" for path, name in names.items()]
+    files = {f"d/{name}": SPLIT_FILES[path] for path, name in names.items()}
+    files["d/labels.csv"] = "\n".join(["image,label,split", *rows]).encode()
+    written = given_splits(tmp_path, out, files, layout="csv")
+    assert written.left_out.empty
+    manifest = read_manifest(out / "0.csv")
+    assert chosen(manifest, "test") == {f"d/{names[p]}" for p in SPLIT_FILES if p[:4] == "test"}
+
+
+GROUPED = {
+    f"{c}/object{i}_{shot}.png": picture(100 * k + 10 * i + j)
+    for k, c in enumerate(["ants", "bees"])
+    for i in range(6)
+    for j, shot in enumerate("ab")
+}
+
+
+def test_a_group_that_matches_nothing_is_an_error_with_the_first_path(tmp_path, out) -> None:
+    split = SPLIT.model_copy(update={"group": "^pets/([a-z]+/object[0-9]+)_"})
+    with pytest.raises(SplitError) as raised:
+        write_splits("d", dataset(split=split), write_tar(tmp_path / "t", GROUPED), out)
+    assert "matches none of the 24 paths, such as ants/object0_a.png" in str(raised.value)
+
+
+def test_a_group_that_matches_some_is_said_with_the_first_path_that_it_does_not(
+    tmp_path, out
+) -> None:
+    split = SPLIT.model_copy(update={"group": "^(ants/object[0-9]+)_"})
+    written = write_splits("d", dataset(split=split), write_tar(tmp_path / "t", GROUPED), out)
+    (note,) = written.notes
+    assert note == (
+        "datasets.d.split.group matches 12 of 24 paths; the others, such as bees/object0_a.png, "
+        "are in no group"
+    )
+
+
+TWINS = {
+    f"{c}/{i}{version}.jpg": jpeg(photo(100 * k + i), quality)
+    for k, c in enumerate(["ants", "bees"])
+    for i in range(8)
+    for version, quality in {"": 95, " small": 40}.items()
+}
+
+
+def twin(path: str) -> str:
+    return path.replace(" small", "")
+
+
+def test_near_duplicates_on_different_sides_are_listed_test_side_first(tmp_path, out) -> None:
+    written = write_splits("d", dataset(), write_tar(tmp_path / "t", TWINS), out)
+    listed = pd.read_csv(out / NEAR_DUPLICATES)
+    assert list(listed.columns) == ["seed", "path", "role", "near_path", "near_role", "distance"]
+    assert len(listed)
+    for seed in (0, 1):
+        manifest = read_manifest(out / f"{seed}.csv")
+        both = {twin(p) for p in chosen(manifest, "test")} & {
+            twin(p) for p in chosen(manifest, "train")
+        }
+        rows = listed[listed["seed"] == seed]
+        assert {twin(path) for path in rows["path"]} == both
+        assert (rows["path"].map(twin) == rows["near_path"].map(twin)).all()
+    assert set(listed["role"]) == {"test"}
+    assert set(listed["near_role"]) == {"train"}
+    assert any(
+        "near-duplicates on different sides of a split, pairs: seed 0: " in line
+        for line in written.lines(out)
+    )
+
+
+def test_near_duplicates_of_a_class_can_be_kept_on_one_side(tmp_path, out) -> None:
+    split = SPLIT.model_copy(update={"near_duplicates": "one_side"})
+    written = write_splits("d", dataset(split=split), write_tar(tmp_path / "t", TWINS), out)
+    assert written.near_duplicates.empty
+    for seed in (0, 1):
+        manifest = read_manifest(out / f"{seed}.csv")
+        sides = manifest.groupby(manifest["path"].map(twin))["role"].nunique()
+        assert sides.max() == 1
+        assert manifest.groupby("role").size().to_dict() == {"test": 4, "train": 6}
+
+
+def test_what_is_near_a_given_test_picture_does_not_train_if_one_side_is_asked_for(
+    tmp_path, out
+) -> None:
+    near = {f"train/ants/near{i}.jpg": jpeg(photo(i), 40) for i in range(4)}
+    test = {f"test/ants/t{i}.jpg": jpeg(photo(i), 95) for i in range(4)}
+    split = SPLIT.model_copy(update={"near_duplicates": "one_side"})
+    given_splits(tmp_path, out, SPLIT_FILES | near | test, split=split)
+    for seed in (0, 1):
+        manifest = read_manifest(out / f"{seed}.csv")
+        assert set(test) <= chosen(manifest, "test")
+        assert not chosen(manifest, "train") & set(near)
 
 
 def test_a_split_that_can_not_be_dealt_leaves_the_one_that_was_there(write, out) -> None:
     write()
     before = contents(out)
-    with pytest.raises(SplitError, match="class 'ants' has 6 usable pictures, too few"):
+    with pytest.raises(SplitError, match="class 'ants' has 6, class 'bees' has 6;"):
         write(split=SPLIT.model_copy(update={"train_per_class": 100}))
     assert contents(out) == before
     assert beside(out) == ["ants"]

@@ -12,6 +12,7 @@ from vgg16_transfer.layout import Layout
 from vgg16_transfer.params import Params, read_params
 
 if TYPE_CHECKING:
+    from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -24,6 +25,13 @@ def read() -> tuple[Params, Layout]:
     """The params of the workspace in the current folder, and where things lie in it."""
     layout = Layout(Path.cwd())
     return read_params(layout.params), layout
+
+
+def source_of(params: Params, layout: Layout, dataset: str) -> Source:
+    """Where a dataset's pictures are."""
+    from vgg16_transfer.images.source import Source
+
+    return Source(layout.source(dataset), params.dataset(dataset).encoding)
 
 
 def tracking_store(layout: Layout, uri: str | None = None) -> Store:

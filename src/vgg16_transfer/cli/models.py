@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vgg16_transfer.cli.app import StudyName, app, read, tracking_store
+from vgg16_transfer.cli.app import StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -153,15 +153,14 @@ def _contents(params: Params, layout: Layout, study: str, chosen: Chosen) -> Con
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble
     from vgg16_transfer.images.manifests import read_manifest
-    from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.card import Subject
     from vgg16_transfer.tracking.registry import Contents
 
     wanted = params.study(study)
     manifest = read_manifest(layout.splits(wanted.dataset) / f"{chosen.trial.seed}.csv")
     first = manifest[manifest["role"] == "validation"].iloc[0]
-    with Source(layout.source(wanted.dataset)).open() as pictures:
-        example = pictures.read(first["path"], first["sha256"])
+    with source_of(params, layout, wanted.dataset).open() as opened:
+        example = opened.read(first["path"], first["sha256"])
     model = assemble(_head(layout, study, chosen), layout.weights)
     record = records.read(layout.record(study))
     subject = Subject(params, wanted, chosen, model.recipe, record, manifest)
@@ -190,13 +189,17 @@ def _ask(
 
 def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """The pictures themselves, and those of folders in the order of their names."""
-    from vgg16_transfer.images.pictures import SUFFIXES
+    from vgg16_transfer.images.ignored import passed_by
 
     for path in paths:
         if not path.is_dir():
             yield path, path.read_bytes
             continue
-        within = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES)
+        within = sorted(
+            one
+            for one in path.rglob("*")
+            if one.is_file() and passed_by(one.relative_to(path).as_posix()) is None
+        )
         if not within:
             yield path, lambda: _refuse("is a folder without pictures")
         for one in within:

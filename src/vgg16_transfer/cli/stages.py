@@ -6,17 +6,12 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, tracking_store
+from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.cli.runs import made_beside, or_later, tell_pages, tell_study
-
-if TYPE_CHECKING:
-    from vgg16_transfer.images.source import Source
-    from vgg16_transfer.layout import Layout
-    from vgg16_transfer.params import Params
 
 
 @app.command()
@@ -35,20 +30,20 @@ def fetch(dataset: DatasetName) -> None:
         wanted.layout,
         out=layout.source(dataset),
         home=Path(home) if home else None,
+        encoding=wanted.encoding,
     )
 
 
 @app.command()
 def splits(dataset: DatasetName) -> None:
-    """Deal a dataset's pictures out to training and test, once per seed."""
+    """Split a dataset's pictures into training and test, once per seed."""
     from vgg16_transfer.images.splits import write_splits
 
     params, layout = read()
-    left_out = write_splits(
-        dataset, params.dataset(dataset), layout.source(dataset), layout.splits(dataset)
-    )
-    for picture in left_out.itertuples():
-        typer.echo(f"left out: {picture.path}: {picture.reason}", err=True)
+    out = layout.splits(dataset)
+    written = write_splits(dataset, params.dataset(dataset), layout.source(dataset), out)
+    for line in written.lines(out.relative_to(layout.root)):
+        typer.echo(line, err=True)
 
 
 @app.command()
@@ -75,7 +70,7 @@ def features(dataset: DatasetName) -> None:
         layers,
         weights=layout.weights,
         splits=layout.splits(dataset),
-        source=_source(params, layout, dataset),
+        source=source_of(params, layout, dataset),
         out=out,
     )
     if written.damaged is None:
@@ -106,7 +101,7 @@ def filters(
         params.backbone,
         weights=layout.weights,
         manifest=layout.splits(dataset) / f"{seed}.csv",
-        source=_source(params, layout, dataset),
+        source=source_of(params, layout, dataset),
         out=out or layout.filters(dataset),
         convolutions=CONVOLUTIONS if every else REPORTED,
     )
@@ -124,7 +119,7 @@ def gradients(dataset: DatasetName) -> None:
         params.backbone,
         weights=layout.weights,
         manifest=layout.splits(dataset) / f"{seed}.csv",
-        source=_source(params, layout, dataset),
+        source=source_of(params, layout, dataset),
         out=layout.gradients(dataset),
     )
 
@@ -142,7 +137,7 @@ def train(study: StudyName) -> None:
         wanted,
         splits=layout.splits(wanted.dataset),
         features=layout.features(wanted.dataset),
-        streamed=Streamed(_source(params, layout, wanted.dataset), layout.weights),
+        streamed=Streamed(source_of(params, layout, wanted.dataset), layout.weights),
         heads=layout.heads(study),
         results=layout.record(study),
     )
@@ -179,7 +174,7 @@ def explain(study: StudyName) -> None:
     write_explained(
         wanted,
         splits=layout.splits(wanted.dataset),
-        source=_source(params, layout, wanted.dataset),
+        source=source_of(params, layout, wanted.dataset),
         features=layout.features(wanted.dataset),
         heads=layout.heads(study),
         results=layout.record(study),
@@ -217,10 +212,3 @@ def report() -> None:
         origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
         with or_later(stage):
             tell_pages(tracking_store(layout), params, layout, origin, check=False)
-
-
-def _source(params: Params, layout: Layout, dataset: str) -> Source:
-    from vgg16_transfer.images.source import Source
-
-    params.dataset(dataset)
-    return Source(layout.source(dataset))

@@ -68,6 +68,7 @@ def fetch(
     *,
     out: Path,
     home: Path | None = None,
+    encoding: str | None = None,
 ) -> None:
     """Brings a dataset's pictures to ``out``, or leaves ``out`` untouched.
 
@@ -80,6 +81,7 @@ def fetch(
         out: A link to the local source, or what was downloaded. A download is not repeated if its
             md5 is right; one that broke off waits beside it, to be continued.
         home: Where a relative path is looked for if it is not below the current folder.
+        encoding: Of the names in an archive that does not say.
 
     Raises:
         FetchError: There is no source, it can't be reached, its md5 is another one, what it holds
@@ -89,10 +91,10 @@ def fetch(
     if source is None or urlsplit(source).scheme in {"http", "https"}:
         address = _address(name, source, md5, layout)
         if out.is_symlink() or not out.is_file() or file_md5(out) != address.md5:
-            _bring(address, out)
+            _bring(address, out, encoding)
         return
     path = _local(name, source, md5, layout, home)
-    with open_archive(path):
+    with open_archive(path, encoding):
         pass
     if path.is_dir():
         _check_folder(name, path, out)
@@ -107,11 +109,11 @@ def fetch(
     put(link, out)
 
 
-def _bring(address: Address, out: Path) -> None:
+def _bring(address: Address, out: Path, encoding: str | None) -> None:
     try:
         with replacing(out) as fresh:
             download(address, fresh, part=out.with_name(f".{out.name}.part"))
-            with open_archive(fresh):
+            with open_archive(fresh, encoding):
                 pass
     except ArchiveError as error:
         raise FetchError(f"{address.url}: {error.problem}") from None

@@ -4,7 +4,8 @@ One row per picture: ``path`` in the archive, ``label``, ``class_name``, ``sha25
 ``role`` (train, validation or test) and ``rank`` among its class's pictures of that role. A head
 with n samples per class sees the training pictures with rank < n, so its sets nest.
 
-Beside the manifests, ``left_out.csv`` lists the pictures that could not be used, with the reason.
+Beside the manifests, ``left_out.csv`` lists the files that are not used, with the reason, and
+``near_duplicates.csv`` the pairs of almost equal pictures on different sides of a split.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,38 +22,51 @@ if TYPE_CHECKING:
 
 COLUMNS = ["path", "label", "class_name", "sha256", "role", "rank"]
 LEFT_OUT = "left_out.csv"
+NEAR_DUPLICATES = "near_duplicates.csv"
 
 
 class ManifestError(InputError):
-    """A split that is not there."""
+    """A split that is not there, or is damaged."""
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """One split's manifest, with the columns above.
 
     Raises:
-        ManifestError: There is no such file.
+        ManifestError: There is no such file, or it is no manifest.
     """
     text = {"path": str, "class_name": str, "sha256": str, "role": str}
-    try:
+    with reading(path, ManifestError, what="split"):
         # A class may well be called NA, null or none.
-        return pd.read_csv(path, dtype=text, keep_default_na=False, lineterminator="\n")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such split; run dvc repro") from None
+        frame = pd.read_csv(
+            path,
+            dtype=text | dict.fromkeys(("label", "rank"), "int64"),
+            keep_default_na=False,
+            lineterminator="\n",
+        )
+        if list(frame.columns) != COLUMNS:
+            raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
+    return frame
+
+
+def manifest_paths(folder: Path) -> dict[int, Path]:
+    """Where the manifests of a dataset are, by seed, in the order of their names."""
+    paths = sorted(folder.glob("*.csv"))
+    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
 def read_manifests(folder: Path) -> list[pd.DataFrame]:
     """The manifests of all seeds of a dataset.
 
     Raises:
-        ManifestError: There is none.
+        ManifestError: There is none, or one is damaged.
     """
-    paths = [path for path in sorted(folder.glob("*.csv")) if path.name != LEFT_OUT]
+    paths = manifest_paths(folder)
     if not paths:
         raise ManifestError(f"{folder}: holds no splits; run dvc repro")
-    return [read_manifest(path) for path in paths]
+    return [read_manifest(path) for path in paths.values()]
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a manifest, or the list of what was left out; the same rows give the same bytes."""
+    """Writes a manifest, or a list beside it; the same rows give the same bytes."""
     frame.to_csv(path, index=False, lineterminator="\n")

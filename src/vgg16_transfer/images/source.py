@@ -34,7 +34,7 @@ class Source(NamedTuple):
     @contextmanager
     def open(self) -> Iterator[Pictures]:
         """Opens it; see :func:`~vgg16_transfer.images.archives.open_archive` for errors."""
-        with open_archive(self.path) as archive:
+        with open_archive(self.path, self.encoding) as archive:
             yield Pictures(archive, self.path, frozenset(archive.names()))
 
 

@@ -124,6 +124,8 @@ def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> 
     ]
     if len(set(dataset.split.seeds)) < len(dataset.split.seeds) or min(dataset.split.seeds) < 0:
         mistakes.append(f"{path}.split.seeds: must be different whole numbers of 0 or more")
+    if dataset.encoding is not None:
+        mistakes += _encoding_mistakes(f"{path}.encoding", dataset.encoding)
     if dataset.split.group is not None:
         mistakes += _group_mistakes(f"{path}.split.group", dataset.split.group)
     return mistakes
@@ -136,6 +138,16 @@ def _not_held(path: str, layers: list[Layer], backbone: Backbone) -> list[str]:
     full = backbone.weights.removesuffix("-conv")
     remedy = f"set backbone.weights: {full}, or tap one of {', '.join(_convolutional())}"
     return [f"{path}: backbone.weights: {backbone.weights} holds no {', '.join(dense)}; {remedy}"]
+
+
+def _encoding_mistakes(path: str, encoding: str) -> list[str]:
+    try:
+        "".encode(encoding)
+    except LookupError:
+        return [
+            f"{path}: Python knows no text encoding '{encoding}'; cp932, gbk and cp1252 are some"
+        ]
+    return []
 
 
 def _group_mistakes(path: str, pattern: str) -> list[str]:

@@ -17,7 +17,7 @@ from dvc.repo.brancher import switch
 from dvc_data.index import DataIndexError
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.images.manifests import LEFT_OUT, read_manifests
+from vgg16_transfer.images.manifests import manifest_paths, read_manifests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +50,7 @@ def manifests_here(folder: Path) -> dict[int, pd.DataFrame]:
         ManifestError: There is none.
     """
     manifests = read_manifests(folder)
-    paths = sorted(path for path in folder.glob("*.csv") if path.name != LEFT_OUT)
-    return {int(path.stem): one for path, one in zip(paths, manifests, strict=True)}
+    return dict(zip(manifest_paths(folder), manifests, strict=True))
 
 
 def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.DataFrame]:
