@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from vgg16_transfer.artifacts import ArtifactError
 from vgg16_transfer.images import splits
 from vgg16_transfer.images.archives import ArchiveError
 from vgg16_transfer.images.layouts import LayoutError
@@ -779,7 +780,7 @@ def test_writing_that_stops_half_way_leaves_nothing_behind(write, out, monkeypat
         writer(frame, path)
 
     monkeypatch.setattr(splits, "write_frame", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ArtifactError, match="no room to write it"):
         write(split=SPLIT.model_copy(update={"seeds": [5, 6]}))
     assert contents(out) == before
     assert beside(out) == ["ants"]

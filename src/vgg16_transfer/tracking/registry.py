@@ -57,7 +57,7 @@ _MODEL = "classifier"
 _LINEAGE = ("dvc.lock_digest", "dvc.splits_md5", "dvc.features_md5", "git.commit", "git.dirty")
 
 # What the code that travels with a model imports; TensorFlow has a name for each of its builds.
-_REQUIRED = ("mlflow", "keras", "numpy", "pandas", "pillow", "h5py")
+_REQUIRED = ("mlflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 
