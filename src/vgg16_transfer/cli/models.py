@@ -173,27 +173,37 @@ def _ask(
     """What a model says of each picture, and a sentence for each that can't be read."""
     from tqdm import tqdm
 
-    answers, mistakes = [], []
-    for path, content in tqdm(list(_found(paths)), desc="predict", unit="picture", disable=None):
+    from vgg16_transfer.images.pictures import PictureError
+
+    answers, mistakes, others = [], [], []
+    for path, content, asked in tqdm(
+        list(_found(paths)), desc="predict", unit="picture", disable=None
+    ):
         try:
             found = [float(one) for one in probabilities(content())]
         except (InputError, OSError) as error:
+            if not asked and isinstance(error, PictureError) and error.kind == "is no picture":
+                others.append(path)
+                continue
             reason = error.strerror if isinstance(error, OSError) else error
             mistakes.append(f"{path}: {reason}")
             continue
         ranked = sorted(zip(class_names, found, strict=True), key=lambda one: -one[1])[:top]
         classes = [{"class": name, "probability": probability} for name, probability in ranked]
         answers.append({"picture": str(path), "classes": classes})
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        typer.echo(f"passed by, no pictures: {others[0]}{more}", err=True)
     return answers, mistakes
 
 
-def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
-    """The pictures themselves, and those of folders in the order of their names."""
+def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]]:
+    """The files, and those of folders in the order of their names; and which were named."""
     from vgg16_transfer.images.ignored import passed_by
 
     for path in paths:
         if not path.is_dir():
-            yield path, path.read_bytes
+            yield path, path.read_bytes, True
             continue
         within = sorted(
             one
@@ -201,9 +211,9 @@ def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
             if one.is_file() and passed_by(one.relative_to(path).as_posix()) is None
         )
         if not within:
-            yield path, lambda: _refuse("is a folder without pictures")
+            yield path, lambda: _refuse("is a folder without pictures"), True
         for one in within:
-            yield one, one.read_bytes
+            yield one, one.read_bytes, False
 
 
 def _refuse(reason: str) -> bytes:

@@ -150,12 +150,12 @@ def _rgb_on_white(picture: Image.Image) -> Image.Image:
 def _deep(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """Scales grey values of more than 8 bits, or with a fraction, to 0 to 255.
 
-    Unless a TIFF says which value is white (MaxSampleValue), the values themselves tell: 1 for
-    fractions that are all within 0 to 1, otherwise the most that 8, 10, 12, 14 or 16 bits hold.
+    Unless a TIFF says which value is white (MaxSampleValue), the values themselves tell, if they
+    are whole numbers: the most that 8, 10, 12, 14 or 16 bits hold. Of fractions nothing does.
 
     Raises:
-        PictureError: A value is negative, infinite or no number, or more than 65535, or the result
-            would be almost black.
+        PictureError: A value is negative, infinite or no number, or more than 65535; white is not
+            known; or the result would be almost black.
     """
     values = np.asarray(picture, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
@@ -166,9 +166,14 @@ def _deep(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     said = tags.get(_TAG_MAX)
     said = float(max(said)) if isinstance(said, tuple) else float(said or 0)
     fits = [float((1 << depth) - 1) for depth in _DEPTHS if high < 1 << depth]
-    white = said if high <= said < 1 << _DEPTHS[-1] else fits[0]
-    if picture.mode == "F" and high <= 1 and not said:
-        white = 1.0
+    named = 0 < said < 1 << _DEPTHS[-1] and high <= said
+    white = said if named else fits[0]
+    if picture.mode == "F" and not named:
+        raise PictureError(
+            f"holds fractions, from {low:g} to {high:g}, and does not say which of them is white; "
+            "save it with 8 or 16 bits",
+            "holds fractions, and does not say which of them is white; save it with 8 or 16 bits",
+        )
     scaled = values * (255 / white)
     if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits
         scaled = 255 - scaled
