@@ -225,9 +225,19 @@ def test_a_deep_picture_that_is_all_black_is_black() -> None:
     assert colour(tiff(np.zeros((20, 24), np.uint16))) == (0, 0, 0)
 
 
-def test_colours_of_12_bits_in_16_are_not_turned_black() -> None:
-    ramp = np.dstack([RAMP * 4095] * 3)
-    assert reason(png_of_16_bits(ramp)).startswith("would be almost black: of its 16 bits, no col")
+@pytest.mark.parametrize("white", [255, 1023, 4095])
+def test_colours_of_fewer_bits_in_16_are_not_turned_black(white: int) -> None:
+    ramp = np.dstack([RAMP * white] * 3)
+    assert reason(png_of_16_bits(ramp)).startswith("would be black, or almost: of its 16 bits,")
+
+
+def test_what_is_transparent_in_16_bits_of_grey_is_white() -> None:
+    values = (RAMP * 65_535).astype(np.uint16)
+    content = encode(Image.fromarray(values), "PNG", transparency=0)
+    assert Image.open(io.BytesIO(content)).info["transparency"] == 0
+    found = pixels(content)[..., 0]
+    assert found[0, 0] == 255
+    np.testing.assert_allclose(found[:, 1:], RAMP[:, 1:] * 255, atol=1)
 
 
 def test_colours_of_16_bits_are_scaled() -> None:

@@ -55,8 +55,9 @@ _DAMAGE = (
 )
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # the extra field in which Info-ZIP keeps a name as UTF-8
-_CODE_PAGES = ("cp932", "gbk", "big5", "cp949", "cp1251", "cp866", "cp1253", "cp850", "cp1252")
-_PREVIEWS = 4
+# The likeliest of each writing first: Japanese, Western, Cyrillic, Chinese, Korean, Greek.
+_CODE_PAGES = ("cp932", "cp850", "cp866", "gbk", "cp1252", "cp1251", "cp949", "big5", "cp1253")
+_PREVIEWS = 5
 _CUT_OFF = "is damaged, or cut off before its end; fetch it again"
 
 

@@ -135,10 +135,11 @@ def _rgb_on_white(picture: Image.Image) -> Image.Image:
         picture = _deep(picture, tags)
     elif had_16_bits:
         brightest = max(high for _, high in _extrema(picture.convert("RGB")))
-        if 0 < brightest < _DEEP_BLACK:
+        if brightest < _DEEP_BLACK:
             raise PictureError(
-                f"would be almost black: of its 16 bits, no colour uses more than {brightest} of "
-                "255; save it with 8 bits, or scale its values to 65535"
+                f"would be black, or almost: of its 16 bits, the upper 8 reach {brightest} of 255; "
+                "save it with 8 bits, or scale its values to 65535",
+                "would be black, or almost: of its 16 bits, the upper 8 are nearly unused",
             )
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -177,6 +178,9 @@ def _deep(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     scaled = values * (255 / white)
     if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits
         scaled = 255 - scaled
+    hidden = picture.info.get("transparency")
+    if isinstance(hidden, int):  # the value of a PNG that is transparent, and so white
+        scaled[values == hidden] = 255
     if high > 0 and scaled.max() < _BLACK:
         raise PictureError(f"would be almost black: its values reach from {low:g} to {high:g}")
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
