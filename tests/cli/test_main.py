@@ -281,12 +281,12 @@ def test_outside_of_the_repository_it_says_where_to_run_it(refused: Refused, com
 @pytest.mark.parametrize(
     ("command", "missing"),
     [
-        (["splits", "animals"], "data/raw/animals.archive: no such file"),
+        (["splits", "animals"], "data/raw/animals: no such file"),
         (["features", "animals"], "models/vgg16.weights.h5: no such file"),
         (["filters", "animals"], "models/vgg16.weights.h5: no such file"),
-        (["train", "few"], "data/features/animals: no features; run dvc repro"),
-        (["report"], "results/few/trials.csv: no such file; run dvc repro train@few or dvc"),
-        (["results"], "results/few/trials.csv: no such file; run dvc repro train@few or dvc"),
+        (["train", "few"], "data/features/animals/index.jsonl: no such file; run dvc repro"),
+        (["report"], "dvc.lock: has no entry for 'train@few'; run dvc repro first"),
+        (["results"], "dvc.lock: has no entry for 'train@few'; run dvc repro first"),
         (["publish"], "dvc.lock: has no entry for 'train@few'; run dvc repro first"),
     ],
     ids=str,
@@ -325,18 +325,18 @@ def test_a_disk_without_room_for_the_features_is_said_and_nothing_is_published(
     for command in (["fetch", "animals"], ["splits", "animals"], ["weights"]):
         assert run(*command).code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "fill", full)
+        patch.setattr(FeatureStore, "append", full)
         outcome = run("features", "animals")
     (line,) = outcome.err.splitlines()
     assert outcome.code == 2
-    assert re.match(r"error: .*data/features/animals: no room to write features .* run this", line)
+    assert re.match(r"error: .*data/features/animals: no room to write it .* run this again", line)
     assert not Path("data/features/animals").exists()
     outcome = run("features", "animals")
     assert (outcome.code, outcome.err) == (0, "4 pictures went through the network\n")
 
 
 def test_a_bug_is_not_taken_for_bad_input(run: Run, monkeypatch) -> None:
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(fetch, "fetch", crash)

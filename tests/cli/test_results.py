@@ -5,7 +5,9 @@ import pandas as pd
 from vgg16_transfer.heads.records import MEASURED
 
 
-def test_a_trial_that_failed_is_marked_and_said(run, trained, tmp_path, monkeypatch) -> None:
+def test_a_trial_that_failed_is_marked_and_said(
+    run, trained, relock, tmp_path, monkeypatch
+) -> None:
     workspace = trained.copy(tmp_path / "copy")
     monkeypatch.chdir(workspace.root)
     monkeypatch.setenv("COLUMNS", "200")
@@ -15,6 +17,7 @@ def test_a_trial_that_failed_is_marked_and_said(run, trained, tmp_path, monkeypa
     trials.loc[row, ["status", "failure"]] = ["failed", "the loss is not finite [after epoch 2]"]
     trials.loc[row, list(MEASURED)] = float("nan")
     trials.to_csv(path, index=False)
+    relock(workspace.root)
     outcome = run("results")
     assert outcome.code == 0
     assert outcome.out.count("(failed: 1 of 2 trials)") == 1

@@ -14,7 +14,7 @@ from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
 from vgg16_transfer.layout import Layout
 from vgg16_transfer.params import check_params
-from vgg16_transfer.tracking import lineage
+from vgg16_transfer.tracking import lineage, locked
 from vgg16_transfer.tracking.store import Store
 
 PARAMS = {
@@ -30,6 +30,7 @@ LOCKED = lineage.Lineage("train@few", "0" * 64, {}, None, dirty=False, experimen
 def told(tmp_path, monkeypatch) -> list[str]:
     """The studies and pages that MLflow was told of. The current folder is a workspace."""
     told: list[str] = []
+    monkeypatch.setattr(locked, "check_locked", lambda *_: None)
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, LOCKED))
     monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
     monkeypatch.setattr(runs, "tell_pages", lambda *_, **__: told.append("pages"))

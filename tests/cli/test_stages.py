@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from vgg16_transfer.backbone.store import FeaturesError
 from vgg16_transfer.cli import runs, stages
 from vgg16_transfer.heads import train
-from vgg16_transfer.tracking import lineage, origins, publish
+from vgg16_transfer.tracking import lineage, locked, origins, publish
 from vgg16_transfer.tracking.lineage import Lineage
 from vgg16_transfer.tracking.reach import TrackingRefusedError, TrackingUnreachableError
 from vgg16_transfer.tracking.store import TrackingError
@@ -34,8 +34,9 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
     """What the command calls, with what; nothing of it is done. The current folder is empty."""
     seen: dict[str, Any] = {}
 
-    def train_study(*given: Any):
+    def train_study(*given: Any, **_: Any):
         seen["train_study"] = given
+        return []
 
     def running_stage(*given: Any):
         seen["running_stage"] = given
@@ -112,7 +113,7 @@ def test_the_store_is_the_one_that_the_environment_names(calls, monkeypatch) -> 
 
 
 def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise FeaturesError("no features")
 
     monkeypatch.setenv("DVC_STAGE", "train@few")
@@ -141,8 +142,9 @@ def test_by_hand_the_same_is_an_error(calls, monkeypatch, capsys) -> None:
     def fail(*_: object, **__: object) -> None:
         raise TrackingUnreachableError("http://runs.example.org: can't be reached")
 
-    locked = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
-    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, locked))
+    known = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
+    monkeypatch.setattr(locked, "check_locked", lambda *_: None)
+    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, known))
     monkeypatch.setattr(publish, "publish_study", fail)
     with pytest.raises(TrackingUnreachableError):
         runs.publish()
@@ -192,8 +194,9 @@ def test_a_bug_in_telling_shows_its_traceback_by_hand(calls, monkeypatch) -> Non
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    locked = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
-    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, locked))
+    known = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
+    monkeypatch.setattr(locked, "check_locked", lambda *_: None)
+    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, known))
     monkeypatch.setattr(publish, "publish_study", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         runs.publish()

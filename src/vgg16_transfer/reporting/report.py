@@ -6,12 +6,12 @@ The page is a function of its inputs alone: no dates, no run ids. For those it h
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import records
 from vgg16_transfer.params import Trial
@@ -95,7 +95,6 @@ def write_report(
         name: near_duplicates.read(splits / name, name, dataset.split.seeds)
         for name, dataset in datasets.items()
     }
-    shutil.rmtree(out / "figures", ignore_errors=True)  # nothing is left to go wrong by now
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.reporting"),
         autoescape=True,
@@ -104,38 +103,39 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["glued"] = _glued
-    page = environment.get_template("report.html.j2").render(
-        answers=[
-            _answer(name, dataset, asking, measured, numbers, out / "figures")
-            for name, dataset in datasets.items()
-            if (asking := _asking(name, studies))
-        ],
-        sections=[
-            {
-                "study": study,
-                "setting": setting(study),
-                "findings": findings.sentences(study, measured[name].trials),
-                "table": tables.table(study, measured[name].trials),
-                "pictures": _study_pictures(
-                    study, measured[name], _beside(study, datasets, numbers), out / "figures"
-                ),
-                "failures": failures.sentences(measured[name].trials),
-                "explained": shown[name],
-                "lineage": lineages[name],
-            }
-            for name, study in studies.items()
-        ],
-        near={name: found for name, found in near.items() if found is not None},
-        filters=seen,
-        gradients=checked,
-        published=numbers,
-        cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
-        run_marker=runs.run_marker,
-        lock_marker=runs.lock_marker,
-    )
-    unnamed = out / ".report.html"
-    unnamed.write_text(page, encoding="utf-8")
-    unnamed.replace(out / "report.html")
+    with replacing(out / "figures") as folder:
+        folder.mkdir()
+        page = environment.get_template("report.html.j2").render(
+            answers=[
+                _answer(name, dataset, asking, measured, numbers, folder)
+                for name, dataset in datasets.items()
+                if (asking := _asking(name, studies))
+            ],
+            sections=[
+                {
+                    "study": study,
+                    "setting": setting(study),
+                    "findings": findings.sentences(study, measured[name].trials),
+                    "table": tables.table(study, measured[name].trials),
+                    "pictures": _study_pictures(
+                        study, measured[name], _beside(study, datasets, numbers), folder
+                    ),
+                    "failures": failures.sentences(measured[name].trials),
+                    "explained": shown[name],
+                    "lineage": lineages[name],
+                }
+                for name, study in studies.items()
+            ],
+            near={name: found for name, found in near.items() if found is not None},
+            filters=seen,
+            gradients=checked,
+            published=numbers,
+            cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
+            run_marker=runs.run_marker,
+            lock_marker=runs.lock_marker,
+        )
+    with replacing(out / "report.html") as fresh:
+        fresh.write_text(page, encoding="utf-8")
 
 
 def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) -> dict[str, Figure]:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.serialize import to_single_stage_lockfile
-from ruamel.yaml import YAML
 
-from vgg16_transfer.artifacts import reading
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.tracking.locked import LineageError, entry, lock_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 # What dvc repro itself rewrites does not make the code another one.
@@ -31,10 +29,6 @@ DATA = {
     "heads": "models/heads/",
 }
 """What a run is made of and where that lies: the tag ``dvc.<kind>_md5`` holds its md5."""
-
-
-class LineageError(InputError):
-    """Results whose origin can't be told."""
 
 
 @dataclass(frozen=True)
@@ -123,42 +117,6 @@ def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
     """
     entries = lock_entries(workspace)
     return {stage: _lineage(workspace, stage, entry(entries, stage), None) for stage in stages}
-
-
-def lock_entries(workspace: Path) -> dict[str, Any]:
-    """The entries of dvc.lock by stage; none if there is no such file.
-
-    Raises:
-        LineageError: It can't be read.
-    """
-    path = workspace / "dvc.lock"
-    if not path.exists():
-        return {}
-    text = path.read_bytes()
-    if b"\n<<<<<<< " in b"\n" + text:
-        raise LineageError(
-            f"{path}: holds the marks of a merge that git could not finish; take one side with git "
-            "checkout --ours dvc.lock, then run dvc repro, which brings it up to date"
-        )
-    with reading(path, LineageError, mend="bring it back with git checkout dvc.lock"):
-        entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
-        for stage, held in entries.items():
-            for one in [*held.get("deps", []), *held.get("outs", [])]:
-                if not (isinstance(one["path"], str) and isinstance(one["md5"], str)):
-                    raise TypeError(f"the entry of {stage} is none of DVC's")
-        return entries
-
-
-def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """The entry of a stage.
-
-    Raises:
-        LineageError: There is none.
-    """
-    if stage not in entries:
-        raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
-    found: dict[str, Any] = entries[stage]
-    return found
 
 
 def lock_digest(entry: dict[str, Any]) -> str:

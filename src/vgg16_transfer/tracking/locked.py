@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dvc_data.hashfile.build import build
-from dvc_data.hashfile.db import HashFileDB
-from dvc_objects.fs.local import LocalFileSystem
+from ruamel.yaml import YAML
 
+from vgg16_transfer.artifacts import reading
+from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.tracking.lineage import LineageError, entry, lock_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+
+class LineageError(InputError):
+    """Results whose origin can't be told."""
 
 
 def check_locked(workspace: Path, stages: Iterable[str], only: str = "") -> None:
@@ -38,6 +41,42 @@ def check_locked(workspace: Path, stages: Iterable[str], only: str = "") -> None
         for out in entry(entries, stage).get("outs", []):
             if out["path"].startswith(only):
                 _check(workspace, stage, out)
+
+
+def lock_entries(workspace: Path) -> dict[str, Any]:
+    """The entries of dvc.lock by stage; none if there is no such file.
+
+    Raises:
+        LineageError: It can't be read.
+    """
+    path = workspace / "dvc.lock"
+    if not path.exists():
+        return {}
+    text = path.read_bytes()
+    if b"\n<<<<<<< " in b"\n" + text:
+        raise LineageError(
+            f"{path}: holds the marks of a merge that git could not finish; take one side with git "
+            "checkout --ours dvc.lock, then run dvc repro, which brings it up to date"
+        )
+    with reading(path, LineageError, mend="bring it back with git checkout dvc.lock"):
+        entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
+        for stage, held in entries.items():
+            for one in [*held.get("deps", []), *held.get("outs", [])]:
+                if not (isinstance(one["path"], str) and isinstance(one["md5"], str)):
+                    raise TypeError(f"the entry of {stage} is none of DVC's")
+        return entries
+
+
+def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The entry of a stage.
+
+    Raises:
+        LineageError: There is none.
+    """
+    if stage not in entries:
+        raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
+    found: dict[str, Any] = entries[stage]
+    return found
 
 
 def md5_of(path: Path) -> str:
@@ -64,7 +103,11 @@ def _md5(path: Path) -> tuple[str, dict[str, str]]:
     """What DVC knows a file or folder by, and the md5 of every file in a folder."""
     if not path.is_dir():
         return file_md5(path), {}
-    # DVC's own, so that what is a folder's md5 is said in one place; nothing is written there.
+    # DVC's own, so that what is a folder's md5 is said in one place; it takes a moment to import.
+    from dvc_data.hashfile.build import build  # noqa: PLC0415
+    from dvc_data.hashfile.db import HashFileDB  # noqa: PLC0415
+    from dvc_objects.fs.local import LocalFileSystem  # noqa: PLC0415
+
     files = LocalFileSystem()
     _, _, tree = build(HashFileDB(files, str(path)), str(path), files, "md5", dry_run=True)
     return tree.hash_info.value, {"/".join(key): info.value for key, _, info in tree}

@@ -8,7 +8,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 
-from vgg16_transfer.tracking.lineage import DATA, LineageError, committed, git, locked_stages
+from vgg16_transfer.tracking.lineage import DATA, committed, git, locked_stages
+from vgg16_transfer.tracking.locked import LineageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

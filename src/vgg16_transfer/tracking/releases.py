@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from dvc.repo.brancher import switch
 from dvc_data.index import DataIndexError
 
+from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images.manifests import manifest_paths, read_manifests
 
@@ -105,11 +106,9 @@ def add_entry(path: Path, version: str, entry: str) -> None:
     text = path.read_text(encoding="utf-8") if path.exists() else _TITLE
     title, *entries = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     kept = [one for one in entries if one.split(maxsplit=2)[1].rstrip(",") != version]
-    fresh = path.with_name(f".{path.name}.part")
-    fresh.write_text(
-        "\n\n".join(part.strip() for part in (title, entry, *kept)) + "\n", encoding="utf-8"
-    )
-    fresh.rename(path)
+    text = "\n\n".join(part.strip() for part in (title, entry, *kept)) + "\n"
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
 
 
 def _versions(workspace: Path, dataset: str, *options: str) -> list[int]:
