@@ -76,7 +76,7 @@ def damaged(full, tmp_path) -> Callable[[str, Callable[[bytes], bytes]], str]:
 def test_a_damaged_file_is_named_with_the_command_that_mends_it(damaged, name, change) -> None:
     sentence = damaged(name, change)
     assert "is damaged (" in sentence
-    assert sentence.endswith(f"; run {COMMANDS[name]}")
+    assert sentence.endswith(f"; run {COMMANDS[name]} or dvc pull")
 
 
 @pytest.mark.parametrize("name", TABLES)

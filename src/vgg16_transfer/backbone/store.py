@@ -151,8 +151,9 @@ class FeatureStore:
             if block is None:
                 rows = len(self._chunks[index].pictures)
                 raise FeaturesError(
-                    f"{_file(self._path, layer)}: chunk {index} of {rows} pictures is damaged; "
-                    f"run dvc repro, which computes it again"
+                    f"{_file(self._path, layer)}: chunk {index} of {rows} pictures is damaged; run "
+                    f"dvc repro --single-item --force features@{self._path.name}, which computes "
+                    "what is damaged again"
                 )
             inside = places[:, 0] == index
             out[inside] = block[places[inside, 1]]
