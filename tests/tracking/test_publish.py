@@ -494,11 +494,10 @@ def failed(two: Published) -> Published:
     """One of the two trials diverged in its second epoch, and its record says so."""
     results = two.outputs.results
     name, (trials, history, *rest) = "seed=0", records.read(results)
-    trials.insert(trials.columns.get_loc("accuracy"), "status", "finished")
-    trials.insert(trials.columns.get_loc("accuracy"), "failure", "")
     measures = trials.columns[trials.columns.get_loc("accuracy") :]
     diverged = trials["trial"] == name
     trials.loc[diverged, measures] = np.nan
+    trials["failure"] = trials["failure"].astype(object)  # so far, none failed
     trials.loc[diverged, ["status", "failure"]] = ["failed", WHY]
     history = history[(history["trial"] != name) | (history["epoch"] == 1)]
     rest = [frame[frame["trial"] != name] for frame in rest]
