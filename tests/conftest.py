@@ -1,10 +1,12 @@
 """A tiny workspace whose studies are trained for real, without DVC: the stages are called."""
 
+import gc
 import io
 import shutil
 import subprocess
+import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     git(workspace.root, "add", "params.yaml", "dvc.lock")
     git(workspace.root, "commit", "--quiet", "--message", "a study")
     return workspace
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """The command line lets Python's collector rest, which a process of 900 tests can't afford."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _networks() -> Iterator[None]:
+    """Networks of a module's tests, of 60 MB each, do not outlive it."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
