@@ -262,29 +262,14 @@ def tell_pages(
     with reached(store):
         for name, study in params.studies.items():
             dataset = study.dataset
-            runs = pages.publish_filters(
-                store,
-                study,
-                layout.filters(dataset),
-                trained[name],
-                locked[f"filters@{dataset}"],
-                check=check,
+            drawn = (
+                (pages.publish_filters, layout.filters(dataset), f"filters@{dataset}"),
+                (pages.publish_gradients, layout.gradients(dataset), f"gradients@{dataset}"),
+                (pages.publish_explained, layout.explained(name), f"explain@{name}"),
             )
-            runs += pages.publish_gradients(
-                store,
-                study,
-                layout.gradients(dataset),
-                trained[name],
-                locked[f"gradients@{dataset}"],
-                check=check,
-            )
-            runs += pages.publish_explained(
-                store,
-                study,
-                layout.explained(name),
-                trained[name],
-                locked[f"explain@{name}"],
-                check=check,
+            runs = sum(
+                log(store, study, path, trained[name], locked[stage], check=check)
+                for log, path, stage in drawn
             )
             if runs:
                 typer.echo(f"{name}: pictures added to its runs at {store}, {runs} times", err=True)
