@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
 from vgg16_transfer.layout import Layout
 from vgg16_transfer.params import check_params
-from vgg16_transfer.tracking import lineage, locked
+from vgg16_transfer.tracking import lineage, locked, logged
 from vgg16_transfer.tracking.store import Store
 
 PARAMS = {
@@ -26,18 +27,23 @@ PARAMS = {
 LOCKED = lineage.Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
 
 
+def lock(root: Path, train: str = "train", report: str = "report") -> None:
+    """A dvc.lock whose entries have these commands."""
+    stages = {"train@few": {"cmd": train}, "report": {"cmd": report}}
+    YAML(typ="safe", pure=True).dump({"schema": "2.0", "stages": stages}, root / "dvc.lock")
+
+
 @pytest.fixture
 def told(tmp_path, monkeypatch) -> list[str]:
     """The studies and pages that MLflow was told of. The current folder is a workspace."""
     told: list[str] = []
     monkeypatch.setattr(locked, "check_locked", lambda *_: None)
-    monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, LOCKED))
     monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
     monkeypatch.setattr(runs, "tell_pages", lambda *_, **__: told.append("pages"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
-    (tmp_path / "dvc.lock").write_text("a lock file")
+    lock(tmp_path)
     (tmp_path / "mlflow.db").touch()
     return told
 
@@ -62,11 +68,31 @@ def test_by_hand_it_is_always_asked(told) -> None:
     assert told == ["few", "pages"] * 2
 
 
-def test_another_lock_file_is_told(told, tmp_path) -> None:
+@pytest.mark.parametrize("other", [{"train": "another"}, {"report": "another"}])
+def test_another_lock_file_is_told(other: dict[str, str], told, tmp_path) -> None:
     runs.publish(if_new=True)
-    (tmp_path / "dvc.lock").write_text("another")
+    lock(tmp_path, **other)
     runs.publish(if_new=True)
     assert told == ["few", "pages"] * 2
+
+
+def test_what_the_stages_logged_themselves_is_not_asked_again(told, tmp_path) -> None:
+    entries = locked.lock_entries(tmp_path)
+    for stage, held in entries.items():
+        logged.note(tmp_path, None, stage, locked.lock_digest(held))
+    runs.publish(if_new=True)
+    assert told == []
+    logged.note(tmp_path, None, "train@few", "0" * 64)  # its last try failed: an older one is noted
+    runs.publish(if_new=True)
+    assert told == ["few", "pages"]
+
+
+def test_no_address_of_a_store_is_written_down(told, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:1")
+    runs.publish(if_new=True)
+    notes = [path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()]
+    assert len(notes) == 2
+    assert not any("hush" in path.read_text() for path in notes)
 
 
 def test_another_store_is_told(told, monkeypatch) -> None:

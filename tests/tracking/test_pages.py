@@ -149,9 +149,8 @@ def test_the_grids_files_are_named_as_mlflow_names_them(told: Told, tmp_path) ->
     told.client.delete_run(other)
 
     def pattern(path: str) -> str:
-        return re.sub(
-            r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", re.sub(r"\d{9,}", "T", path)
-        )
+        named = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", path)
+        return re.sub(r"\d{9,}", "T", named)
 
     assert list(map(pattern, ours)) == list(map(pattern, theirs))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import sys
@@ -42,16 +41,18 @@ def publish(
     """Tell MLflow what it does not know yet of the results in this workspace."""
     params, layout = read()
     to = to or os.environ.get("MLFLOW_TRACKING_URI")
-    stamp, state = _stamp(layout, to)
+    stages = [*(f"train@{study}" for study in params.studies), "report"]
+
+    from vgg16_transfer.tracking import logged
+
     there = to or (layout.root / "mlflow.db").exists()
-    if if_new and there and stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+    if if_new and there and logged.is_noted(layout.root, to, stages):
         typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
         return
 
     from vgg16_transfer.tracking import lineage, origins
     from vgg16_transfer.tracking.locked import check_locked
 
-    stages = [*(f"train@{study}" for study in params.studies), "report"]
     check_locked(layout.root, [*stages, *made_beside(params)])
     store = tracking_store(layout, to)
     locked = lineage.locked_stages(layout.root, stages)
@@ -59,8 +60,8 @@ def publish(
         origin = origins.recall(layout.record(study), locked[f"train@{study}"])
         tell_study(store, params, layout, study, replace(origin, replayed=True), None)
     tell_pages(store, params, layout, locked["report"], check=True)
-    stamp.parent.mkdir(exist_ok=True)
-    stamp.write_text(state, encoding="utf-8")
+    for stage, origin in locked.items():
+        logged.note(layout.root, to, stage, origin.lock_digest)
 
 
 @app.command()
@@ -177,16 +178,6 @@ def _table(title: str, frame: DataFrame) -> Table:
     for name, row in frame.iterrows():
         printed.add_row(str(name), *(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row))
     return printed
-
-
-def _stamp(layout: Layout, to: str | None) -> tuple[Path, str]:
-    """Where it is noted what was published last, and what that is now; asking MLflow takes seconds.
-
-    The note lies with the artifacts, so that it is thrown away with them.
-    """
-    lock = layout.root / "dvc.lock"
-    digest = hashlib.sha256(lock.read_bytes() if lock.exists() else b"").hexdigest()
-    return layout.root / "mlartifacts" / ".published", f"{digest} {to or ''}\n"
 
 
 @contextmanager

@@ -6,12 +6,16 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.cli.runs import made_beside, or_later, tell_pages, tell_study
+
+if TYPE_CHECKING:
+    from vgg16_transfer.layout import Layout
+    from vgg16_transfer.tracking.lineage import Lineage
 
 
 @app.command()
@@ -161,6 +165,7 @@ def train(study: StudyName) -> None:
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     with or_later(stage):
         tell_study(tracking_store(layout), params, layout, study, origin, parent_run_id)
+        _note(layout, origin)
 
 
 @app.command()
@@ -212,3 +217,11 @@ def report() -> None:
         origin = lineage.running_stage(layout.root, stage, os.environ.get("DVC_EXP_NAME"))
         with or_later(stage):
             tell_pages(tracking_store(layout), params, layout, origin, check=False)
+            _note(layout, origin)
+
+
+def _note(layout: Layout, origin: Lineage) -> None:
+    from vgg16_transfer.tracking import logged
+
+    store = os.environ.get("MLFLOW_TRACKING_URI")
+    logged.note(layout.root, store, origin.stage, origin.lock_digest)

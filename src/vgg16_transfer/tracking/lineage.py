@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.serialize import to_single_stage_lockfile
 
-from vgg16_transfer.tracking.locked import LineageError, entry, lock_entries
+from vgg16_transfer.tracking.locked import LineageError, entry, lock_digest, lock_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,11 +115,6 @@ def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
     """
     entries = lock_entries(workspace)
     return {stage: _lineage(workspace, stage, entry(entries, stage), None) for stage in stages}
-
-
-def lock_digest(entry: dict[str, Any]) -> str:
-    """sha256 of a lock entry as sorted JSON: the same whether DVC or YAML handed it over."""
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def _lineage(workspace: Path, stage: str, held: dict[str, Any], experiment: str | None) -> Lineage:

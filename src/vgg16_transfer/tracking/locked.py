@@ -6,6 +6,7 @@ logs or registers what it read: a number goes out only under the digest of the b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,11 @@ def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:
         raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
     found: dict[str, Any] = entries[stage]
     return found
+
+
+def lock_digest(entry: dict[str, Any]) -> str:
+    """sha256 of a lock entry as sorted JSON: the same whether DVC or YAML handed it over."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def md5_of(path: Path) -> str:

@@ -1,0 +1,56 @@
+"""Which lock entries were logged to which store: noted in files, since MLflow takes seconds to ask.
+
+A note lies with the workspace's own artifacts, so that it is removed together with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.tracking.locked import entry, lock_digest, lock_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_NOTES = "mlartifacts/.published"
+
+
+def note(workspace: Path, store: str | None, stage: str, digest: str) -> None:
+    """Notes that a stage was logged.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        store: Address of the MLflow store; None or '' for the workspace's own.
+        stage: Like ``train@clipart-samples``.
+        digest: sha256 of its entry in dvc.lock.
+    """
+    with replacing(workspace / _NOTES / stage) as fresh:
+        fresh.write_text(_noted(store, digest), encoding="utf-8")
+
+
+def is_noted(workspace: Path, store: str | None, stages: Iterable[str]) -> bool:
+    """Whether stages were logged to a store just as dvc.lock has them now.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        store: Address of the MLflow store; None or '' for the workspace's own.
+        stages: Like ``train@clipart-samples``.
+
+    Raises:
+        LineageError: dvc.lock has no entry of a stage, or can't be read.
+    """
+    entries = lock_entries(workspace)
+    for stage in stages:
+        path = workspace / _NOTES / stage
+        digest = lock_digest(entry(entries, stage))
+        if not path.is_file() or path.read_text(encoding="utf-8") != _noted(store, digest):
+            return False
+    return True
+
+
+def _noted(store: str | None, digest: str) -> str:
+    """A digest, since an address may hold a password."""
+    return hashlib.sha256(f"{digest} {store or ''}".encode()).hexdigest() + "\n"
