@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from vgg16_transfer.backbone.store import FeatureStore
+from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.heads import training
 from vgg16_transfer.heads.training import Pictures
 from vgg16_transfer.images.manifests import read_manifest

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from vgg16_transfer.layout import Layout
 from vgg16_transfer.params import Params, read_params
+from vgg16_transfer.workspace import Workspace
 
 CLASSES = ["ant", "bee", "cat"]
 STUDIES = {
@@ -54,8 +54,8 @@ class Trained:
     root: Path
 
     @property
-    def layout(self) -> Layout:
-        return Layout(self.root)
+    def layout(self) -> Workspace:
+        return Workspace(self.root)
 
     @property
     def params(self) -> Params:
@@ -88,7 +88,7 @@ def write_archive(path: Path) -> None:
 
 def write_lock(root: Path, **more: str) -> None:
     """A dvc.lock as DVC might have written it; more makes it another one."""
-    from vgg16_transfer.tracking.locked import md5_of
+    from vgg16_transfer.lineage.locked import md5_of
 
     deps = [{"path": f"data/{kind}/animals", "md5": "0" * 32} for kind in ("splits", "features")]
     weights = {"path": "models/vgg16.weights.h5", "md5": md5_of(root / "models/vgg16.weights.h5")}
@@ -115,9 +115,9 @@ def git(root: Path, *arguments: str) -> None:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The workspace itself, which no test changes: those that do take a copy."""
-    from vgg16_transfer.backbone.features import write_features
-    from vgg16_transfer.backbone.weights import write_weights
-    from vgg16_transfer.heads.train import Streamed, train_study
+    from vgg16_transfer.backbones.features import write_features
+    from vgg16_transfer.backbones.weights import write_weights
+    from vgg16_transfer.heads.studies import Streamed, train_study
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.images.splits import write_splits
 
@@ -183,8 +183,8 @@ def publish() -> Callable[[Trained, str], None]:
 
     def tell(workspace: Trained, study: str) -> None:
         from vgg16_transfer.cli.runs import tell_study
-        from vgg16_transfer.tracking.lineage import locked_stages
-        from vgg16_transfer.tracking.store import find_store
+        from vgg16_transfer.lineage.lineage import locked_stages
+        from vgg16_transfer.tracking.mlflow_store import find_store
 
         layout, params = workspace.layout, workspace.params
         store = find_store(workspace.root, None)

@@ -12,7 +12,8 @@ PACKAGE = "vgg16_transfer"
 STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 
 # What decides no number: error messages, paths that dvc.yaml names itself, telling MLflow.
-EXEMPT = {"errors", "layout"}
+EXEMPT = {"errors", "workspace"}
+OUTSIDE = ("lineage", "tracking")
 
 
 def source(module: str) -> Path:
@@ -63,7 +64,7 @@ def deps(stage: str) -> set[str]:
 
 def needed(stage: str) -> set[str]:
     """Source files that decide what a stage writes; params holds the defaults of every stage."""
-    own = {module for module in imported(command(stage)) if ".tracking" not in module}
+    own = {name for name in imported(command(stage)) if name.split(".")[1] not in OUTSIDE}
     modules = closure(own | {f"{PACKAGE}.params"})
     files = {source(module).relative_to(ROOT).as_posix() for module in modules}
     exempt = {f"src/{PACKAGE}/{name}.py" for name in EXEMPT}

@@ -2,7 +2,7 @@
 
 Everything that a stage writes goes through :func:`replacing`, and everything that a later one reads
 through :func:`reading`. Features and heads carry digests and say themselves what they are made of;
-:mod:`vgg16_transfer.tracking.locked` compares the rest with dvc.lock.
+:mod:`vgg16_transfer.lineage.locked` compares the rest with dvc.lock.
 """
 
 from __future__ import annotations

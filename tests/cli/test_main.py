@@ -315,7 +315,7 @@ def test_bad_weights_are_not_brought_in(
 def test_a_disk_without_room_for_the_features_is_said_and_nothing_is_published(
     run: Run, monkeypatch
 ) -> None:
-    from vgg16_transfer.backbone.store import FeatureStore
+    from vgg16_transfer.backbones.store import FeatureStore
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -6,12 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from vgg16_transfer.cli import releases
-from vgg16_transfer.params import ParamsError
-from vgg16_transfer.tracking.releases import ReleaseError
-
-from ..tracking.released import (  # noqa: TID252 (no test is installed)
+from tests.versions.released import (
     TEST,
     TRAIN,
     Repository,
@@ -19,6 +14,10 @@ from ..tracking.released import (  # noqa: TID252 (no test is installed)
     make_repository,
     manifest,
 )
+
+from vgg16_transfer.cli import releases
+from vgg16_transfer.params import ParamsError
+from vgg16_transfer.versions.releases import ReleaseError
 
 CHANGES = Path("data/splits/CHANGES.md")
 

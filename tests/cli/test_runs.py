@@ -13,10 +13,11 @@ from ruamel.yaml import YAML
 
 from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
-from vgg16_transfer.layout import Layout
+from vgg16_transfer.lineage import lineage, locked
 from vgg16_transfer.params import check_params
-from vgg16_transfer.tracking import lineage, locked, logged
-from vgg16_transfer.tracking.store import Store
+from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking.mlflow_store import Store
+from vgg16_transfer.workspace import Workspace
 
 PARAMS = {
     "backbone": {"weights": "random-conv"},
@@ -154,7 +155,7 @@ def test_pages_are_logged_by_the_digest_of_their_own_stage(
     monkeypatch.setitem(sys.modules, "vgg16_transfer.tracking.pages", pages)
     store = Store("http://127.0.0.1:1", None)
     origin = replace(LOCKED, stage="report")
-    runs.tell_pages(store, params, Layout(tmp_path), origin, check=check)
+    runs.tell_pages(store, params, Workspace(tmp_path), origin, check=check)
     assert pages.asked == [
         *(
             one

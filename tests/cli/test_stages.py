@@ -13,13 +13,14 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from ruamel.yaml import YAML
 from sqlalchemy.exc import OperationalError
 
-from vgg16_transfer.backbone.store import FeaturesError
+from vgg16_transfer.backbones.store import FeaturesError
 from vgg16_transfer.cli import runs, stages
-from vgg16_transfer.heads import train
-from vgg16_transfer.tracking import lineage, locked, origins, publish
-from vgg16_transfer.tracking.lineage import Lineage
+from vgg16_transfer.heads import studies
+from vgg16_transfer.lineage import lineage, locked, origins
+from vgg16_transfer.lineage.lineage import Lineage
+from vgg16_transfer.tracking import publish
+from vgg16_transfer.tracking.mlflow_store import TrackingError
 from vgg16_transfer.tracking.reach import TrackingRefusedError, TrackingUnreachableError
-from vgg16_transfer.tracking.store import TrackingError
 
 PARAMS = {
     "backbone": {"weights": "random-conv"},
@@ -48,7 +49,7 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
         seen["environment"] = dict(os.environ)
         return 0
 
-    monkeypatch.setattr(train, "train_study", train_study)
+    monkeypatch.setattr(studies, "train_study", train_study)
     monkeypatch.setattr(lineage, "running_stage", running_stage)
     monkeypatch.setattr(origins, "remember", lambda *given: seen.update(remember=given))
     monkeypatch.setattr(publish, "publish_study", publish_study)
@@ -117,7 +118,7 @@ def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) 
         raise FeaturesError("no features")
 
     monkeypatch.setenv("DVC_STAGE", "train@few")
-    monkeypatch.setattr(train, "train_study", fail)
+    monkeypatch.setattr(studies, "train_study", fail)
     with pytest.raises(FeaturesError):
         stages.train(STUDY)
     assert calls == {}

@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vgg16_transfer.backbone import vgg16
-from vgg16_transfer.backbone.features import write_features
-from vgg16_transfer.backbone.store import FeatureStore
-from vgg16_transfer.backbone.weights import write_weights
+from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones.features import write_features
+from vgg16_transfer.backbones.store import FeatureStore
+from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.heads import end_to_end, records, softmax, training
-from vgg16_transfer.heads.train import Streamed, train_study
+from vgg16_transfer.heads.studies import Streamed, train_study
 from vgg16_transfer.heads.training import Pictures
 from vgg16_transfer.images import source as source_module
 from vgg16_transfer.images.archives import open_archive

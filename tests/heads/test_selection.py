@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vgg16_transfer.backbone.weights import WeightsError
+from vgg16_transfer.backbones.weights import WeightsError
 from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import Record
 from vgg16_transfer.heads.saved import HeadError
@@ -129,7 +129,7 @@ def test_a_part_that_is_missing_is_named(
 
 
 def test_weights_that_the_head_was_not_trained_on_are_refused(trained, tmp_path) -> None:
-    from vgg16_transfer.backbone.weights import write_weights
+    from vgg16_transfer.backbones.weights import write_weights
 
     other = tmp_path / "other.weights.h5"
     write_weights("random-conv", other)

@@ -133,8 +133,8 @@ def split(*contents: Any) -> dict[str, Any]:
 def test_python_command_line_and_http_give_the_same_probabilities(
     served: Served, tmp_path: Path
 ) -> None:
-    from vgg16_transfer.tracking.registry import load
-    from vgg16_transfer.tracking.store import find_store
+    from vgg16_transfer.registry.registry import load
+    from vgg16_transfer.tracking.mlflow_store import find_store
 
     paths = [tmp_path / name.replace("/", "-") for name in PICTURES]
     for path, name in zip(paths, PICTURES, strict=True):

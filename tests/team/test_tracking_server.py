@@ -307,7 +307,7 @@ import time
 from pathlib import Path
 
 from tests.tracking import conftest
-from vgg16_transfer.tracking.store import find_store
+from vgg16_transfer.tracking.mlflow_store import find_store
 
 root, own = Path(sys.argv[1]), sys.argv[2]
 told = []

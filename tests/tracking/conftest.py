@@ -15,10 +15,10 @@ from PIL import Image
 from vgg16_transfer.heads import records, softmax
 from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.images.manifests import COLUMNS
+from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.params import Study, Trial, check_params
-from vgg16_transfer.tracking.lineage import Lineage
+from vgg16_transfer.tracking.mlflow_store import DATABASE, Store, find_store
 from vgg16_transfer.tracking.publish import publish_study
-from vgg16_transfer.tracking.store import DATABASE, Store, find_store
 
 DATASET = "animals"
 TEST = ["ant", "ant", "ant", "bee", "bee", "cat"]  # true classes: some have more pictures

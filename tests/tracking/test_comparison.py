@@ -8,7 +8,7 @@ import pytest
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.tracking.comparison import compare
-from vgg16_transfer.tracking.store import TrackingError
+from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 from .conftest import make_lineage, make_study, tell, write_outputs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vgg16_transfer.cli.runs import or_later
+from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, DATABASE, find_store
 from vgg16_transfer.tracking.reach import reached
-from vgg16_transfer.tracking.store import ARTIFACTS, DATABASE, find_store
 
 from .conftest import DATASET, make_lineage, make_study, tell, write_outputs
 

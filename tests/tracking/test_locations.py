@@ -11,8 +11,8 @@ import mlflow
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from vgg16_transfer.tracking.runs import known_runs
-from vgg16_transfer.tracking.store import ARTIFACTS, DATABASE, Store, find_store
+from vgg16_transfer.tracking.known_runs import known_runs
+from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, DATABASE, Store, find_store
 
 from .conftest import DATASET, make_lineage, make_study, tell, write_outputs
 

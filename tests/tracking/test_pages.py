@@ -11,7 +11,9 @@ from mlflow.tracking._tracking_service import utils
 from PIL import Image
 
 from vgg16_transfer.params import Study
-from vgg16_transfer.reporting.runs import lock_marker, run_marker
+from vgg16_transfer.reporting.run_links import lock_marker, run_marker
+from vgg16_transfer.tracking.known_runs import known_runs
+from vgg16_transfer.tracking.mlflow_store import Store, find_store
 from vgg16_transfer.tracking.pages import (
     REPORT,
     DamagedError,
@@ -20,8 +22,6 @@ from vgg16_transfer.tracking.pages import (
     publish_gradients,
     publish_report,
 )
-from vgg16_transfer.tracking.runs import known_runs
-from vgg16_transfer.tracking.store import Store, find_store
 
 from .conftest import (
     FILTERS,

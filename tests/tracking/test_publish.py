@@ -20,7 +20,7 @@ from vgg16_transfer.heads import records, softmax
 from vgg16_transfer.params import Study
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.tracking import publish
-from vgg16_transfer.tracking.store import ARTIFACTS, Store
+from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, Store
 
 from .conftest import (
     DATASET,
@@ -569,7 +569,7 @@ import time
 from pathlib import Path
 
 from tests.tracking import conftest
-from vgg16_transfer.tracking.store import find_store
+from vgg16_transfer.tracking.mlflow_store import find_store
 
 root = Path(sys.argv[1])
 study = conftest.make_study("other", samples_per_class=2)

@@ -11,12 +11,12 @@ import mlflow
 import pytest
 import requests
 
+from vgg16_transfer.tracking.mlflow_store import Store, find_store
 from vgg16_transfer.tracking.reach import (
     TrackingRefusedError,
     TrackingUnreachableError,
     reached,
 )
-from vgg16_transfer.tracking.store import Store, find_store
 
 
 class Answer(BaseHTTPRequestHandler):

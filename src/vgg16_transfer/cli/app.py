@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.layout import Layout
 from vgg16_transfer.params import Params, read_params
+from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from vgg16_transfer.images.source import Source
-    from vgg16_transfer.tracking.store import Store
+    from vgg16_transfer.tracking.mlflow_store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,23 +21,23 @@ DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="a key of da
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a key of studies")]
 
 
-def read() -> tuple[Params, Layout]:
+def read() -> tuple[Params, Workspace]:
     """The params of the workspace in the current folder, and where things lie in it."""
-    layout = Layout(Path.cwd())
-    return read_params(layout.params), layout
+    workspace = Workspace(Path.cwd())
+    return read_params(workspace.params), workspace
 
 
-def source_of(params: Params, layout: Layout, dataset: str) -> Source:
+def source_of(params: Params, workspace: Workspace, dataset: str) -> Source:
     """Where a dataset's pictures are."""
     from vgg16_transfer.images.source import Source
 
-    return Source(layout.source(dataset), params.dataset(dataset).encoding)
+    return Source(workspace.source(dataset), params.dataset(dataset).encoding)
 
 
-def tracking_store(layout: Layout, uri: str | None = None) -> Store:
+def tracking_store(workspace: Workspace, uri: str | None = None) -> Store:
     """The MLflow store of that address, or that the environment names, or the workspace's own."""
-    from vgg16_transfer.tracking.store import find_store
+    from vgg16_transfer.tracking.mlflow_store import find_store
 
     # In `dvc exp run --temp` the stage runs in a folder that is thrown away; DVC_ROOT is not.
-    root = Path(os.environ.get("DVC_ROOT", layout.root))
+    root = Path(os.environ.get("DVC_ROOT", workspace.root))
     return find_store(root, uri or os.environ.get("MLFLOW_TRACKING_URI"))

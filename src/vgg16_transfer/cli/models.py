@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vgg16_transfer.heads.selection import Chosen
-    from vgg16_transfer.layout import Layout
     from vgg16_transfer.params import Params
-    from vgg16_transfer.tracking.registry import Contents
+    from vgg16_transfer.registry.registry import Contents
+    from vgg16_transfer.workspace import Workspace
 
     Answer = dict[str, Any]
     Probabilities = Callable[[bytes], Any]
@@ -33,25 +33,26 @@ class UnreadableError(InputError):
 @app.command()
 def register(study: StudyName) -> None:
     """Make a study's best head, by validation accuracy, the champion in the model registry."""
-    params, layout = read()
+    params, workspace = read()
     wanted = params.study(study)
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import choose
-    from vgg16_transfer.tracking import lineage, registry
-    from vgg16_transfer.tracking.locked import check_locked
+    from vgg16_transfer.lineage import lineage
+    from vgg16_transfer.lineage.locked import check_locked
+    from vgg16_transfer.registry import registry
     from vgg16_transfer.tracking.reach import reached
 
     stage = f"train@{study}"
-    check_locked(layout.root, [stage, "weights"])
-    chosen = choose(wanted, records.read(layout.record(study)))
-    _check_split(layout, wanted.dataset, study, chosen)
-    trained = lineage.locked_stages(layout.root, [stage])[stage]
-    store = tracking_store(layout)
+    check_locked(workspace.root, [stage, "weights"])
+    chosen = choose(wanted, records.read(workspace.record(study)))
+    _check_split(workspace, wanted.dataset, study, chosen)
+    trained = lineage.locked_stages(workspace.root, [stage])[stage]
+    store = tracking_store(workspace)
     typer.echo(_told(study, chosen), err=True)
     with reached(store):
         done = registry.register(
-            store, wanted, chosen, trained, lambda: _contents(params, layout, study, chosen)
+            store, wanted, chosen, trained, lambda: _contents(params, workspace, study, chosen)
         )
     before = f"; {registry.PREVIOUS} is version {done.previous}" if done.previous else ""
     known = "" if done.added else ", which was known"
@@ -85,13 +86,15 @@ def predict(
         raise typer.BadParameter("--json and --csv exclude each other")
     if model is not None and not model.startswith("models:/"):
         raise typer.BadParameter(f"--model {model}: must be like models:/NAME@champion")
-    params, layout = read()
+    params, workspace = read()
     if model is None:
-        class_names, probabilities = _of_study(params, layout, study or next(iter(params.studies)))
+        class_names, probabilities = _of_study(
+            params, workspace, study or next(iter(params.studies))
+        )
     else:
-        from vgg16_transfer.tracking import registry
+        from vgg16_transfer.registry import registry
 
-        class_names, probabilities = registry.load(tracking_store(layout), model)
+        class_names, probabilities = registry.load(tracking_store(workspace), model)
     answers, mistakes = _ask(pictures, class_names, probabilities, top)
     if as_json:
         _print_json(answers)
@@ -111,37 +114,37 @@ def _told(study: str, chosen: Chosen) -> str:
 
 
 def _of_study(
-    params: Params, layout: Layout, study: str
+    params: Params, workspace: Workspace, study: str
 ) -> tuple[tuple[str, ...], Callable[[bytes], Any]]:
     wanted = params.study(study)
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble, choose
-    from vgg16_transfer.tracking.locked import check_locked
+    from vgg16_transfer.lineage.locked import check_locked
 
-    check_locked(layout.root, [f"train@{study}"])
-    chosen = choose(wanted, records.read(layout.record(study)))
+    check_locked(workspace.root, [f"train@{study}"])
+    chosen = choose(wanted, records.read(workspace.record(study)))
     typer.echo(_told(study, chosen), err=True)
-    model = assemble(_head(layout, study, chosen), layout.weights)
+    model = assemble(_head(workspace, study, chosen), workspace.weights)
     try:
-        _check_split(layout, wanted.dataset, study, chosen)
+        _check_split(workspace, wanted.dataset, study, chosen)
     except InputError as error:
         # The head knows its own classes, so what it says is right all the same.
         typer.echo(f"warning: {error}", err=True)
     return model.recipe.class_names, model.probabilities
 
 
-def _head(layout: Layout, study: str, chosen: Chosen) -> Path:
-    return layout.heads(study) / f"{chosen.name}.keras"
+def _head(workspace: Workspace, study: str, chosen: Chosen) -> Path:
+    return workspace.heads(study) / f"{chosen.name}.keras"
 
 
-def _check_split(layout: Layout, dataset: str, study: str, chosen: Chosen) -> None:
+def _check_split(workspace: Workspace, dataset: str, study: str, chosen: Chosen) -> None:
     """A head is to come from the split that lies in the workspace."""
     from vgg16_transfer.hashing import file_md5
     from vgg16_transfer.heads.saved import made_of
 
-    split = layout.splits(dataset) / f"{chosen.trial.seed}.csv"
-    trained_on = made_of(_head(layout, study, chosen)).split_md5
+    split = workspace.splits(dataset) / f"{chosen.trial.seed}.csv"
+    trained_on = made_of(_head(workspace, study, chosen)).split_md5
     if not split.exists() or file_md5(split) != trained_on:
         raise StaleError(
             f"models/heads/{study}: was trained on another split than {split} is now; "
@@ -149,20 +152,20 @@ def _check_split(layout: Layout, dataset: str, study: str, chosen: Chosen) -> No
         )
 
 
-def _contents(params: Params, layout: Layout, study: str, chosen: Chosen) -> Contents:
+def _contents(params: Params, workspace: Workspace, study: str, chosen: Chosen) -> Contents:
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble
     from vgg16_transfer.images.manifests import read_manifest
-    from vgg16_transfer.tracking.card import Subject
-    from vgg16_transfer.tracking.registry import Contents
+    from vgg16_transfer.registry.card import Subject
+    from vgg16_transfer.registry.registry import Contents
 
     wanted = params.study(study)
-    manifest = read_manifest(layout.splits(wanted.dataset) / f"{chosen.trial.seed}.csv")
+    manifest = read_manifest(workspace.splits(wanted.dataset) / f"{chosen.trial.seed}.csv")
     first = manifest[manifest["role"] == "validation"].iloc[0]
-    with source_of(params, layout, wanted.dataset).open() as opened:
+    with source_of(params, workspace, wanted.dataset).open() as opened:
         example = opened.read(first["path"], first["sha256"])
-    model = assemble(_head(layout, study, chosen), layout.weights)
-    record = records.read(layout.record(study))
+    model = assemble(_head(workspace, study, chosen), workspace.weights)
+    record = records.read(workspace.record(study))
     subject = Subject(params, wanted, chosen, model.recipe, record, manifest)
     return Contents(model, subject, example)
 

@@ -11,7 +11,7 @@ import typer
 from vgg16_transfer.cli.app import DatasetName, app, read
 
 if TYPE_CHECKING:
-    from vgg16_transfer.layout import Layout
+    from vgg16_transfer.workspace import Workspace
 
 Since = Annotated[
     str | None, typer.Option(metavar="REVISION", help="of git; otherwise the last version")
@@ -21,38 +21,38 @@ Since = Annotated[
 @app.command()
 def changes(dataset: DatasetName, since: Since = None) -> None:
     """Print what changed in a dataset's splits since its last version."""
-    params, layout = read()
+    params, workspace = read()
     params.dataset(dataset)
 
-    from vgg16_transfer.tracking import releases
+    from vgg16_transfer.versions import releases
 
-    last = since or releases.released(layout.root, dataset)
-    entry = _entry(layout, dataset, last, f"{dataset}, not released")
+    last = since or releases.released(workspace.root, dataset)
+    entry = _entry(workspace, dataset, last, f"{dataset}, not released")
     typer.echo(entry or f"nothing changed since {last}\n", nl=False)
 
 
 @app.command()
 def release(dataset: DatasetName) -> None:
     """Write down what changed in a dataset's splits, and print how to tag and share it."""
-    params, layout = read()
+    params, workspace = read()
     params.dataset(dataset)
 
-    from vgg16_transfer.tracking import releases
+    from vgg16_transfer.versions import releases
 
-    releases.check_locked(layout.root, dataset)
-    last = releases.released(layout.root, dataset)
-    version = releases.next_version(layout.root, dataset)
+    releases.check_locked(workspace.root, dataset)
+    last = releases.released(workspace.root, dataset)
+    version = releases.next_version(workspace.root, dataset)
     today = dt.datetime.now(tz=dt.UTC).date()
-    entry = _entry(layout, dataset, last, f"{version}, {today}")
+    entry = _entry(workspace, dataset, last, f"{version}, {today}")
     if entry is None:
         raise releases.ReleaseError(
             f"data/splits/{dataset}: nothing changed since {last}, so there is nothing to release"
         )
-    releases.add_entry(layout.changes, version, entry)
+    releases.add_entry(workspace.changes, version, entry)
     typer.echo(f"data/splits/CHANGES.md: {version} is on top; read it over, then:", err=True)
     tag = shlex.quote(version)
     paths = ["params.yaml", "dvc.lock", "results", "data/splits/CHANGES.md"]
-    there = " ".join(path for path in paths if (layout.root / path).exists())
+    there = " ".join(path for path in paths if (workspace.root / path).exists())
     typer.echo(
         f"git add {there}\n"
         f"git commit --message {shlex.quote(f'Release {version}')}\n"
@@ -62,11 +62,11 @@ def release(dataset: DatasetName) -> None:
     )
 
 
-def _entry(layout: Layout, dataset: str, since: str | None, title: str) -> str | None:
+def _entry(workspace: Workspace, dataset: str, since: str | None, title: str) -> str | None:
     """The entry of what changed, or None if nothing did."""
-    from vgg16_transfer.images.changes import entry, same
-    from vgg16_transfer.tracking.releases import manifests_at, manifests_here
+    from vgg16_transfer.versions.changes import entry, same
+    from vgg16_transfer.versions.releases import manifests_at, manifests_here
 
-    after = manifests_here(layout.splits(dataset))
-    before = manifests_at(layout.root, dataset, since) if since else {}
+    after = manifests_here(workspace.splits(dataset))
+    before = manifests_at(workspace.root, dataset, since) if since else {}
     return None if same(before, after) else entry(title, since, before, after)

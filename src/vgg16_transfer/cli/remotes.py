@@ -19,11 +19,11 @@ def verify(
     ] = False,
 ) -> None:
     """Read back all that dvc.lock names from a DVC remote, and name what is damaged."""
-    _, layout = read()
+    _, workspace = read()
 
-    from vgg16_transfer.tracking import remotes
+    from vgg16_transfer.versions import remotes
 
-    count, found = remotes.verify_remote(layout.root, remote, repair=repair)
+    count, found = remotes.verify_remote(workspace.root, remote, repair=repair)
     for damage in found:
         if damage.repaired:
             typer.echo(f"repaired: {damage.path}: {damage.place} {damage.problem}", err=True)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.table import Table
 
-    from vgg16_transfer.layout import Layout
+    from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Params
-    from vgg16_transfer.tracking.lineage import Lineage
-    from vgg16_transfer.tracking.store import Store
+    from vgg16_transfer.tracking.mlflow_store import Store
+    from vgg16_transfer.workspace import Workspace
 
 _A_PAIR = 2
 
@@ -39,47 +39,47 @@ def publish(
     ] = None,
 ) -> None:
     """Tell MLflow what it does not know yet of the results in this workspace."""
-    params, layout = read()
+    params, workspace = read()
     to = to or os.environ.get("MLFLOW_TRACKING_URI")
     stages = [*(f"train@{study}" for study in params.studies), "report"]
 
     from vgg16_transfer.tracking import logged
 
-    there = to or (layout.root / "mlflow.db").exists()
-    if if_new and there and logged.is_noted(layout.root, to, stages):
+    there = to or (workspace.root / "mlflow.db").exists()
+    if if_new and there and logged.is_noted(workspace.root, to, stages):
         typer.echo("MLflow knows of these results; vgg16-transfer publish asks it anyway", err=True)
         return
 
-    from vgg16_transfer.tracking import lineage, origins
-    from vgg16_transfer.tracking.locked import check_locked
+    from vgg16_transfer.lineage import lineage, origins
+    from vgg16_transfer.lineage.locked import check_locked
 
-    check_locked(layout.root, [*stages, *made_beside(params)])
-    store = tracking_store(layout, to)
-    locked = lineage.locked_stages(layout.root, stages)
+    check_locked(workspace.root, [*stages, *made_beside(params)])
+    store = tracking_store(workspace, to)
+    locked = lineage.locked_stages(workspace.root, stages)
     for study in params.studies:
-        origin = origins.recall(layout.record(study), locked[f"train@{study}"])
-        tell_study(store, params, layout, study, replace(origin, replayed=True), None)
-    tell_pages(store, params, layout, locked["report"], check=True)
+        origin = origins.recall(workspace.record(study), locked[f"train@{study}"])
+        tell_study(store, params, workspace, study, replace(origin, replayed=True), None)
+    tell_pages(store, params, workspace, locked["report"], check=True)
     for stage, origin in locked.items():
-        logged.note(layout.root, to, stage, origin.lock_digest)
+        logged.note(workspace.root, to, stage, origin.lock_digest)
 
 
 @app.command()
 def results() -> None:
     """Print what the studies measured, and what to look at next."""
-    params, layout = read()
+    params, workspace = read()
 
     from rich.console import Console
     from rich.table import Table
 
+    from vgg16_transfer.lineage.locked import check_locked
     from vgg16_transfer.reporting import failures, reading
     from vgg16_transfer.reporting.tables import table
-    from vgg16_transfer.tracking.locked import check_locked
 
-    check_locked(layout.root, [f"train@{study}" for study in params.studies], only="results/")
+    check_locked(workspace.root, [f"train@{study}" for study in params.studies], only="results/")
     console = Console()
     for name, study in params.studies.items():
-        trials = reading.record(layout.record(name), study).trials
+        trials = reading.record(workspace.record(name), study).trials
         rows = table(study, trials)
         printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
         for column in rows[0]:
@@ -97,17 +97,17 @@ def results() -> None:
 @app.command()
 def lineage(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="of a run")]) -> None:
     """Print where a run comes from, and what of it this workspace has."""
-    _, layout = read()
+    _, workspace = read()
 
+    from vgg16_transfer.lineage.presence import facts
     from vgg16_transfer.tracking.comparison import find_run
-    from vgg16_transfer.tracking.presence import facts
     from vgg16_transfer.tracking.reach import reached
 
-    store = tracking_store(layout)
+    store = tracking_store(workspace)
     with reached(store):
         run = find_run(store.client(), run_id)
     typer.echo(f"{'run':<14}{run.info.run_name}")
-    for what, value, where in facts(layout.root, run.data.tags):
+    for what, value, where in facts(workspace.root, run.data.tags):
         typer.echo(f"{what:<14}{value}" + (f"  ({where})" if where else ""))
 
 
@@ -119,14 +119,14 @@ def compare(
     """Print in what runs differ: settings, accuracies, and which test pictures changed sides."""
     if len(run_ids) < _A_PAIR:
         raise InputError("compare: takes two or more run ids; copy them from the MLflow UI")
-    _, layout = read()
+    _, workspace = read()
 
     from rich.console import Console
 
     from vgg16_transfer.tracking import comparison
     from vgg16_transfer.tracking.reach import reached
 
-    store = tracking_store(layout)
+    store = tracking_store(workspace)
     with reached(store):
         found = comparison.compare(store.client(), run_ids)
     console = Console()
@@ -203,7 +203,7 @@ def or_later(stage: str) -> Iterator[None]:
 def tell_study(
     store: Store,
     params: Params,
-    layout: Layout,
+    workspace: Workspace,
     study: str,
     lineage: Lineage,
     parent_run_id: str | None,
@@ -217,33 +217,33 @@ def tell_study(
             store,
             params.study(study),
             lineage,
-            results=layout.record(study),
-            heads=layout.heads(study),
-            splits=layout.splits(params.study(study).dataset),
+            results=workspace.record(study),
+            heads=workspace.heads(study),
+            splits=workspace.splits(params.study(study).dataset),
             parent_run_id=parent_run_id,
         )
     typer.echo(f"{study}: {told} runs told to MLflow at {store}", err=True)
 
 
 def tell_pages(
-    store: Store, params: Params, layout: Layout, origin: Lineage, *, check: bool
+    store: Store, params: Params, workspace: Workspace, origin: Lineage, *, check: bool
 ) -> None:
     """Tells MLflow of what was drawn of the studies, unless it knows.
 
     Args:
         store: Where to.
         params: Of the workspace.
-        layout: Of the workspace.
+        workspace: Of the workspace.
         origin: Where the page comes from.
         check: Also ask whether files that are known are still there, which takes a while.
     """
+    from vgg16_transfer.lineage.lineage import locked_stages
     from vgg16_transfer.tracking import pages
-    from vgg16_transfer.tracking.lineage import locked_stages
     from vgg16_transfer.tracking.reach import reached
 
     datasets = {study.dataset for study in params.studies.values()}
     locked = locked_stages(
-        layout.root,
+        workspace.root,
         [
             *(f"{stage}@{study}" for stage in ("train", "explain") for study in params.studies),
             *(f"{stage}@{dataset}" for stage in ("filters", "gradients") for dataset in datasets),
@@ -254,9 +254,9 @@ def tell_pages(
         for name, study in params.studies.items():
             dataset = study.dataset
             drawn = (
-                (pages.publish_filters, layout.filters(dataset), f"filters@{dataset}"),
-                (pages.publish_gradients, layout.gradients(dataset), f"gradients@{dataset}"),
-                (pages.publish_explained, layout.explained(name), f"explain@{name}"),
+                (pages.publish_filters, workspace.filters(dataset), f"filters@{dataset}"),
+                (pages.publish_gradients, workspace.gradients(dataset), f"gradients@{dataset}"),
+                (pages.publish_explained, workspace.explained(name), f"explain@{name}"),
             )
             runs = sum(
                 log(store, study, path, trained[name], locked[stage], check=check)
@@ -264,7 +264,7 @@ def tell_pages(
             )
             if runs:
                 typer.echo(f"{name}: pictures added to its runs at {store}, {runs} times", err=True)
-        page = layout.reports / "report.html"
+        page = workspace.reports / "report.html"
         told = pages.publish_report(store, page, params.studies, trained, origin, check=check)
     if told:
         typer.echo(f"report: told to MLflow at {store}", err=True)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from vgg16_transfer.artifacts import reading
-from vgg16_transfer.backbone import vgg16
+from vgg16_transfer.backbones import vgg16
 from vgg16_transfer.heads import softmax
 from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.images import pictures
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vgg16_transfer.backbone.vgg16 import Tapped
+    from vgg16_transfer.backbones.vgg16 import Tapped
 
 BACKBONE = "backbone.keras"
 HEAD = "head.keras"

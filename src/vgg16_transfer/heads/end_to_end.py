@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from vgg16_transfer.backbone import vgg16
+from vgg16_transfer.backbones import vgg16
 from vgg16_transfer.heads import softmax, training
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures

@@ -37,7 +37,7 @@ class MadeOf(NamedTuple):
 
     Attributes:
         layer: The layer whose activations it takes.
-        features: How they were made; see :func:`~vgg16_transfer.backbone.features.recipe`.
+        features: How they were made; see :func:`~vgg16_transfer.backbones.features.recipe`.
         class_names: By label.
         split_md5: Of the manifest.
     """

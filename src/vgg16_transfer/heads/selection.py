@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from vgg16_transfer.backbone import vgg16
+from vgg16_transfer.backbones import vgg16
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import classifier, records, saved, softmax

@@ -1,7 +1,7 @@
 """[stage] Results → reports/report.html, a self-contained page, and the figures that it shows.
 
 The page is a function of its inputs alone: no dates, no run ids. For those it has places that
-:func:`~vgg16_transfer.reporting.runs.with_runs` fills in.
+:func:`~vgg16_transfer.reporting.run_links.with_runs` fills in.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from vgg16_transfer.params import Trial
 from vgg16_transfer.reporting import (
     alternatives,
     answers,
+    embedded,
     failures,
     figures,
     findings,
     near_duplicates,
-    pictures,
     published,
     reading,
-    runs,
+    run_links,
     tables,
 )
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Dataset, Study
-    from vgg16_transfer.reporting.pictures import Picture
+    from vgg16_transfer.reporting.embedded import Picture
     from vgg16_transfer.reporting.published import Curve, Published
 
 _CAPTIONS = {
@@ -84,8 +84,8 @@ def write_report(
         name: lineage(study, measured[name], results=results, splits=splits)
         for name, study in studies.items()
     }
-    shown = {name: pictures.explained(explained / name, name) for name in studies}
-    seen = {name: pictures.filters(filters / name, name) for name in datasets}
+    shown = {name: embedded.explained(explained / name, name) for name in studies}
+    seen = {name: embedded.filters(filters / name, name) for name in datasets}
     checked = {
         name: reading.table(path, _GRADIENTS, f"dvc repro gradients@{name}").to_dict("records")
         for name in datasets
@@ -131,8 +131,8 @@ def write_report(
             gradients=checked,
             published=numbers,
             cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
-            run_marker=runs.run_marker,
-            lock_marker=runs.lock_marker,
+            run_marker=run_links.run_marker,
+            lock_marker=run_links.lock_marker,
         )
     with replacing(out / "report.html") as fresh:
         fresh.write_text(page, encoding="utf-8")
@@ -223,7 +223,7 @@ def _answer(
     return {
         "dataset": name,
         "sentences": answers.sentences(name, dataset, studies, measured, numbers),
-        "picture": pictures.read(path, alternatives.answer(lines, theirs), caption, _COMMAND),
+        "picture": embedded.read(path, alternatives.answer(lines, theirs), caption, _COMMAND),
         "table": answers.table(lines, theirs),
         "ours": len(lines),
         "sources": answers.sources(theirs, numbers),
@@ -251,7 +251,7 @@ def _study_pictures(
         path = folder / study.name / f"{title}.png"
         figures.save(figure, path)
         alternative = f"{study.name}: {told[title]}"
-        shown.append(pictures.read(path, alternative, captions[title], _COMMAND))
+        shown.append(embedded.read(path, alternative, captions[title], _COMMAND))
     return shown
 
 

@@ -20,8 +20,8 @@ from mlflow.protos.databricks_pb2 import (
 )
 from tqdm import tqdm
 
-from vgg16_transfer.tracking.runs import every_run, failure
-from vgg16_transfer.tracking.store import TrackingError
+from vgg16_transfer.tracking.known_runs import every_run, failure
+from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.artifacts import replacing
-from vgg16_transfer.tracking.locked import entry, lock_digest, lock_entries
+from vgg16_transfer.lineage.locked import entry, lock_digest, lock_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import records
-from vgg16_transfer.reporting.runs import with_runs
-from vgg16_transfer.tracking.runs import finished, known_runs, now, remove_twins
+from vgg16_transfer.reporting.run_links import with_runs
+from vgg16_transfer.tracking.known_runs import finished, known_runs, now, remove_twins
 from vgg16_transfer.tracking.stored import names, run_is_whole
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
 
+    from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study
-    from vgg16_transfer.tracking.lineage import Lineage
-    from vgg16_transfer.tracking.store import Store
+    from vgg16_transfer.tracking.mlflow_store import Store
 
 REPORT = "report"
 """The experiment of the page, with one run per version of it."""

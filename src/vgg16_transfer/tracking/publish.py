@@ -23,8 +23,7 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
-from vgg16_transfer.tracking.heads import head_is_whole, tell_head
-from vgg16_transfer.tracking.runs import (
+from vgg16_transfer.tracking.known_runs import (
     FAILED,
     FAILURE,
     FINISHED,
@@ -37,6 +36,7 @@ from vgg16_transfer.tracking.runs import (
     teller,
     told_elsewhere,
 )
+from vgg16_transfer.tracking.logged_models import head_is_whole, tell_head
 from vgg16_transfer.tracking.stored import note_run, run_is_whole
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
     import mlflow
 
+    from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study, Trial
-    from vgg16_transfer.tracking.lineage import Lineage
-    from vgg16_transfer.tracking.store import Store
+    from vgg16_transfer.tracking.mlflow_store import Store
 
 _PER_CALL = 1000  # MLflow's own bound on the metrics of one call
 _TABLE = "summary.json"

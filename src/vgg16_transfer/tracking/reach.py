@@ -12,12 +12,12 @@ import requests
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from vgg16_transfer.tracking.store import TrackingError
+from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vgg16_transfer.tracking.store import Store
+    from vgg16_transfer.tracking.mlflow_store import Store
 
 _REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "refuses the credentials; set MLFLOW_TRACKING_USERNAME and "

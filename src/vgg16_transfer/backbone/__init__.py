@@ -1,1 +1,0 @@
-"""The frozen VGG16: its weights, the activations heads are trained on, what its filters see."""

@@ -1,0 +1,1 @@
+"""What is looked at, not trained: filters, gradient checks, explained pictures."""

@@ -1,0 +1,122 @@
+"""[stage] What the filters are, and what they see → reports/filters/<dataset>/*.png.
+
+The report's figure: the 64 kernels of the first convolution in colour, and, for one probe picture
+of a dataset, the first six activations of a convolution of each set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones.features import decode
+from vgg16_transfer.images.manifests import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vgg16_transfer.images.source import Source
+    from vgg16_transfer.params import Backbone
+
+REPORTED = [
+    "block1_conv1",
+    "block1_conv2",
+    "block2_conv1",
+    "block3_conv1",
+    "block4_conv1",
+    "block5_conv1",
+]
+"""The convolutions that the report of 2017 shows."""
+
+MAPS = 6
+_TILE = 160
+_KERNEL = 24
+_GAP = 4
+
+
+def write_filters(
+    backbone: Backbone,
+    *,
+    weights: Path,
+    manifest: Path,
+    source: Source,
+    out: Path,
+    convolutions: Sequence[str] = REPORTED,
+) -> None:
+    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` each.
+
+    The folder is replaced as a whole.
+
+    Args:
+        backbone: How pictures enter the network.
+        weights: What the stage ``weights`` wrote.
+        manifest: Its first test picture is the probe.
+        source: Where the picture is.
+        out: Folder to write to.
+        convolutions: Whose activations to show.
+
+    Raises:
+        WeightsError: The weights are missing, or hold no such convolution.
+        SourceError: The source does not hold the probe.
+    """
+    network = vgg16.load(weights, backbone.image_size)
+    tapped = vgg16.tap(network, convolutions)
+    rows = read_manifest(manifest)
+    chosen = rows[rows["role"] == "test"].iloc[0]
+    with source.open() as pictures:
+        probe = decode(pictures.read(chosen["path"], chosen["sha256"]), backbone)
+    activations = tapped.forward(probe[np.newaxis])
+    kernels = network.get_layer(vgg16.CONVOLUTIONS[0]).get_weights()[0]
+    with replacing(out) as folder:
+        folder.mkdir()
+        kernel_sheet(kernels).save(folder / "kernels.png")
+        Image.fromarray(probe).resize((_TILE, _TILE)).save(folder / "probe.png")
+        for convolution, maps in activations.items():
+            activation_strip(maps[0]).save(folder / f"{convolution}.png")
+
+
+def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
+    """All kernels of the first convolution, eight in a row, on one common scale.
+
+    Args:
+        kernels: Shape (3, 3, 3, n): height, width, colour (the network's order, BGR), kernel.
+    """
+    bound = np.abs(kernels).max()
+    colours = np.round((kernels[:, :, ::-1] / bound + 1) * 127.5).astype(np.uint8)
+    tiles = [
+        Image.fromarray(np.ascontiguousarray(colours[..., kernel])).resize(
+            (_KERNEL, _KERNEL), Image.Resampling.NEAREST
+        )
+        for kernel in range(colours.shape[-1])
+    ]
+    return _sheet(tiles, columns=8)
+
+
+def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
+    """The first activations of a layer side by side, each from black (0) to white (its largest).
+
+    Args:
+        maps: Shape (height, width, channels), not negative.
+    """
+    tiles = []
+    for channel in np.moveaxis(maps[..., :MAPS], -1, 0):
+        grey = np.round(255 * channel / max(float(channel.max()), 1e-12)).astype(np.uint8)
+        tiles.append(Image.fromarray(grey).resize((_TILE, _TILE), Image.Resampling.NEAREST))
+    return _sheet(tiles, columns=MAPS)
+
+
+def _sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
+    side = tiles[0].width + _GAP
+    rows = -(-len(tiles) // columns)
+    size = (columns * side - _GAP, rows * side - _GAP)
+    sheet = Image.new(tiles[0].mode, size, "white")
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (index % columns * side, index // columns * side))
+    return sheet

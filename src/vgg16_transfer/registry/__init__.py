@@ -1,0 +1,1 @@
+"""A study's best head as a registered, served model in MLflow."""

@@ -1,0 +1,125 @@
+"""What is to be known of a registered model, as Markdown: its model card."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vgg16_transfer.heads.classifier import Recipe
+    from vgg16_transfer.heads.records import Record
+    from vgg16_transfer.heads.selection import Chosen
+    from vgg16_transfer.params import Params, Study
+
+_SHOWN = 1000  # characters for the names of classes: MLflow's tables hold 5000 of a description
+_WEAKEST = 3
+_ROWS = {
+    "validation pictures": "validation_accuracy",
+    "test pictures": "accuracy",
+    "test pictures, mean over classes": "mean_class_recall",
+}
+
+
+class Subject(NamedTuple):
+    """What a card is about.
+
+    Attributes:
+        params: Of the workspace.
+        study: Whose head it is.
+        chosen: Which trial's.
+        recipe: How pictures enter the classifier, and its classes.
+        record: What the study measured.
+        manifest: The split of the trial.
+    """
+
+    params: Params
+    study: Study
+    chosen: Chosen
+    recipe: Recipe
+    record: Record
+    manifest: pd.DataFrame
+
+
+def write_card(
+    subject: Subject, run_id: str, lineage: dict[str, str], previous: tuple[str, str] | None
+) -> str:
+    """The card of a model.
+
+    Args:
+        subject: What it is about.
+        run_id: Of the trial, in MLflow.
+        lineage: What else leads back to where it comes from.
+        previous: Version and alias of the champion before it, if there was one.
+    """
+    environment = Environment(
+        loader=PackageLoader("vgg16_transfer.registry"),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown, which MLflow's UI sanitises
+        keep_trailing_newline=True,
+    )
+    params, study, chosen, recipe, record, manifest = subject
+    roles = manifest["role"].value_counts()
+    dataset = params.dataset(study.dataset)
+    version, alias = previous or ("", "")
+    return environment.get_template("model_card.md.j2").render(
+        study=study,
+        trial=chosen.trial,
+        name=chosen.name,
+        trials=len(study.trials()),
+        source=dataset.source or dataset.layout,
+        recipe=recipe,
+        classes=recipe.class_names,
+        shown=_within(recipe.class_names, _SHOWN),
+        counts={role: int(roles.get(role, 0)) for role in ("validation", "test")},
+        run_id=run_id,
+        lineage=lineage,
+        previous=version,
+        previous_alias=alias,
+        weights=params.backbone.weights,
+        imagenet=params.backbone.weights.startswith("imagenet"),
+        **_measured(study, chosen, record, int(roles["test"])),
+    )
+
+
+def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict[str, Any]:
+    """The numbers: of the head itself, and over the seeds of its setting."""
+    setting = chosen.trial.model_dump(exclude={"seed"})
+    alike = [t for t in study.trials() if t.model_dump(exclude={"seed"}) == setting]
+    trials = record.trials.set_index("trial")
+    over_seeds = trials.loc[[study.trial_name(trial) for trial in alike]]
+    own: dict[str, float] = {column: trials[column][chosen.name] for column in _ROWS.values()}
+    accuracy = own["accuracy"]
+    recalls = record.per_class[record.per_class["trial"] == chosen.name]
+    weakest = recalls.sort_values(["accuracy", "class_name"]).head(_WEAKEST)
+    return {
+        "seeds": len(alike),
+        "metrics": [
+            {
+                "name": name,
+                "own": f"{100 * own[column]:.1f}",
+                "spread": _spread(over_seeds[column]),
+            }
+            for name, column in _ROWS.items()
+        ],
+        "error": f"{100 * math.sqrt(accuracy * (1 - accuracy) / tested):.1f}",
+        "weakest": [
+            f"{row['class_name']} {100 * row['accuracy']:.0f} %"
+            for row in weakest.to_dict("records")
+        ],
+    }
+
+
+def _spread(values: pd.Series[float]) -> str:
+    mean = f"{100 * values.mean():.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * values.std(ddof=1):.1f}"
+
+
+def _within(names: tuple[str, ...], longest: int) -> list[str]:
+    """The first names that together take so many characters."""
+    ends = itertools.accumulate(len(name) + len(", ") for name in names)
+    return [name for name, end in zip(names, ends, strict=True) if end <= longest]

@@ -1,0 +1,1 @@
+"""Versions of a dataset's splits, and the DVC remotes that share them."""

@@ -1,0 +1,77 @@
+"""Where everything lies in the workspace: the paths that dvc.yaml names, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a workspace.
+
+    Attributes:
+        root: The folder of dvc.yaml and params.yaml.
+    """
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """What everything is decided by."""
+        return self.root / "params.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """The backbone's weights."""
+        return self.root / "models" / "vgg16.weights.h5"
+
+    @property
+    def results(self) -> Path:
+        """One folder of a study's record each."""
+        return self.root / "results"
+
+    @property
+    def reports(self) -> Path:
+        """The page and the figures."""
+        return self.root / "reports"
+
+    def source(self, dataset: str) -> Path:
+        """A dataset's pictures: a link to a local source, or what was downloaded."""
+        return self.root / "data" / "raw" / dataset
+
+    def splits(self, dataset: str) -> Path:
+        """A dataset's manifests, one per seed."""
+        return self.root / "data" / "splits" / dataset
+
+    @property
+    def changes(self) -> Path:
+        """What every released version of the splits changed."""
+        return self.root / "data" / "splits" / "CHANGES.md"
+
+    def features(self, dataset: str) -> Path:
+        """A dataset's features."""
+        return self.root / "data" / "features" / dataset
+
+    def filters(self, dataset: str) -> Path:
+        """Pictures of what the filters see in a dataset."""
+        return self.reports / "filters" / dataset
+
+    def gradients(self, dataset: str) -> Path:
+        """How far back-propagation lies from central differences."""
+        return self.reports / "gradients" / f"{dataset}.csv"
+
+    def explained(self, study: str) -> Path:
+        """Pictures of what one head of a study goes by."""
+        return self.reports / "explained" / study
+
+    def heads(self, study: str) -> Path:
+        """A study's trained heads."""
+        return self.root / "models" / "heads" / study
+
+    def record(self, study: str) -> Path:
+        """What a study measured."""
+        return self.results / study

@@ -1,0 +1,58 @@
+"""Small stand-ins for what the stages before wrote: pictures, splits, and random weights."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vgg16_transfer.backbones.weights import write_weights
+from vgg16_transfer.images.manifests import COLUMNS
+from vgg16_transfer.params import Backbone
+
+SIDE = 32
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
+    write_weights("random-conv", path)
+    return path
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return Backbone(weights="random-conv", image_size=SIDE)
+
+
+def picture(seed: int) -> bytes:
+    """A PNG of noise, another one for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_archive(path: Path, seeds: list[int]) -> Path:
+    """A tar of one picture per seed: ``p/<seed>.png``."""
+    with tarfile.open(path, "w") as tar:
+        for seed in seeds:
+            content = picture(seed)
+            member = tarfile.TarInfo(f"p/{seed:03}.png")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_split(folder: Path, name: str, seeds: list[int]) -> None:
+    """A manifest in which the pictures of some seeds train."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        (f"p/{seed:03}.png", 0, "p", hashlib.sha256(picture(seed)).hexdigest(), "test", rank)
+        for rank, seed in enumerate(seeds)
+    ]
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / f"{name}.csv", index=False)

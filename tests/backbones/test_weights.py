@@ -1,0 +1,199 @@
+"""Known answers of ImageNet's VGG16: independent prints of Keras's weights (docs/weights.md)."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones.vgg16 import WeightsError
+from vgg16_transfer.backbones.weights import CONVOLUTIONS_SHA256, write_weights
+from vgg16_transfer.images.fetch import Address, FetchError
+
+FIRST_VALUES = {
+    "block1_conv1": (0.42947057, 0.73429835),
+    "block1_conv2": (0.16621928, -0.30912212),
+    "block2_conv1": (-0.00890296, -0.04577766),
+    "block2_conv2": (-0.00230124, -0.06418542),
+    "block3_conv1": (0.00248632, -0.07435887),
+    "block3_conv2": (-0.01032663, 0.01967502),
+    "block3_conv3": (0.00249183, 0.03541524),
+    "block4_conv1": (-0.01245381, 0.01348567),
+    "block4_conv2": (0.00711654, 0.02368046),
+    "block4_conv3": (-0.00413557, 0.03757768),
+    "block5_conv1": (-0.00060689, 0.09722325),
+    "block5_conv2": (-0.00112611, 0.21327873),
+    "block5_conv3": (0.00040788, 0.18837857),
+}
+
+STATISTICS = {  # mean, standard deviation, least, largest
+    ("block1_conv1", 0): (-0.0024379087, 0.20669945, -0.67140007, 0.6085159),
+    ("block5_conv3", 0): (-0.0010818949, 0.008478405, -0.09288482, 0.28699666),
+    ("block5_conv3", 1): (0.14986369, 0.4928213, -0.50036746, 9.431553),
+}
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
+    path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
+    write_weights("imagenet-conv", path)
+    return vgg16.load(path, 224)
+
+
+def test_the_convolutions_are_those_of_imagenet(imagenet: keras.Model) -> None:
+    assert vgg16.digest(imagenet) == CONVOLUTIONS_SHA256
+
+
+@pytest.mark.parametrize(("layer", "first"), FIRST_VALUES.items())
+def test_first_kernel_value_and_bias(
+    imagenet: keras.Model, layer: str, first: tuple[float, float]
+) -> None:
+    kernel, bias = imagenet.get_layer(layer).get_weights()
+    np.testing.assert_allclose((kernel[0, 0, 0, 0], bias[0]), first, atol=5e-9)
+
+
+@pytest.mark.parametrize(("tensor", "expected"), STATISTICS.items())
+def test_statistics(
+    imagenet: keras.Model, tensor: tuple[str, int], expected: tuple[float, ...]
+) -> None:
+    layer, index = tensor
+    values = imagenet.get_layer(layer).get_weights()[index].astype(np.float64)
+    found = values.mean(), values.std(), values.min(), values.max()
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_random_weights_are_the_same_every_time_and_no_others(tmp_path, random_weights) -> None:
+    write_weights("random-conv", tmp_path / "again.weights.h5")
+    assert (tmp_path / "again.weights.h5").read_bytes() == random_weights.read_bytes()
+
+
+def test_random_activations_keep_their_scale(random_weights) -> None:
+    tapped = vgg16.tap(vgg16.load(random_weights, 32), ["block1_pool", "block5_pool"])
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    first, last = (output.std() for output in tapped.forward(pictures).values())
+    assert 0.01 < last / first < 100
+
+
+def test_a_path_is_a_source(tmp_path, random_weights) -> None:
+    write_weights(str(random_weights), tmp_path / "copy.weights.h5")
+    copied, original = (
+        vgg16.digest(vgg16.load(path, 32))
+        for path in (tmp_path / "copy.weights.h5", random_weights)
+    )
+    assert copied == original
+
+
+def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
+    with pytest.raises(WeightsError, match=r"nowhere.h5: no such file"):
+        write_weights("nowhere.h5", tmp_path / "vgg16.weights.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPServer:
+    """A loopback server of one file that hangs up half-way, the first so many times it is asked."""
+    answers = iter([True] * cuts)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+            rest = content[start:]
+            self.send_response(206 if start else status)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            end = len(rest) // 2 if next(answers, False) else len(rest)
+            for piece in range(0, end, 10_000):
+                self.wfile.write(rest[piece : min(piece + 10_000, end)])
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "cuts", "sentence"),
+    [
+        (b"gone", 404, 0, "the server answered 404"),
+        (b"other bytes", 200, 0, "does not have the md5"),
+        (b"weights" * 1000, 200, 99, "could not be reached"),
+    ],
+)
+def test_a_download_that_fails_leaves_no_weights(
+    tmp_path, content: bytes, status: int, cuts: int, sentence: str
+) -> None:
+    server = serve(content, status, cuts=cuts)
+    md5 = hashlib.md5(b"weights" * 1000, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    with pytest.raises(FetchError, match=sentence):
+        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert not (tmp_path / "vgg16.weights.h5").exists()
+
+
+def older_format(network: keras.Model, path: Path) -> bytes:
+    """The network's weights in the format of Keras 2, in which ImageNet's are served."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in network.layers]
+        for layer in network.layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{kind}" for kind in ("kernel", "bias")]
+            weights = dict(zip(names, layer.get_weights(), strict=False))
+            group.attrs["weight_names"] = [name.encode() for name in weights]
+            for name, values in weights.items():
+                group[name] = values
+    return path.read_bytes()
+
+
+def test_a_download_in_the_older_format_is_read(tmp_path, imagenet) -> None:
+    older_format(imagenet, tmp_path / "older.h5")
+    assert vgg16.digest(vgg16.load(tmp_path / "older.h5", 224)) == CONVOLUTIONS_SHA256
+
+
+def test_a_download_that_is_whole_but_not_imagenets_is_refused(tmp_path, random_weights) -> None:
+    content = older_format(vgg16.load(random_weights, 32), tmp_path / "older.h5")
+    (tmp_path / "older.h5").unlink()
+    server = serve(content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.weights.h5", md5)
+    with pytest.raises(WeightsError, match="not those of ImageNet's VGG16"):
+        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cuts", [0, 1])
+def test_imagenets_download_is_read_even_if_it_breaks_off(tmp_path, imagenet, cuts: int) -> None:
+    content = older_format(imagenet, tmp_path / "older.h5")
+    (tmp_path / "older.h5").unlink()
+    server = serve(content, cuts=cuts)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert [path.name for path in tmp_path.iterdir()] == ["vgg16.weights.h5"]
+    assert vgg16.digest(vgg16.load(tmp_path / "vgg16.weights.h5", 224)) == CONVOLUTIONS_SHA256
+
+
+def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path) -> None:
+    content = b"weights!" * 100_000
+    server = serve(content, cuts=99)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    with pytest.raises(FetchError, match="bytes are kept; run this again to go on"):
+        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    server.shutdown()
+    server.server_close()
+    assert [path.name for path in tmp_path.iterdir()] == [".vgg16.weights.h5.part"]
+    part = (tmp_path / ".vgg16.weights.h5.part").read_bytes()
+    assert 0 < len(part) < len(content)
+    assert content.startswith(part)

@@ -1,0 +1,307 @@
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vgg16_transfer.backbones.store import FeaturesError, FeatureStore
+from vgg16_transfer.heads import records, softmax, studies
+from vgg16_transfer.heads.saved import HeadError, MadeOf, made_of
+from vgg16_transfer.heads.studies import Streamed, train_study
+from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
+from vgg16_transfer.images.source import Source
+from vgg16_transfer.params import Study, check_params
+
+CLASSES = ["ant", "bee", "cat"]
+TRAIN, TEST, VALIDATION = 4, 3, 2
+RECIPE = {"dtype": "float16"}
+
+
+class Inputs(NamedTuple):
+    splits: Path
+    features: Path
+
+
+class Killed(BaseException):
+    """Stands in for a SIGKILL: nothing in the package may catch it."""
+
+
+def make_inputs(folder: Path) -> Inputs:
+    """Two splits of three classes, and a store with features that tell them apart."""
+    shapes = {"block4_pool": (2, 2, 8), "block5_pool": (1, 1, 16)}
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(27)]
+    features = FeatureStore.create(folder / "features", RECIPE, shapes)
+    random = np.random.default_rng(0)
+    labels = np.arange(27) % 3
+    values = {
+        layer: np.float16(random.standard_normal((27, width)) + 3 * np.eye(3, width)[labels])
+        for layer, width in (("block4_pool", 32), ("block5_pool", 16))
+    }
+    features.append(ids, values)
+    (folder / "splits").mkdir()
+    for seed in (0, 1):
+        rows = []
+        for label, name in enumerate(CLASSES):
+            mine = np.random.default_rng(seed).permutation(np.flatnonzero(labels == label))
+            roles = ["train"] * TRAIN + ["test"] * TEST + ["validation"] * VALIDATION
+            ranks = [*range(TRAIN), *range(TEST), *range(VALIDATION)]
+            rows += [
+                (f"{name}/{row}.jpg", label, name, ids[row], role, rank)
+                for row, role, rank in zip(mine, roles, ranks, strict=True)
+            ]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame.to_csv(folder / "splits" / f"{seed}.csv", index=False)
+    return Inputs(folder / "splits", folder / "features")
+
+
+def make_study(**axes: Any) -> Study:
+    raw = {
+        "backbone": {"weights": "random-conv"},
+        "datasets": {
+            "d": {
+                "source": "d.tar",
+                "layers": ["block4_pool", "block5_pool"],
+                "split": {"seeds": [0, 1], "train_per_class": TRAIN},
+            }
+        },
+        "studies": {"s": {"dataset": "d", "epochs": 5, "samples_per_class": 4} | axes},
+    }
+    return check_params(raw).studies["s"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    return make_inputs(tmp_path)
+
+
+GRID = {"layer": ["block4_pool", "block5_pool"], "samples_per_class": [2, 4], "seed": [0, 1]}
+
+
+def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
+    """Trains a study and returns every file it leaves."""
+    train_study(
+        study,
+        splits=inputs.splits,
+        features=inputs.features,
+        streamed=Streamed(Source(folder / "unread"), folder / "unread"),
+        heads=folder / "heads" / "s",
+        results=folder / "results" / "s",
+    )
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for room in ("heads", "results")
+        for path in sorted((folder / room).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_trial_of_the_grid_has_a_head_and_a_row(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    trials = records.read(tmp_path / "results" / "s").trials
+    heads = {path.stem for path in (tmp_path / "heads" / "s").iterdir()}
+    assert set(trials["trial"]) == heads
+    assert len(heads) == 8
+    assert "layer=block4_pool,samples_per_class=2,seed=1" in heads
+
+
+def test_a_saved_head_reaches_the_accuracy_that_is_reported(inputs, tmp_path) -> None:
+    study = make_study(**GRID)
+    run(study, inputs, tmp_path)
+    trials = records.read(tmp_path / "results" / "s").trials.set_index("trial")
+    store = FeatureStore.open(inputs.features)
+    for trial in study.trials():
+        name = study.trial_name(trial)
+        manifest = read_manifest(inputs.splits / f"{trial.seed}.csv")
+        test = manifest[manifest["role"] == "test"]
+        head = softmax.load(tmp_path / "heads" / "s" / f"{name}.keras")
+        odds = softmax.probabilities(head, store.rows(trial.layer, test["sha256"].tolist()))
+        reached = np.mean(odds.argmax(axis=1) == test["label"])
+        assert trials.loc[name, "accuracy"] == pytest.approx(reached, rel=1e-5)
+
+
+def test_the_last_epoch_of_the_curves_is_what_is_reported(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    last = record.history[record.history["epoch"] == 5].set_index("trial")
+    trials = record.trials.set_index("trial")
+    pd.testing.assert_series_equal(
+        last["test_accuracy"], trials["accuracy"], check_names=False, rtol=1e-5
+    )
+    assert "validation_accuracy" in trials
+
+
+def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path, monkeypatch):
+    seen = []
+    fit = studies.training.fit
+
+    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
+        seen.append((trial.samples_per_class, len(lesson.labels)))
+        return fit(trial, shape, lesson, *rest)
+
+    monkeypatch.setattr(studies.training, "fit", spy)
+    run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
+    assert sorted(seen) == [(1, 3), (2, 6), (4, 12)]
+
+
+def test_the_same_study_gives_the_same_bytes(inputs, tmp_path) -> None:
+    study = make_study(**GRID)
+    assert run(study, inputs, tmp_path) == run(study, inputs, tmp_path)
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 5])
+def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
+    inputs, tmp_path, monkeypatch, killed_after: int
+) -> None:
+    study = make_study(**GRID)
+    unkilled = run(study, inputs, tmp_path)
+    fit = studies.training.fit
+    trained: list[Any] = []
+
+    def mortal(trial: Any, *rest: Any) -> Any:
+        if len(trained) == killed_after:
+            raise Killed
+        trained.append(trial)
+        return fit(trial, *rest)
+
+    for room in ("heads", "results"):
+        (tmp_path / room / "s").rename(tmp_path / f"old-{room}")
+    with monkeypatch.context() as patch:
+        patch.setattr(studies.training, "fit", mortal)
+        with pytest.raises(Killed):
+            run(study, inputs, tmp_path)
+    assert not (tmp_path / "results" / "s").exists()
+    with monkeypatch.context() as patch:
+        killed_after = len(study.trials())
+        patch.setattr(studies.training, "fit", mortal)
+        assert run(study, inputs, tmp_path) == unkilled
+    assert len(trained) == 8
+
+
+def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
+    inputs, tmp_path, monkeypatch
+) -> None:
+    lessons = []
+    fit = studies.training.fit
+
+    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
+        lessons.append((lesson.labels.tolist(), lesson.features.shape, len(rest)))
+        return fit(trial, shape, lesson, *rest)
+
+    monkeypatch.setattr(studies.training, "fit", spy)
+    study = make_study(
+        layer="block4_pool",
+        samples_per_class=1,
+        unlabelled_per_class=2,
+        teacher_layer="block5_pool",
+        teacher_samples_per_class=4,
+        teacher_weight=[0.0, 0.5],
+    )
+    run(study, inputs, tmp_path)
+    alone, teacher, student = lessons
+    assert alone == ([0, 1, 2], (3, 32), 2)
+    assert teacher == ([0] * 4 + [1] * 4 + [2] * 4, (12, 16), 2)
+    assert student == ([0, -1, -1, 1, -1, -1, 2, -1, -1], (9, 32), 3)
+    record = records.read(tmp_path / "results" / "s")
+    reached = record.trials.set_index("trial")["teacher_accuracy"]
+    assert 0 <= reached["teacher_weight=0.5"] <= 1
+    assert np.isnan(reached["teacher_weight=0.0"])
+
+
+def test_trials_of_another_setting_are_not_continued(inputs, tmp_path, monkeypatch) -> None:
+    def mortal(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "_publish", mortal)
+        with pytest.raises(Killed):
+            run(make_study(**GRID), inputs, tmp_path)
+    run(make_study(**GRID, epochs=3), inputs, tmp_path)
+    assert records.read(tmp_path / "results" / "s").history["epoch"].max() == 3
+
+
+def test_a_trial_that_is_gone_leaves_no_head_behind(inputs, tmp_path) -> None:
+    run(make_study(**GRID), inputs, tmp_path)
+    run(make_study(samples_per_class=[2, 4]), inputs, tmp_path)
+    assert len(list((tmp_path / "heads" / "s").iterdir())) == 2
+
+
+def test_missing_features_are_named(inputs, tmp_path) -> None:
+    nowhere = inputs._replace(features=tmp_path / "nowhere")
+    with pytest.raises(FeaturesError, match=r"nowhere/index\.jsonl: no such file; run dvc repro"):
+        run(make_study(), nowhere, tmp_path)
+
+
+def test_a_missing_split_is_named(inputs, tmp_path) -> None:
+    (inputs.splits / "1.csv").unlink()
+    with pytest.raises(ManifestError, match=r"1.csv: no such split; run dvc repro"):
+        run(make_study(**GRID), inputs, tmp_path)
+
+
+DIVERGING = {"weight_decay": [0.0, 1e4], "epochs": 60, "normalise": "none"}
+
+
+def test_a_trial_that_diverges_fails_and_the_others_go_on(inputs, tmp_path) -> None:
+    study = make_study(**DIVERGING, layer=["block4_pool", "block5_pool"])
+    run(study, inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    trials = record.trials.set_index("trial")
+    assert trials["status"].tolist() == ["finished", "failed"] * 2
+    assert trials["failure"].iloc[1].startswith("the loss is not finite after epoch ")
+    assert "learning_rate 1.0, weight_decay 10000.0" in trials["failure"].iloc[1]
+    epochs = record.history.groupby("trial")["epoch"].max()
+    for name, failure in trials["failure"].dropna().items():
+        assert f"after epoch {epochs[name] + 1} of 60" in failure
+    assert np.isfinite(record.history.filter(like="loss").to_numpy()).all()
+    heads = {path.stem for path in (tmp_path / "heads" / "s").iterdir()}
+    assert heads == set(trials.index[trials["status"] == "finished"])
+    assert set(record.predictions["trial"]) == heads
+    assert trials.loc[list(heads), "accuracy"].notna().all()
+
+
+def test_what_finished_is_the_same_whether_another_trial_failed_or_not(inputs, tmp_path) -> None:
+    alone = run(make_study(**DIVERGING | {"weight_decay": 0.0}), inputs, tmp_path)
+    beside = run(make_study(**DIVERGING), inputs, tmp_path)
+    assert beside["heads/s/weight_decay=0.0.keras"] == alone["heads/s/only.keras"]
+
+
+def test_a_student_of_a_teacher_that_diverges_fails(inputs, tmp_path) -> None:
+    study = make_study(
+        samples_per_class=1,
+        teacher_layer="block4_pool",
+        teacher_samples_per_class=4,
+        **DIVERGING | {"weight_decay": 1e4},
+    )
+    run(study, inputs, tmp_path)
+    record = records.read(tmp_path / "results" / "s")
+    (failure,) = record.trials["failure"]
+    assert failure.startswith("the loss of its teacher is not finite after epoch ")
+    assert record.history.empty
+
+
+def test_a_head_says_what_it_is_made_of(inputs, tmp_path) -> None:
+    run(make_study(seed=[0, 1]), inputs, tmp_path)
+    found = made_of(tmp_path / "heads" / "s" / "seed=1.keras")
+    split = inputs.splits / "1.csv"
+    md5 = hashlib.md5(split.read_bytes(), usedforsecurity=False).hexdigest()
+    assert found == MadeOf("block5_pool", RECIPE, tuple(CLASSES), md5)
+
+
+@pytest.mark.parametrize("cut", [10, 3000, -1])
+def test_a_damaged_head_is_named(inputs, tmp_path, cut: int) -> None:
+    run(make_study(), inputs, tmp_path)
+    path = tmp_path / "heads" / "s" / "only.keras"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(HeadError, match=r"only\.keras: is damaged .*; run dvc repro or dvc pull"):
+        softmax.load(path)
+
+
+def test_a_head_with_a_changed_weight_is_named(inputs, tmp_path) -> None:
+    run(make_study(), inputs, tmp_path)
+    path = tmp_path / "heads" / "s" / "only.keras"
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(HeadError, match=r"only\.keras: is damaged"):
+        softmax.load(path)

@@ -1,0 +1,66 @@
+"""When and from which commit results were made is kept beside them."""
+
+from dataclasses import replace
+
+import pytest
+
+from vgg16_transfer.lineage.lineage import Lineage
+from vgg16_transfer.lineage.origins import OriginError, recall, remember
+
+MADE = Lineage(
+    "train@s", "a" * 64, {}, "c" * 40, dirty=False, experiment=None, started=1000, ended=2000
+)
+TOLD = Lineage("train@s", "a" * 64, {}, "d" * 40, dirty=True, experiment="x", replayed=True)
+
+
+def test_a_clone_recalls_time_and_commit(tmp_path) -> None:
+    remember(tmp_path / "s", MADE)
+    assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)
+
+
+def test_other_results_have_another_origin(tmp_path) -> None:
+    remember(tmp_path / "s", MADE)
+    other = replace(TOLD, lock_digest="b" * 64)
+    assert recall(tmp_path / "s", other) == other
+
+
+def test_without_a_note_nothing_is_made_up(tmp_path) -> None:
+    assert recall(tmp_path / "s", TOLD) == TOLD
+
+
+def test_the_same_results_keep_their_first_origin(tmp_path) -> None:
+    remember(tmp_path / "s", MADE)
+    before = (tmp_path / "s.origin.json").read_bytes()
+    remember(tmp_path / "s", replace(MADE, started=9000, commit="e" * 40))
+    assert (tmp_path / "s.origin.json").read_bytes() == before
+    remember(tmp_path / "s", replace(MADE, started=9000, lock_digest="b" * 64))
+    assert (tmp_path / "s.origin.json").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["s.origin.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "commands"),
+    [
+        ({"committed": "f" * 40}, f"git checkout {'f' * 40} && dvc checkout"),
+        ({"experiment": "brave-ant"}, "dvc exp apply brave-ant"),
+        ({}, f"git checkout {'c' * 40} && dvc repro train@s"),
+        ({"dirty": True}, None),
+        ({"commit": None}, None),
+    ],
+)
+def test_the_commands_that_lead_back(changes, commands) -> None:
+    lineage = replace(MADE, **changes)
+    assert lineage.checkout() == commands
+    assert lineage.tags().get("checkout") == commands
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b'{"lock_digest": 3}', b"<<<<<<< ours\n{}\n"]
+)
+def test_a_note_that_can_not_be_read_is_named_and_costs_no_result(tmp_path, content) -> None:
+    path = tmp_path / "s.origin.json"
+    path.write_bytes(content)
+    with pytest.raises(OriginError, match=r"s\.origin\.json: is damaged .*; bring it back"):
+        recall(tmp_path / "s", TOLD)
+    remember(tmp_path / "s", MADE)
+    assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)

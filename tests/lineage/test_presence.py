@@ -1,0 +1,117 @@
+"""What of a run a workspace has."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vgg16_transfer.lineage.lineage import LineageError, locked_stages
+from vgg16_transfer.lineage.presence import CACHED, GONE, HERE, Fact, facts
+
+DVC_YAML = {
+    "stages": {
+        "splits": {"cmd": "mkdir -p data/splits && cp p data/splits/a", "deps": ["p"]},
+        "train": {"cmd": "mkdir -p models/heads && cp data/splits/a models/heads/train"},
+    }
+}
+DVC_YAML["stages"]["splits"]["outs"] = ["data/splits/a"]
+DVC_YAML["stages"]["train"] |= {"deps": ["data/splits/a"], "outs": ["models/heads/train"]}
+
+
+class Workspace:
+    """A git repository whose only stages copy a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "dvc.yaml").write_text(json.dumps(DVC_YAML))
+        (root / "p").write_text("one")
+        (root / ".gitignore").write_text("data/\nmodels/\n")
+        self.git("init", "--quiet")
+        self.dvc("init", "--quiet")
+        self.dvc("repro", "--quiet")
+        self.commit()
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def dvc(self, *command: str) -> None:
+        self.run(sys.executable, "-m", "dvc", *command)
+
+    def git(self, *command: str) -> str:
+        return self.run("git", "-c", "user.name=a", "-c", "user.email=a@b.c", *command)
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "m")
+
+    def tags(self) -> dict[str, str]:
+        return locked_stages(self.root, ["train"])["train"].tags()
+
+    def facts(self, tags: dict[str, str]) -> dict[str, Fact]:
+        return {fact.what: fact for fact in facts(self.root, tags)}
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_a_run_of_this_workspace_is_all_here(workspace) -> None:
+    tags = workspace.tags()
+    found = workspace.facts(tags)
+    head = workspace.git("rev-parse", "HEAD")
+    assert found["stage"].value == "train"
+    assert found["trained at"] == Fact("trained at", head, "checked out")
+    assert found["lock entry"] == Fact("lock entry", tags["dvc.lock_digest"], "in this dvc.lock")
+    assert found["splits"] == Fact("splits", tags["dvc.splits_md5"], HERE)
+    assert found["get it back"].value == f"git checkout {head} && dvc checkout"
+    assert "experiment" not in found
+
+
+def test_an_older_run_is_found_in_git_and_in_the_cache(workspace) -> None:
+    old, first = workspace.tags(), workspace.git("rev-parse", "HEAD")
+    (workspace.root / "p").write_text("two")
+    workspace.dvc("repro", "--quiet")
+    workspace.commit()
+    found = workspace.facts(old)
+    assert found["trained at"].where == "in this repository"
+    assert found["lock entry"].where == f"in dvc.lock of {first[:12]}"
+    assert found["splits"].where == CACHED
+    assert found["get it back"].value == f"git checkout {first} && dvc checkout"
+    workspace.git("checkout", "--quiet", first)
+    workspace.dvc("checkout", "--quiet")
+    assert workspace.tags()["dvc.lock_digest"] == old["dvc.lock_digest"]
+    assert workspace.facts(old)["splits"].where == HERE
+
+
+def test_what_is_neither_here_nor_in_the_cache_must_be_pulled(workspace) -> None:
+    tags = workspace.tags()
+    shutil.rmtree(workspace.root / "data")
+    assert workspace.facts(tags)["splits"].where == CACHED
+    shutil.rmtree(workspace.root / ".dvc" / "cache")
+    assert workspace.facts(tags)["splits"].where == GONE
+
+
+def test_of_a_run_that_nobody_committed_it_says_so(workspace) -> None:
+    (workspace.root / "p").write_text("three")
+    workspace.dvc("repro", "--quiet")
+    tags = workspace.tags()
+    workspace.git("checkout", "--quiet", "dvc.lock", "p")
+    found = workspace.facts(tags)
+    assert found["trained at"].value.endswith("with changes that were not committed")
+    assert found["lock entry"].where == "in no dvc.lock that git knows here"
+    assert found["get it back"].value == "no commit has it yet"
+
+
+def test_a_commit_of_another_clone_must_be_fetched(workspace) -> None:
+    tags = workspace.tags() | {"git.commit": "1" * 40}
+    assert workspace.facts(tags)["trained at"].where == "not here: git fetch"
+
+
+def test_a_run_of_something_else_is_refused(workspace) -> None:
+    with pytest.raises(LineageError, match=r"no tag dvc\.lock_digest"):
+        workspace.facts({})
