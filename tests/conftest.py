@@ -128,7 +128,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     source = Source(layout.source(name))
     write_archive(source.path)
     write_splits(name, params.dataset(name), source.path, layout.splits(name))
-    write_weights(params.backbone.weights, layout.weights)
+    write_weights(params.backbone.network, params.backbone.weights, layout.weights)
     write_features(
         params.backbone,
         params.dataset(name).layers,

@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from vgg16_transfer import params
+from vgg16_transfer.networks import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +36,15 @@ def default(value: Any) -> str:
 def test_every_key_of_params_yaml_is_explained(section: type[params.Trial]) -> None:
     text = (ROOT / "docs" / "params.md").read_text(encoding="utf-8")
     assert "\n".join(rows(section)) in text
+
+
+def test_every_network_is_explained() -> None:
+    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    for name, row in NETWORKS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.published in line
+        for layer in (*row.layers, *row.dense, *row.fine_tune):
+            assert f"`{layer}`" in line
 
 
 def test_the_sample_profile_is_what_params_yaml_holds() -> None:

@@ -4,14 +4,14 @@ import copy
 import math
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vgg16_transfer.networks import NETWORKS
 from vgg16_transfer.params import (
-    Layer,
     Params,
     ParamsError,
     Study,
@@ -26,6 +26,7 @@ RIGHT = {
     "datasets": {"d": {"source": "d.tar", "layers": ["block4_pool", "block5_pool"]}},
     "studies": {"s": {"dataset": "d"}},
 }
+LAYERS = [*NETWORKS["vgg16"].layers, *NETWORKS["vgg16"].dense]
 GONE = object()
 
 
@@ -100,7 +101,7 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/learnig_rate", 1, "unknown key; did you mean 'learning_rate'?"),
         ("studies/s/zzz", 1, "studies.s.zzz: unknown key; known are: dataset, "),
         ("studies/s", {"dataset": "d", 7: 7}, "studies.s.7: unknown key; known are: dataset, "),
-        ("backbone", {"weights": "x", 7: 7}, "backbone.7: unknown key; known are: weights, "),
+        ("backbone", {"weights": "x", 7: 7}, "backbone.7: unknown key; known are: network, "),
         # sections that are missing or something else
         ("backbone", GONE, "backbone.weights: is missing"),
         ("backbone", None, "backbone: must map keys to values"),
@@ -153,9 +154,17 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         # unknown values
         ("backbone/resize", "sqash", "unknown value 'sqash'; did you mean 'squash'?"),
         ("datasets/d/layout", "folders", "layout: unknown value 'folders'; did you mean 'split_f"),
-        ("datasets/d/layers", ["blok5_pool"], "layers.0: unknown value 'blok5_pool'; did you mean"),
+        (
+            "datasets/d/layers",
+            ["blok5_pool"],
+            "layers.0: unknown value 'blok5_pool'; did you mean",
+        ),
         ("datasets/d/md5", "XYZ", "datasets.d.md5: string should match pattern"),
-        ("studies/s/layer", "blok5_pool", "studies.s.layer: unknown value 'blok5_pool'; did you"),
+        (
+            "studies/s/layer",
+            "blok5_pool",
+            "studies.s.layer: unknown value 'blok5_pool'; did you",
+        ),
         ("studies/s/optimizer", "rmsprop", "unknown value 'rmsprop'; known are: sgd, adam"),
         ("studies/s/dataset", "dd", "studies.s.dataset: no dataset 'dd'; did you mean 'd'?"),
         (
@@ -179,7 +188,7 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/layer", "block3_pool", "block3_pool is not among datasets.d.layers; add it th"),
         ("studies/s/seed", [0, 7], "studies.s.seed: 7 is not among datasets.d.split.seeds; add it"),
         ("studies/s/samples_per_class", [2, 17], "samples_per_class: 17 is more than the 16 of da"),
-        ("studies/s/temperature", 2, "temperature: softens VGG16's own softmax, so it needs layer"),
+        ("studies/s/temperature", 2, "temperature: softens the network's own softmax, so it need"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_path(path: str, value: Any, sentence: str) -> None:
@@ -219,6 +228,43 @@ def test_a_layer_that_the_weights_do_not_hold_gets_the_value_that_would_do(
         f"{path}: backbone.weights: {kind}-conv holds no fc2; set backbone.weights: {kind}, "
         "or tap one of block1_pool, block2_pool, block3_pool, block4_pool, block5_pool"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"backbone/network": "resnet"}, "backbone.network: unknown value 'resnet'; did you mean"),
+        (
+            {"backbone/network": "resnet50v2"},
+            "layers.0: unknown value 'block4_pool'; known are: conv2",
+        ),
+        (
+            {
+                "backbone/network": "densenet121",
+                "backbone/weights": "imagenet-conv",
+                "datasets/d/layers": ["relu"],
+                "studies/s/layer": "relu",
+            },
+            "backbone.weights: imagenet-conv holds VGG16; set imagenet, which Keras downloads",
+        ),
+        ({"studies/s/fine_tune_from": "blok5"}, "fine_tune_from: unknown value 'blok5'; did you"),
+        (
+            {"studies/s/teacher_layer": "relu"},
+            "teacher_layer: unknown value 'relu'; known are: none, bl",
+        ),
+    ],
+)
+def test_names_that_the_network_has_not_got_are_told(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    assert any(sentence in mistake for mistake in mistakes(changes)), mistakes(changes)
+
+
+def test_a_row_of_another_network_is_accepted() -> None:
+    changes = {"backbone/network": "resnet50v2", "datasets/d/layers": ["post_relu", "avg_pool"]}
+    changes |= {"backbone/weights": "imagenet", "backbone/image_size": 96}
+    checked = check(**changes, **{"studies/s/layer": ["post_relu", "avg_pool"]})
+    assert checked.backbone.network == "resnet50v2"
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "random", "my/vgg16.weights.h5"])
@@ -338,7 +384,7 @@ def test_a_name_that_params_do_not_hold_gets_the_nearest_one() -> None:
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "layer": st.sampled_from(get_args(Layer)),
+    "layer": st.sampled_from(LAYERS),
     "samples_per_class": st.integers(1, 10**6),
     "seed": st.integers(0, 2**32 - 1),
     "epochs": st.integers(1, 10**6),
@@ -361,7 +407,7 @@ def studies(draw: st.DrawFn) -> Study:
         study[field] = values[0] if bare else values
     seeds = study.get("seed", 0)
     dataset = {
-        "layers": list(get_args(Layer)),
+        "layers": LAYERS,
         "split": {
             "seeds": seeds if isinstance(seeds, list) else [seeds],
             "train_per_class": 10**6,

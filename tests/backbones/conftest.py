@@ -20,7 +20,7 @@ SIDE = 32
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
-    write_weights("random-conv", path)
+    write_weights("vgg16", "random-conv", path)
     return path
 
 

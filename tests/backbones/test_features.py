@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from vgg16_transfer.artifacts import ArtifactError
-from vgg16_transfer.backbones import features, vgg16
+from vgg16_transfer.backbones import base, features
+from vgg16_transfer.backbones.base import Tapped
 from vgg16_transfer.backbones.features import OverflowInFeaturesError, Written, write_features
 from vgg16_transfer.backbones.store import CHUNK, INDEX, FeaturesError, FeatureStore
-from vgg16_transfer.backbones.vgg16 import Tapped
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import ManifestError, read_manifests
 from vgg16_transfer.images.source import Source, SourceError
@@ -108,7 +108,9 @@ def test_every_distinct_picture_goes_through_the_network_once(world, forwarded) 
 def test_rows_are_what_the_network_gives_found_by_content(world) -> None:
     world.run()
     store = FeatureStore.open(world.out)
-    tapped = vgg16.tap(vgg16.load(world.weights, world.backbone.image_size), ["block5_pool"])
+    tapped = base.tap(
+        "vgg16", base.load("vgg16", world.weights, world.backbone.image_size), ["block5_pool"]
+    )
     manifest = read_manifests(world.splits)[1].iloc[[9, 3]]
     with open_archive(world.archive) as archive:
         squares = [features.decode(archive.read(p), world.backbone) for p in manifest["path"]]
@@ -211,7 +213,7 @@ def test_rows_of_another_recipe_are_never_used(world, change: dict[str, Any]) ->
 
 def test_rows_of_other_weights_are_never_used(world, tmp_path) -> None:
     world.run()
-    network = vgg16.load(world.weights, 32)
+    network = base.load("vgg16", world.weights, 32)
     layer = network.get_layer("block1_conv1")
     layer.set_weights([2 * values for values in layer.get_weights()])
     world.weights = tmp_path / "other.weights.h5"
@@ -221,9 +223,9 @@ def test_rows_of_other_weights_are_never_used(world, tmp_path) -> None:
 
 def test_rows_of_other_code_are_never_used(world, monkeypatch, tmp_path) -> None:
     world.run()
-    edited = tmp_path / "vgg16.py"
-    edited.write_bytes(Path(str(vgg16.__file__)).read_bytes() + b"# an edit\n")
-    monkeypatch.setattr(vgg16, "__file__", str(edited))
+    edited = tmp_path / "base.py"
+    edited.write_bytes(Path(str(base.__file__)).read_bytes() + b"# an edit\n")
+    monkeypatch.setattr(base, "__file__", str(edited))
     assert world.run() == PICTURES
 
 
@@ -377,7 +379,7 @@ def test_a_picture_that_changed_since_it_was_split_is_named(world) -> None:
 
 
 def test_a_value_beyond_float16_names_the_layer_and_the_remedy(world, tmp_path) -> None:
-    network = vgg16.load(world.weights, 32)
+    network = base.load("vgg16", world.weights, 32)
     layer = network.get_layer("block4_conv3")
     kernel, bias = layer.get_weights()
     layer.set_weights([kernel, bias + 1e5])

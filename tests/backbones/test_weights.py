@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from vgg16_transfer.backbones import vgg16
-from vgg16_transfer.backbones.vgg16 import WeightsError
-from vgg16_transfer.backbones.weights import CONVOLUTIONS_SHA256, write_weights
-from vgg16_transfer.images.fetch import Address, FetchError
+from vgg16_transfer.backbones import base
+from vgg16_transfer.backbones.base import WeightsError
+from vgg16_transfer.backbones.weights import write_weights
+from vgg16_transfer.images.fetch import FetchError
+from vgg16_transfer.networks import NETWORKS
 
 FIRST_VALUES = {
     "block1_conv1": (0.42947057, 0.73429835),
@@ -41,12 +42,12 @@ STATISTICS = {  # mean, standard deviation, least, largest
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
     path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
-    write_weights("imagenet-conv", path)
-    return vgg16.load(path, 224)
+    write_weights("vgg16", "imagenet-conv", path)
+    return base.load("vgg16", path, 224)
 
 
 def test_the_convolutions_are_those_of_imagenet(imagenet: keras.Model) -> None:
-    assert vgg16.digest(imagenet) == CONVOLUTIONS_SHA256
+    assert base.digest(imagenet) == NETWORKS["vgg16"].convolutions_sha256
 
 
 @pytest.mark.parametrize(("layer", "first"), FIRST_VALUES.items())
@@ -68,21 +69,23 @@ def test_statistics(
 
 
 def test_random_weights_are_the_same_every_time_and_no_others(tmp_path, random_weights) -> None:
-    write_weights("random-conv", tmp_path / "again.weights.h5")
+    write_weights("vgg16", "random-conv", tmp_path / "again.weights.h5")
     assert (tmp_path / "again.weights.h5").read_bytes() == random_weights.read_bytes()
 
 
 def test_random_activations_keep_their_scale(random_weights) -> None:
-    tapped = vgg16.tap(vgg16.load(random_weights, 32), ["block1_pool", "block5_pool"])
+    tapped = base.tap(
+        "vgg16", base.load("vgg16", random_weights, 32), ["block1_pool", "block5_pool"]
+    )
     pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     first, last = (output.std() for output in tapped.forward(pictures).values())
     assert 0.01 < last / first < 100
 
 
 def test_a_path_is_a_source(tmp_path, random_weights) -> None:
-    write_weights(str(random_weights), tmp_path / "copy.weights.h5")
+    write_weights("vgg16", str(random_weights), tmp_path / "copy.weights.h5")
     copied, original = (
-        vgg16.digest(vgg16.load(path, 32))
+        base.digest(base.load("vgg16", path, 32))
         for path in (tmp_path / "copy.weights.h5", random_weights)
     )
     assert copied == original
@@ -90,8 +93,14 @@ def test_a_path_is_a_source(tmp_path, random_weights) -> None:
 
 def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere.h5: no such file"):
-        write_weights("nowhere.h5", tmp_path / "vgg16.weights.h5")
+        write_weights("vgg16", "nowhere.h5", tmp_path / "vgg16.weights.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def download_from(server: ThreadingHTTPServer, md5: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the row of VGG16 name a loopback server."""
+    address = (f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    monkeypatch.setitem(NETWORKS, "vgg16", NETWORKS["vgg16"]._replace(address=address))
 
 
 def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPServer:
@@ -126,13 +135,13 @@ def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPS
     ],
 )
 def test_a_download_that_fails_leaves_no_weights(
-    tmp_path, content: bytes, status: int, cuts: int, sentence: str
+    tmp_path, monkeypatch, content: bytes, status: int, cuts: int, sentence: str
 ) -> None:
     server = serve(content, status, cuts=cuts)
     md5 = hashlib.md5(b"weights" * 1000, usedforsecurity=False).hexdigest()
-    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    download_from(server, md5, monkeypatch)
     with pytest.raises(FetchError, match=sentence):
-        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+        write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
     server.shutdown()
     server.server_close()
     assert not (tmp_path / "vgg16.weights.h5").exists()
@@ -154,43 +163,53 @@ def older_format(network: keras.Model, path: Path) -> bytes:
 
 def test_a_download_in_the_older_format_is_read(tmp_path, imagenet) -> None:
     older_format(imagenet, tmp_path / "older.h5")
-    assert vgg16.digest(vgg16.load(tmp_path / "older.h5", 224)) == CONVOLUTIONS_SHA256
+    assert (
+        base.digest(base.load("vgg16", tmp_path / "older.h5", 224))
+        == NETWORKS["vgg16"].convolutions_sha256
+    )
 
 
-def test_a_download_that_is_whole_but_not_imagenets_is_refused(tmp_path, random_weights) -> None:
-    content = older_format(vgg16.load(random_weights, 32), tmp_path / "older.h5")
+def test_a_download_that_is_whole_but_not_imagenets_is_refused(
+    tmp_path, random_weights, monkeypatch
+) -> None:
+    content = older_format(base.load("vgg16", random_weights, 32), tmp_path / "older.h5")
     (tmp_path / "older.h5").unlink()
     server = serve(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.weights.h5", md5)
+    download_from(server, md5, monkeypatch)
     with pytest.raises(WeightsError, match="not those of ImageNet's VGG16"):
-        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+        write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
     server.shutdown()
     server.server_close()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cuts", [0, 1])
-def test_imagenets_download_is_read_even_if_it_breaks_off(tmp_path, imagenet, cuts: int) -> None:
+def test_imagenets_download_is_read_even_if_it_breaks_off(
+    tmp_path, imagenet, monkeypatch, cuts: int
+) -> None:
     content = older_format(imagenet, tmp_path / "older.h5")
     (tmp_path / "older.h5").unlink()
     server = serve(content, cuts=cuts)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
-    write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+    download_from(server, md5, monkeypatch)
+    write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
     server.shutdown()
     server.server_close()
     assert [path.name for path in tmp_path.iterdir()] == ["vgg16.weights.h5"]
-    assert vgg16.digest(vgg16.load(tmp_path / "vgg16.weights.h5", 224)) == CONVOLUTIONS_SHA256
+    assert (
+        base.digest(base.load("vgg16", tmp_path / "vgg16.weights.h5", 224))
+        == NETWORKS["vgg16"].convolutions_sha256
+    )
 
 
-def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path) -> None:
+def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path, monkeypatch) -> None:
     content = b"weights!" * 100_000
     server = serve(content, cuts=99)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    address = Address(f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
+    download_from(server, md5, monkeypatch)
     with pytest.raises(FetchError, match="bytes are kept; run this again to go on"):
-        write_weights("imagenet", tmp_path / "vgg16.weights.h5", imagenet=address)
+        write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
     server.shutdown()
     server.server_close()
     assert [path.name for path in tmp_path.iterdir()] == [".vgg16.weights.h5.part"]

@@ -300,7 +300,7 @@ def test_a_stage_names_what_the_one_before_has_not_written(
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "mine.h5: no such file"), (b"no HDF5", "mine.h5: does not hold the weights of a VGG")],
+    [(None, "mine.h5: no such file"), (b"no HDF5", "mine.h5: does not hold the weights of vgg")],
 )
 def test_bad_weights_are_not_brought_in(
     refused: Refused, content: bytes | None, reason: str

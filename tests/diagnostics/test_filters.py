@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from tests.backbones.conftest import SIDE, picture, write_archive, write_split
 
-from vgg16_transfer.backbones import features, vgg16
-from vgg16_transfer.diagnostics import filters
+from vgg16_transfer.backbones import base, features
 from vgg16_transfer.diagnostics.filters import activation_strip, kernel_sheet, write_filters
 from vgg16_transfer.images.source import Source
+from vgg16_transfer.networks import NETWORKS
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def written(tmp_path, random_weights, backbone):
 
 def test_the_reports_pictures_are_written(written) -> None:
     names = {path.stem for path in written.iterdir()}
-    assert names == {"probe", "kernels", *filters.REPORTED}
+    assert names == {"probe", "kernels", *NETWORKS["vgg16"].shown}
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def test_six_activations_stand_side_by_side(written) -> None:
 
 
 def test_a_tile_is_the_activation_it_stands_for(written, random_weights, backbone) -> None:
-    tapped = vgg16.tap(vgg16.load(random_weights, SIDE), ["block1_conv1"])
+    tapped = base.tap("vgg16", base.load("vgg16", random_weights, SIDE), ["block1_conv1"])
     square = features.decode(picture(3), backbone)
     seen = tapped.forward(square[np.newaxis])["block1_conv1"][0, :, :, 1]
     second_tile = pixels(written / "block1_conv1.png")[:, 164 : 164 + 160]
@@ -78,6 +78,10 @@ def test_every_convolution_can_be_asked_for(tmp_path, random_weights, backbone) 
         manifest=manifest,
         source=Source(archive),
         out=out,
-        convolutions=vgg16.CONVOLUTIONS,
+        every=True,
     )
-    assert {path.stem for path in out.glob("block*.png")} == set(vgg16.CONVOLUTIONS)
+    assert {path.stem for path in out.glob("block*.png")} == {
+        f"block{block}_conv{conv + 1}"
+        for block, convolutions in enumerate((2, 2, 3, 3, 3), start=1)
+        for conv in range(convolutions)
+    }

@@ -141,7 +141,7 @@ def make_pictures(folder: Path) -> tuple[Path, Path]:
 def test_the_table_is_the_reports_and_the_same_every_time(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gradients, "CHECKED", 4)
     weights = tmp_path / "vgg16.weights.h5"
-    write_weights("random-conv", weights)
+    write_weights("vgg16", "random-conv", weights)
     backbone = Backbone(weights="random-conv", image_size=32)
     manifest, archive = make_pictures(tmp_path)
     outs = [tmp_path / "reports" / f"{number}.csv" for number in range(2)]

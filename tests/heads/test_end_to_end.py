@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import write_features
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.backbones.weights import write_weights
@@ -26,6 +26,7 @@ from vgg16_transfer.images import source as source_module
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import COLUMNS, read_manifest
 from vgg16_transfer.images.source import Source
+from vgg16_transfer.networks import cached_layer
 from vgg16_transfer.params import Backbone, Study, Trial, check_params
 
 SIDE = 32
@@ -72,7 +73,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
                 rows.append((path, label, name, sha256, role, rank - ROLES.index(role)))
     found.splits.mkdir()
     pd.DataFrame(rows, columns=COLUMNS).to_csv(found.splits / "0.csv", index=False)
-    write_weights("random-conv", found.weights)
+    write_weights("vgg16", "random-conv", found.weights)
     backbone = Backbone(weights="random-conv", image_size=SIDE)
     write_features(
         backbone,
@@ -127,12 +128,12 @@ def make_trial(**settings: Any) -> Trial:
 def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
     """Trains a head; the same one only once, unless ``again`` says so."""
     sha256s = training_pictures(inputs)
-    recipe = {"image_size": SIDE, "resize": "squash"}
+    recipe = {"network": "vgg16", "image_size": SIDE, "resize": "squash"}
 
     @functools.cache
     def trained(*, again: bool = False, **settings: Any) -> Trained:
         trial = make_trial(**settings)
-        cached = roles(trial.cached_layer)
+        cached = roles(cached_layer("vgg16", trial.layer, trial.fine_tune_from))
         found = end_to_end.fit(
             trial,
             inputs.weights,
@@ -156,11 +157,7 @@ def by_cache(roles: Any, **settings: Any) -> tuple[keras.Model, pd.DataFrame]:
 
 def convolutions(network: keras.Model) -> dict[str, np.ndarray]:
     """Their kernels, by name."""
-    return {
-        layer.name: layer.get_weights()[0]
-        for layer in network.layers
-        if isinstance(layer, keras.layers.Conv2D)
-    }
+    return {layer.name: layer.get_weights()[0] for layer in base.convolutions(network)}
 
 
 ADAM = {"optimizer": "adam", "learning_rate": 0.1}
@@ -204,19 +201,19 @@ def test_every_epoch_is_measured_on_every_role(train) -> None:
 
 
 def test_the_head_starts_at_zeros(inputs) -> None:
-    network = vgg16.load(inputs.weights, SIDE)
-    tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, 3)
+    network = base.load("vgg16", inputs.weights, SIDE)
+    tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, "block4_pool", 3)
     assert not np.any(tail.get_layer("softmax").kernel)
     odds = softmax.probabilities(tail, np.ones((2, 2048), dtype=np.float32))
     np.testing.assert_allclose(odds, 1 / 3, rtol=1e-6)
 
 
 def test_only_the_blocks_that_are_fine_tuned_change(inputs, roles, monkeypatch) -> None:
-    network = vgg16.load(inputs.weights, SIDE)
+    network = base.load("vgg16", inputs.weights, SIDE)
     before = convolutions(network)
-    monkeypatch.setattr(end_to_end.vgg16, "load", lambda *_: network)
+    monkeypatch.setattr(end_to_end.base, "load", lambda *_: network)
     cached = roles("block4_pool")
-    recipe = {"image_size": SIDE, "resize": "squash"}
+    recipe = {"network": "vgg16", "image_size": SIDE, "resize": "squash"}
     trial = make_trial(fine_tune_from="block5", epochs=2)
     source = Source(inputs.archive)
     head, _ = end_to_end.fit(
@@ -234,8 +231,8 @@ def test_without_fine_tuning_no_convolution_is_trained(train) -> None:
 
 
 def test_an_untrained_tail_gives_what_the_network_gives(inputs, roles) -> None:
-    network = vgg16.load(inputs.weights, SIDE)
-    tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, 3)
+    network = base.load("vgg16", inputs.weights, SIDE)
+    tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, "block4_pool", 3)
     body = keras.Model(tail.inputs[0], tail.get_layer("unit_length").input)
     found = softmax.probabilities(body, roles("block4_pool")["test"].features)
     # Half precision at the cut.
@@ -243,7 +240,7 @@ def test_an_untrained_tail_gives_what_the_network_gives(inputs, roles) -> None:
 
 
 def test_blocks_take_steps_of_their_own_size(inputs, train) -> None:
-    original = convolutions(vgg16.load(inputs.weights, SIDE))
+    original = convolutions(base.load("vgg16", inputs.weights, SIDE))
     # Blocks stand still in the first step, in which the head is zero. The second is the first that
     # they take, and all but its size is then the same.
     moved = []
@@ -283,7 +280,8 @@ def test_a_head_that_is_loaded_gives_the_same_probabilities(
 ) -> None:
     head = train(**settings).head
     softmax.save(head, tmp_path / "a.keras")
-    features = roles(make_trial(**settings).cached_layer)["test"].features
+    trial = make_trial(**settings)
+    features = roles(cached_layer("vgg16", trial.layer, trial.fine_tune_from))["test"].features
     loaded = softmax.load(tmp_path / "a.keras")
     assert [weight.name for weight in loaded.inputs] == ["features"]
     np.testing.assert_array_equal(
@@ -305,7 +303,7 @@ def test_weight_decay_shortens_the_kernel(train) -> None:
 
 
 def test_weight_decay_is_of_the_head_alone(inputs, train) -> None:
-    original = convolutions(vgg16.load(inputs.weights, SIDE))
+    original = convolutions(base.load("vgg16", inputs.weights, SIDE))
     settings = {"fine_tune_from": "block5", "fine_tune_learning_rate": 1e-9, "epochs": 2}
     head = train(weight_decay=1.0, **settings).head
     for name, kernel in convolutions(head).items():
@@ -352,7 +350,7 @@ def test_a_picture_varies_with_the_epoch_the_seed_and_its_place() -> None:
 def test_a_picture_does_not_depend_on_when_in_an_epoch_it_comes() -> None:
     (batched,) = examples({"augment": "crop+colour"})
     files = [picture(label, number) for label in range(3) for number in range(2)]
-    recipe = {"image_size": SIDE, "resize": "squash"}
+    recipe = {"network": "vgg16", "image_size": SIDE, "resize": "squash"}
     trial = make_trial(augment="crop+colour", batch_size=6)
     straight = end_to_end.stream(
         trial, files, np.zeros(6, np.int64), np.arange(6)[np.newaxis], recipe

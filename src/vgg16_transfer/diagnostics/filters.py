@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from vgg16_transfer.artifacts import replacing
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import decode
 from vgg16_transfer.images.manifests import read_manifest
+from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Backbone
-
-REPORTED = [
-    "block1_conv1",
-    "block1_conv2",
-    "block2_conv1",
-    "block3_conv1",
-    "block4_conv1",
-    "block5_conv1",
-]
-"""The convolutions that the report of 2017 shows."""
 
 MAPS = 6
 _TILE = 160
@@ -48,7 +39,7 @@ def write_filters(
     manifest: Path,
     source: Source,
     out: Path,
-    convolutions: Sequence[str] = REPORTED,
+    every: bool = False,
 ) -> None:
     """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` each.
 
@@ -60,20 +51,24 @@ def write_filters(
         manifest: Its first test picture is the probe.
         source: Where the picture is.
         out: Folder to write to.
-        convolutions: Whose activations to show.
+        every: Show all convolutions, not only those that the network's row names.
 
     Raises:
-        WeightsError: The weights are missing, or hold no such convolution.
+        WeightsError: The weights are missing, or another network's.
         SourceError: The source does not hold the probe.
     """
-    network = vgg16.load(weights, backbone.image_size)
-    tapped = vgg16.tap(network, convolutions)
+    network = base.load(backbone.network, weights, backbone.image_size)
+    shown = NETWORKS[backbone.network].shown
+    convolutions = [layer.name for layer in base.convolutions(network)] if every else shown
+    tapped = base.tap(backbone.network, network, convolutions)
     rows = read_manifest(manifest)
     chosen = rows[rows["role"] == "test"].iloc[0]
     with source.open() as pictures:
         probe = decode(pictures.read(chosen["path"], chosen["sha256"]), backbone)
     activations = tapped.forward(probe[np.newaxis])
-    kernels = network.get_layer(vgg16.CONVOLUTIONS[0]).get_weights()[0]
+    kernels = base.first_kernels(network)
+    if NETWORKS[backbone.network].channels == "RGB":
+        kernels = kernels[:, :, ::-1]
     with replacing(out) as folder:
         folder.mkdir()
         kernel_sheet(kernels).save(folder / "kernels.png")
@@ -86,7 +81,7 @@ def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
     """All kernels of the first convolution, eight in a row, on one common scale.
 
     Args:
-        kernels: Shape (3, 3, 3, n): height, width, colour (the network's order, BGR), kernel.
+        kernels: Shape (height, width, 3, n): height, width, colour in the order BGR, kernel.
     """
     bound = np.abs(kernels).max()
     colours = np.round((kernels[:, :, ::-1] / bound + 1) * 127.5).astype(np.uint8)
@@ -103,11 +98,13 @@ def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
     """The first activations of a layer side by side, each from black (0) to white (its largest).
 
     Args:
-        maps: Shape (height, width, channels), not negative.
+        maps: Shape (height, width, channels). What is negative is black.
     """
     tiles = []
     for channel in np.moveaxis(maps[..., :MAPS], -1, 0):
-        grey = np.round(255 * channel / max(float(channel.max()), 1e-12)).astype(np.uint8)
+        grey = np.round(255 * np.maximum(channel, 0) / max(float(channel.max()), 1e-12)).astype(
+            np.uint8
+        )
         tiles.append(Image.fromarray(grey).resize((_TILE, _TILE), Image.Resampling.NEAREST))
     return _sheet(tiles, columns=MAPS)
 

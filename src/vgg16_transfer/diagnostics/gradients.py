@@ -2,8 +2,8 @@
 
 The report's table: for weights ω_jk of the softmax and ω_ij of the layer below it, how far
 (L(ω + ε) - L(ω - ε)) / 2ε lies from what back-propagation gives, all in float64. The layer below is
-fc2 where the weights hold it, and otherwise the last convolution, with its pool and the scaling to
-length 1 between the two.
+the one that the network's row names. For VGG16 that is fc2 where the weights hold it, and otherwise
+the last convolution, with its pool and the scaling to length 1 between the two.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import pandas as pd
 import tensorflow as tf
 
 from vgg16_transfer.artifacts import replacing
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import decode
 from vgg16_transfer.images.manifests import read_manifest
+from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,26 +75,28 @@ def write_gradients(
         out: File to write.
 
     Raises:
-        WeightsError: The weights are missing, or no VGG16's.
+        WeightsError: The weights are missing, or another network's.
         SourceError: The source does not hold the pictures.
     """
-    network = vgg16.load(weights, backbone.image_size)
-    dense = any(layer.name == "fc2" for layer in network.layers)
-    layer, below = ("fc2", "fc1") if dense else ("block5_conv3", "block5_conv2")
+    network = base.load(backbone.network, weights, backbone.image_size)
+    row = NETWORKS[backbone.network]
+    dense = row.dense and any(layer.name == row.dense[-1] for layer in network.layers)
+    layer, below = row.checked[0 if dense else 1] if row.checked else (None, row.layers[-1])
     rows = read_manifest(manifest)
     chosen = rows[rows["role"] == "train"].sort_values(["rank", "label"]).head(PICTURES)
-    tapped = vgg16.tap(network, [below])
+    tapped = base.tap(backbone.network, network, [below])
     with source.open() as pictures:
         activations = [
             tapped.forward(decode(pictures.read(path, sha256), backbone)[np.newaxis])[below]
             for path, sha256 in zip(chosen["path"], chosen["sha256"], strict=True)
         ]
-    kernel, bias = network.get_layer(layer).get_weights()
     random = np.random.default_rng(_SEED)
     checked = chain(
         layer,
         np.concatenate(activations).astype(np.float64),
-        (kernel.astype(np.float64), bias.astype(np.float64)),
+        [weight.astype(np.float64) for weight in network.get_layer(layer).get_weights()]
+        if layer
+        else None,
         chosen["label"].to_numpy(),
         rows["label"].nunique(),
         random,
@@ -104,46 +107,54 @@ def write_gradients(
 
 
 def chain(
-    layer: str,
+    layer: str | None,
     below: Doubles,
-    weights: tuple[Doubles, Doubles],
+    weights: Sequence[Doubles] | None,
     labels: npt.NDArray[np.int64],
     classes: int,
     random: np.random.Generator,
-) -> tuple[Linear, Linear]:
+) -> tuple[Linear, ...]:
     """The layer below and a head on it: mean cross-entropy of the softmax of features of length 1.
 
     The head's weights are random, since a head of zeros passes no gradient on; features of length 1
     and weights of variance 1 make logits of variance 1, so that the softmax is not saturated.
 
     Args:
-        layer: Name of the layer below.
+        layer: Name of the layer below, or None to check the head alone.
         below: What comes into it; see :class:`Linear`.
-        weights: Its kernel and bias. After a convolution comes its pool.
+        weights: Its kernel and bias, if there is such a layer. After a convolution comes its pool.
         labels: Shape (n,).
         classes: Number of classes.
         random: Where the head's weights come from.
 
     Returns:
-        ω_ij and ω_jk.
+        ω_ij, if there is such a layer, and ω_jk.
     """
+
+    def unit_length(activations: tf.Tensor) -> tf.Tensor:
+        return tf.math.l2_normalize(tf.reshape(activations, (len(labels), -1)), axis=1)
 
     def features(outputs: tf.Tensor) -> tf.Tensor:
         activations = tf.nn.relu(outputs)
-        if weights[0].ndim == _CONVOLUTION:
+        if weights and weights[0].ndim == _CONVOLUTION:
             activations = tf.nn.max_pool2d(activations, 2, 2, "VALID")
-        return tf.math.l2_normalize(tf.reshape(activations, (len(labels), -1)), axis=1)
+        return unit_length(activations)
 
     def loss(logits: tf.Tensor) -> tf.Tensor:
         crossed = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.reduce_mean(crossed)
 
-    unit = features(_respond(below, weights[0]) + weights[1]).numpy()
+    outputs = features(_respond(below, weights[0]) + weights[1]) if weights else unit_length(below)
+    unit = outputs.numpy()
     kernel, bias = random.standard_normal((unit.shape[1], classes)), np.zeros(classes)
-    return (
-        Linear("ω_ij", layer, below, *weights, lambda out: loss(features(out) @ kernel + bias)),
-        Linear("ω_jk", "softmax", unit, kernel, bias, loss),
-    )
+    head = Linear("ω_jk", "softmax", unit, kernel, bias, loss)
+    if layer is None or weights is None:
+        return (head,)
+
+    def above(out: tf.Tensor) -> tf.Tensor:
+        return loss(features(out) @ kernel + bias)
+
+    return (Linear("ω_ij", layer, below, weights[0], weights[1], above), head)
 
 
 def sample(linear: Linear, count: int, random: np.random.Generator) -> list[tuple[int, ...]]:

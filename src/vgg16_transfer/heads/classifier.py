@@ -16,17 +16,18 @@ import keras
 import numpy as np
 
 from vgg16_transfer.artifacts import reading
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import softmax
 from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.images import pictures
+from vgg16_transfer.networks import DEFAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from vgg16_transfer.backbones.vgg16 import Tapped
+    from vgg16_transfer.backbones.base import Tapped
 
 BACKBONE = "backbone.keras"
 HEAD = "head.keras"
@@ -37,6 +38,7 @@ class Recipe(NamedTuple):
     """How a picture becomes what the head takes.
 
     Attributes:
+        network: A key of ``NETWORKS``; decides the preprocessing.
         layer: The layer that feeds the head; for a head with fine-tuned blocks, the one below them.
         image_size: Side of the network's input, in pixels.
         resize: How a picture is made square.
@@ -44,6 +46,7 @@ class Recipe(NamedTuple):
         class_names: By label.
     """
 
+    network: str
     layer: str
     image_size: int
     resize: Literal["squash", "crop"]
@@ -95,8 +98,8 @@ def make(recipe: Recipe, network: keras.Model, head: keras.Model) -> Classifier:
     Raises:
         WeightsError: The network has no such layer.
     """
-    tapped = vgg16.tap(network, [recipe.layer])
-    backbone = keras.Model(network.input, network.get_layer(recipe.layer).output, name="vgg16")
+    tapped = base.tap(recipe.network, network, [recipe.layer])
+    backbone = keras.Model(network.input, network.get_layer(recipe.layer).output, name="backbone")
     return Classifier(recipe, backbone, head, tapped)
 
 
@@ -118,5 +121,6 @@ def load(folder: Path) -> Classifier:
     path = folder / RECIPE
     with reading(path, HeadError, mend="register the model again"):
         raw = json.loads(path.read_text(encoding="utf-8"))
-        recipe = Recipe(**raw | {"class_names": tuple(raw["class_names"])})
+        # Versions before 0.2 knew one network, and did not name it.
+        recipe = Recipe(**{"network": DEFAULT} | raw | {"class_names": tuple(raw["class_names"])})
     return make(recipe, softmax.load(folder / BACKBONE), softmax.load(folder / HEAD))

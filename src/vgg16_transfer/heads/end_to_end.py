@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import softmax, training
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures
+from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,9 +51,9 @@ def fit(
         weights: What the stage ``weights`` wrote.
         source: Where the training pictures are.
         sha256s: Of these, by their names there, in the order of ``roles["train"]``.
-        roles: What is measured on, by the activations of the trial's ``cached_layer``.
+        roles: What is measured on, by the activations of the layer that nothing is trained below.
         classes: Number of classes.
-        recipe: How those were made: ``image_size``, in pixels, and ``resize``.
+        recipe: How those were made: ``network``, ``image_size``, in pixels, and ``resize``.
 
     Returns:
         The tail, of shape (n, width of the cached layer) → (n, classes), and its history as in
@@ -63,12 +64,14 @@ def fit(
         SourceError: The source does not hold these pictures.
         WeightsError: The weights are missing, or hold no such layer.
     """
-    network = vgg16.load(weights, recipe["image_size"])
+    name = recipe["network"]
+    network = base.load(name, weights, recipe["image_size"])
+    cached = cached_layer(name, trial.layer, trial.fine_tune_from)
     labels = roles["train"].labels
     orders = np.array([np.concatenate(epoch) for epoch in training.orders(trial, len(labels))])
     steps = math.ceil(len(labels) / trial.batch_size)
-    tail = make_tail(trial, network, classes)
-    model = _EndToEnd(trial, _Frozen(network, trial.cached_layer), tail)
+    tail = make_tail(trial, network, cached, classes)
+    model = _EndToEnd(trial, _Frozen(name, network, cached), tail)
     with tqdm(
         total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
     ) as bar:
@@ -125,30 +128,29 @@ def stream(
     return tf.data.Dataset.from_tensor_slices((epochs, orders)).flat_map(batches).prefetch(1)
 
 
-def make_tail(trial: Trial, network: keras.Model, classes: int) -> keras.Model:
-    """What a trial trains: the layers of the network above its ``cached_layer``, and the head.
+def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> keras.Model:
+    """What a trial trains: the layers of the network above its cached layer, and the head.
 
     Args:
         trial: The setting.
-        network: A frozen VGG16, whose own layers go into the tail, and are trainable from then on.
+        network: A frozen network, whose own layers go into the tail, and are trainable from then
+            on. Batch normalisation keeps its statistics, for a few pictures have none worth having.
+        cached: The layer that nothing is trained below.
         classes: Number of classes.
 
     Returns:
         A model of shape (n, width of the cached layer) → (n, classes). Its head starts at zeros.
     """
-    cached, layer = (network.get_layer(name) for name in (trial.cached_layer, trial.layer))
-    shape = cached.output.shape[1:]
-    above = network.layers[network.layers.index(cached) + 1 : network.layers.index(layer) + 1]
-    for trained in above:
-        trained.trainable = True
+    shape, fed = (network.get_layer(name).output.shape[1:] for name in (cached, trial.layer))
+    above = base.between(network, cached, trial.layer)
     blocks = [keras.layers.Reshape(shape, name="activations"), *above] if above else []
-    if blocks and len(layer.output.shape[1:]) > 1:
+    if above and len(fed) > 1:
         blocks.append(keras.layers.Flatten(name="flattened"))
     return keras.Sequential(
         [
             keras.Input((math.prod(shape),), name="features"),
             *blocks,
-            *softmax.front(trial, layer.output.shape[1:]),
+            *softmax.front(trial, fed),
             keras.layers.Dense(
                 classes, activation="softmax", kernel_initializer="zeros", name="softmax"
             ),
@@ -164,9 +166,10 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     activations are those that are cached, to the last bit before they were rounded.
     """
 
-    def __init__(self, network: keras.Model, layer: str) -> None:
+    def __init__(self, name: str, network: keras.Model, layer: str) -> None:
         super().__init__(name="frozen", trainable=False)
-        tapped = vgg16.tap(network, [layer])
+        tapped = base.tap(name, network, [layer])
+        self._network_name = name
         self._at_once = tapped.batch_size
         self._width = math.prod(tapped.shapes[layer])
         self.network = keras.Model(network.input, network.get_layer(layer).output)
@@ -182,7 +185,7 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return tf.reshape(outputs, (-1, self._width))[:count]
 
     def _forward(self, part: tf.Tensor) -> tf.Tensor:
-        return self.network(vgg16.preprocess(part), training=False)
+        return self.network(base.preprocess(self._network_name, part), training=False)
 
 
 class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
@@ -251,7 +254,9 @@ def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) ->
     """What the tail softens in the end: its probabilities would lose what is near 0 and 1."""
     *layers, head = tail.layers
     for layer in layers:
-        features = layer(features)
+        features = (
+            layer(features, training=False) if isinstance(layer, keras.Model) else layer(features)
+        )
     return tf.matmul(features, head.kernel) + head.bias
 
 

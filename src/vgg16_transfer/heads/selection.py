@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from vgg16_transfer.backbones import vgg16
+from vgg16_transfer.backbones import base
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import classifier, records, saved, softmax
@@ -87,13 +87,14 @@ def assemble(head: Path, weights: Path) -> Classifier:
     """
     made_of, model = saved.made_of(head), softmax.load(head)
     features = made_of.features
-    network = vgg16.load(weights, features["image_size"])
+    network = base.load(features["network"], weights, features["image_size"])
     if file_md5(weights) != features["weights_md5"]:
         raise SelectionError(
             f"{weights}: are not the weights that {head} was trained with (md5 "
             f"{features['weights_md5']}); run dvc repro, which trains with these, or dvc checkout"
         )
     recipe = Recipe(
+        features["network"],
         made_of.layer,
         features["image_size"],
         features["resize"],

@@ -19,6 +19,7 @@ from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
+from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,13 +38,15 @@ class Material(NamedTuple):
     """One split's pictures with one layer's features, for all trials that use them.
 
     Attributes:
-        manifest: Its rows.
+        layer: The layer.
+        manifest: The split's rows.
         features: Shape (rows of the manifest, width), float32.
         shape: Of one picture's activations: (height, width, channels) or (units,).
         recipe: How the features were made; see :func:`~vgg16_transfer.backbones.features.recipe`.
         split_md5: Of the manifest's file.
     """
 
+    layer: str
     manifest: pd.DataFrame
     features: np.ndarray
     shape: tuple[int, ...]
@@ -166,26 +169,31 @@ def train_study(
     def material(layer: str, seed: int) -> Material:
         return _material(store, splits, layer, seed, ranks)
 
-    order = sorted(trials.items(), key=lambda item: (item[1].cached_layer, item[1].seed))
+    cached = {
+        name: cached_layer(store.recipe["network"], trial.layer, trial.fine_tune_from)
+        for name, trial in trials.items()
+    }
+    order = sorted(trials.items(), key=lambda item: (cached[item[0]], item[1].seed))
     with room(heads, "the trials that are done are kept: run this again"):
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if not (done / f"{name}.json").exists():
-                _keep(train_trial(trial, material, streamed), trial, material, done, name)
+                own = material(cached[name], trial.seed)
+                _keep(train_trial(trial, own, material, streamed), own, done, name)
         return _publish(study, trials, done, heads, results)
 
 
 def train_trial(
-    trial: Trial, material: Callable[[str, int], Material], streamed: Streamed
+    trial: Trial, own: Material, material: Callable[[str, int], Material], streamed: Streamed
 ) -> Trained:
     """Trains one head.
 
     Args:
         trial: The setting.
+        own: Its split, with the features of the layer that nothing is trained below.
         material: Gives the features of a layer for the split of a seed.
         streamed: Where pictures and weights are, for ``end_to_end``.
     """
-    own = material(trial.cached_layer, trial.seed)
     roles = own.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
@@ -213,17 +221,10 @@ def train_trial(
     return Trained(head, history, predictions)
 
 
-def _keep(
-    trained: Trained,
-    trial: Trial,
-    material: Callable[[str, int], Material],
-    done: Path,
-    name: str,
-) -> None:
+def _keep(trained: Trained, own: Material, done: Path, name: str) -> None:
     """Keeps a trial until all are done; its ``.json`` comes last, and says that it is whole."""
     if trained.head is not None:
-        own = material(trial.cached_layer, trial.seed)
-        made_of = MadeOf(trial.cached_layer, own.recipe, tuple(own.class_names), own.split_md5)
+        made_of = MadeOf(own.layer, own.recipe, tuple(own.class_names), own.split_md5)
         softmax.save(trained.head, done / f"{name}.keras", made_of)
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
@@ -312,7 +313,7 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
     unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
     manifest = manifest[~unseen].reset_index(drop=True)
     features = store.rows(layer, manifest["sha256"].tolist())
-    return Material(manifest, features, store.shapes[layer], store.recipe, file_md5(path))
+    return Material(layer, manifest, features, store.shapes[layer], store.recipe, file_md5(path))
 
 
 def _digest(study: Study, splits: Path, features: Path) -> str:

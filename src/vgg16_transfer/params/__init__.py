@@ -4,13 +4,11 @@ Everything that decides a result stands in params.yaml; nothing else in the pack
 from a file, an environment variable or a global.
 """
 
+from vgg16_transfer.networks import DENSE_LAYERS
 from vgg16_transfer.params.reading import check_params, read_params
 from vgg16_transfer.params.schema import (
-    DENSE_LAYERS,
-    VGG16_IMAGE_SIZE,
     Backbone,
     Dataset,
-    Layer,
     Layout,
     Params,
     ParamsError,
@@ -22,10 +20,8 @@ from vgg16_transfer.params.schema import (
 
 __all__ = [
     "DENSE_LAYERS",
-    "VGG16_IMAGE_SIZE",
     "Backbone",
     "Dataset",
-    "Layer",
     "Layout",
     "Params",
     "ParamsError",

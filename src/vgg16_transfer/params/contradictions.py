@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from vgg16_transfer.params.schema import DENSE_LAYERS, VGG16_IMAGE_SIZE, Layer, nearest
+from vgg16_transfer.networks import DENSE_LAYERS, NETWORKS
+from vgg16_transfer.params.schema import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 def contradictions(params: Params) -> list[str]:
     """One sentence for each."""
+    unknown = _unknown_names(params)
+    if unknown:  # nothing more can be said of names that no network has
+        return unknown
     mistakes = []
     for name, dataset in params.datasets.items():
         mistakes += _dataset_contradictions(name, dataset, params.backbone)
@@ -58,7 +62,7 @@ def _study_contradictions(
     mistakes = []
     if set(grid["temperature"]) != {1.0} and set(grid["layer"]) != {"predictions"}:
         mistakes.append(
-            f"{path}.temperature: softens VGG16's own softmax, so it needs layer: predictions"
+            f"{path}.temperature: softens the network's own softmax, so it needs layer: predictions"
         )
     if "average" in grid["pooling"] and not DENSE_LAYERS.isdisjoint(grid["layer"]):
         mistakes.append(f"{path}.pooling: average needs a convolutional layer, not a dense one")
@@ -68,8 +72,9 @@ def _study_contradictions(
     for key, approach in by_approach.items():
         if set(grid[key]) != {"none"} and set(grid["approach"]) != {approach}:
             mistakes.append(f"{path}.{key}: needs approach: {approach}")
+    row = NETWORKS[params.backbone.network]
     for block in set(grid["fine_tune_from"]) - {"none"}:
-        below = f"block{int(block.removeprefix('block')) - 1}_pool"
+        below = row.fine_tune[block]
         if below not in dataset.layers:
             mistakes.append(
                 f"{path}.fine_tune_from: {block} starts from {below}, which is not among "
@@ -78,7 +83,7 @@ def _study_contradictions(
         mistakes += [
             f"{path}.fine_tune_from: {block} lies above {layer}, which feeds the head"
             for layer in grid["layer"]
-            if layer.startswith("block") and layer < block
+            if layer in row.layers and row.layers.index(layer) <= row.layers.index(below)
         ]
     return mistakes
 
@@ -113,9 +118,10 @@ def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> 
     path = f"datasets.{name}"
     mistakes = _not_held(f"{path}.layers", dataset.layers, backbone)
     dense = [layer for layer in dataset.layers if layer in DENSE_LAYERS]
-    if dense and backbone.image_size != VGG16_IMAGE_SIZE:
+    row = NETWORKS[backbone.network]
+    if dense and row.fixed_size and backbone.image_size != row.image_size:
         mistakes.append(
-            f"{path}.layers: {', '.join(dense)} needs backbone.image_size: {VGG16_IMAGE_SIZE}"
+            f"{path}.layers: {', '.join(dense)} needs backbone.image_size: {row.image_size}"
         )
     mistakes += [
         f"{path}.{key}: holds a value twice"
@@ -131,12 +137,13 @@ def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> 
     return mistakes
 
 
-def _not_held(path: str, layers: list[Layer], backbone: Backbone) -> list[str]:
+def _not_held(path: str, layers: list[str], backbone: Backbone) -> list[str]:
     dense = [layer for layer in layers if layer in DENSE_LAYERS]
     if not dense or backbone.weights not in {"imagenet-conv", "random-conv"}:
         return []
     full = backbone.weights.removesuffix("-conv")
-    remedy = f"set backbone.weights: {full}, or tap one of {', '.join(_convolutional())}"
+    convolutional = ", ".join(NETWORKS[backbone.network].layers)
+    remedy = f"set backbone.weights: {full}, or tap one of {convolutional}"
     return [f"{path}: backbone.weights: {backbone.weights} holds no {', '.join(dense)}; {remedy}"]
 
 
@@ -158,5 +165,34 @@ def _group_mistakes(path: str, pattern: str) -> list[str]:
     return [] if groups == 1 else [f"{path}: must have one (group), but has {groups}"]
 
 
-def _convolutional() -> list[str]:
-    return [layer for layer in get_args(Layer) if layer not in DENSE_LAYERS]
+def _unknown_names(params: Params) -> list[str]:
+    """Names of networks, layers and blocks that there are not."""
+    name = params.backbone.network
+    if name not in NETWORKS:
+        return [f"backbone.network: unknown value '{name}'; {nearest(name, list(NETWORKS))}"]
+    row = NETWORKS[name]
+    mistakes = []
+    if params.backbone.weights == "imagenet-conv" and name != "vgg16":
+        mistakes.append(
+            "backbone.weights: imagenet-conv holds VGG16; set imagenet, which Keras downloads"
+        )
+    layers = [*row.layers, *row.dense]
+    for dataset_name, dataset in params.datasets.items():
+        path = f"datasets.{dataset_name}.layers"
+        for number, layer in enumerate(dataset.layers):
+            mistakes += _unknown(f"{path}.{number}", layer, layers)
+    for study_name, study in params.studies.items():
+        for key, known in (
+            ("layer", layers),
+            ("teacher_layer", ["none", *layers]),
+            ("fine_tune_from", ["none", *row.fine_tune]),
+        ):
+            for value in study.grid[key]:
+                mistakes += _unknown(f"studies.{study_name}.{key}", value, known)
+    return mistakes
+
+
+def _unknown(path: str, value: str, known: list[str]) -> list[str]:
+    if value in known:
+        return []
+    return [f"{path}: unknown value '{value}'; {nearest(value, known)}"]

@@ -14,25 +14,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.networks import DEFAULT, NETWORKS
 
 Layout = Literal["class_folders", "split_folders", "csv", "caltech256", "urban_tribes"]
-Layer = Literal[
-    "block1_pool",
-    "block2_pool",
-    "block3_pool",
-    "block4_pool",
-    "block5_pool",
-    "fc1",
-    "fc2",
-    "predictions",
-]
-
-DENSE_LAYERS = frozenset({"fc1", "fc2", "predictions"})
-"""The layers of VGG16 behind its flatten: they need the full weights and 224 x 224 pictures."""
-
-VGG16_IMAGE_SIZE = 224
-"""Side of the pictures that VGG16's dense layers were trained for, in pixels."""
-
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*(_[a-z0-9-]+)*")
 """Names of datasets and studies become file names, DVC stage names and MLflow names."""
 
@@ -66,6 +50,10 @@ class Section(BaseModel):
 class Backbone(Section):
     """The frozen network and how a picture enters it."""
 
+    network: str = Field(
+        default=DEFAULT,
+        description="which one: " + ", ".join(f"`{name}`" for name in NETWORKS),
+    )
     weights: str = Field(
         min_length=1,
         description="`imagenet` (Keras's download, every layer), `imagenet-conv` (the 13 "
@@ -73,7 +61,10 @@ class Backbone(Section):
         "tests), or the path of a Keras weights file",
     )
     image_size: int = Field(
-        default=VGG16_IMAGE_SIZE, ge=32, le=1024, description="side of the input, in pixels"
+        default=NETWORKS[DEFAULT].image_size,
+        ge=32,
+        le=1024,
+        description="side of the input, in pixels",
     )
     resize: Literal["squash", "crop"] = Field(
         default="squash",
@@ -140,9 +131,10 @@ class Dataset(Section):
     )
     leave_out: list[str] = Field(default=[], description="classes to leave out, by name")
     split: Split = Field(default=Split(), description="how the pictures are split")
-    layers: list[Layer] = Field(
+    layers: list[str] = Field(
         min_length=1,
-        description="layers whose activations are stored for heads to be trained on",
+        description="layers whose activations are stored for heads to be trained on; "
+        "[networks.md](networks.md) lists those of each network",
     )
 
 
@@ -154,7 +146,7 @@ class Trial(Section):
         description="`features` trains on cached activations, `end_to_end` sends the training "
         "pictures through the network in every epoch",
     )
-    layer: Layer = Field(default="block5_pool", description="the layer that feeds the head")
+    layer: str = Field(default="block5_pool", description="the layer that feeds the head")
     pooling: Literal["flatten", "average"] = Field(
         default="flatten",
         description="`flatten` keeps where in the picture a pool responds, `average` does not",
@@ -186,9 +178,9 @@ class Trial(Section):
         default=1.0,
         ge=COLDEST,
         le=HOTTEST,
-        description="T of VGG16's own softmax; only for `layer: predictions`",
+        description="T of the network's own softmax; only for `layer: predictions`",
     )
-    teacher_layer: Literal["none"] | Layer = Field(
+    teacher_layer: str = Field(
         default="none",
         description="the layer of a teacher, whose softened probabilities the head learns as well "
         "(distillation), or `none`",
@@ -219,9 +211,10 @@ class Trial(Section):
         description="how `end_to_end` varies training pictures: `none`, or some of `flip`, `crop` "
         "and `colour`, joined by `+`",
     )
-    fine_tune_from: Literal["none", "block2", "block3", "block4", "block5"] = Field(
+    fine_tune_from: str = Field(
         default="none",
-        description="the first block that `end_to_end` trains along with the head, or `none`",
+        description="the first block that `end_to_end` trains along with the head, such as "
+        "`block5`, or `none`; [networks.md](networks.md) lists those of each network",
     )
     fine_tune_learning_rate: float = Field(
         default=0.0001,
@@ -229,13 +222,6 @@ class Trial(Section):
         le=LARGEST,
         description="step size of the blocks that are fine-tuned",
     )
-
-    @property
-    def cached_layer(self) -> str:
-        """The deepest layer that nothing is trained below, whose activations are cached."""
-        if self.fine_tune_from == "none":
-            return self.layer
-        return f"block{int(self.fine_tune_from.removeprefix('block')) - 1}_pool"
 
 
 @dataclass(frozen=True)

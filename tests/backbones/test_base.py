@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from vgg16_transfer.backbones import vgg16
-from vgg16_transfer.backbones.vgg16 import WeightsError
+from vgg16_transfer.backbones import base
+from vgg16_transfer.backbones.base import WeightsError
 
 SHAPES = {
     "block1_pool": (112, 112, 64),
@@ -19,7 +19,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def full() -> keras.Model:
-    return vgg16.architecture(dense=True, image_size=224)
+    return base.architecture("vgg16", dense=True, image_size=224)
 
 
 def test_the_architecture_has_the_published_number_of_parameters(full: keras.Model) -> None:
@@ -27,13 +27,12 @@ def test_the_architecture_has_the_published_number_of_parameters(full: keras.Mod
 
 
 def test_the_convolutions_have_the_published_number_of_parameters() -> None:
-    assert vgg16.architecture(dense=False, image_size=224).count_params() == 14_714_688
+    assert base.architecture("vgg16", dense=False, image_size=224).count_params() == 14_714_688
 
 
 def test_the_multiply_adds_of_a_picture_are_the_published_ones(full: keras.Model) -> None:
     adds = 0
-    for name in vgg16.CONVOLUTIONS + vgg16.DENSE:
-        layer = full.get_layer(name)
+    for layer in base.weighted(full):
         positions = np.prod(layer.output.shape[1:-1])  # 1 for a dense layer
         adds += int(positions * np.prod(layer.kernel.shape))
     assert adds / 1e9 == pytest.approx(15.5, abs=0.05)
@@ -43,7 +42,7 @@ def test_the_multiply_adds_of_a_picture_are_the_published_ones(full: keras.Model
 def test_a_layer_can_be_tapped_and_has_its_shape(
     full: keras.Model, layer: str, shape: tuple[int, ...]
 ) -> None:
-    assert vgg16.tap(full, [layer]).shapes == {layer: shape}
+    assert base.tap("vgg16", full, [layer]).shapes == {layer: shape}
 
 
 def test_predictions_are_logits(full: keras.Model) -> None:
@@ -51,27 +50,31 @@ def test_predictions_are_logits(full: keras.Model) -> None:
 
 
 def test_several_layers_come_from_one_pass_and_equal_single_ones(random_weights) -> None:
-    network = vgg16.load(random_weights, 32)
+    network = base.load("vgg16", random_weights, 32)
     pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    together = vgg16.tap(network, ["block3_pool", "block5_pool"]).forward(pictures)
+    together = base.tap("vgg16", network, ["block3_pool", "block5_pool"]).forward(pictures)
     for layer, output in together.items():
-        np.testing.assert_array_equal(output, vgg16.tap(network, [layer]).forward(pictures)[layer])
+        np.testing.assert_array_equal(
+            output, base.tap("vgg16", network, [layer]).forward(pictures)[layer]
+        )
 
 
 def test_pictures_enter_as_bgr_less_the_mean_of_imagenet() -> None:
-    network = vgg16.architecture(dense=False, image_size=32)
+    network = base.architecture("vgg16", dense=False, image_size=32)
     kernel = np.zeros((3, 3, 3, 64), dtype=np.float32)
     for channel in range(3):
         kernel[1, 1, channel, channel] = 1  # hands the network's channels through
     network.get_layer("block1_conv1").set_weights([kernel, np.zeros(64, dtype=np.float32)])
     red, green, blue = 200, 150, 110
     pictures = np.full((1, 32, 32, 3), (red, green, blue), dtype=np.uint8)
-    seen = vgg16.tap(network, ["block1_conv1"]).forward(pictures)["block1_conv1"][0, 5, 5, :3]
+    seen = base.tap("vgg16", network, ["block1_conv1"]).forward(pictures)["block1_conv1"][
+        0, 5, 5, :3
+    ]
     np.testing.assert_allclose(seen, [blue - 103.939, green - 116.779, red - 123.68], rtol=1e-5)
 
 
 def test_what_a_picture_gives_does_not_depend_on_those_it_comes_with(random_weights) -> None:
-    tapped = vgg16.tap(vgg16.load(random_weights, 32), ["block5_pool"])
+    tapped = base.tap("vgg16", base.load("vgg16", random_weights, 32), ["block5_pool"])
     pictures = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     assert tapped.batch_size in {1, 32}
     alone = [tapped.forward(one[np.newaxis])["block5_pool"][0] for one in pictures]
@@ -81,24 +84,24 @@ def test_what_a_picture_gives_does_not_depend_on_those_it_comes_with(random_weig
 
 def test_a_layer_that_the_weights_lack_is_refused_with_what_would_do(random_weights) -> None:
     with pytest.raises(WeightsError, match=r"hold no fc2; set backbone.weights: imagenet"):
-        vgg16.tap(vgg16.load(random_weights, 224), ["fc2"])
+        base.tap("vgg16", base.load("vgg16", random_weights, 224), ["fc2"])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89HDF\r\n\x1a\n broken"])
 def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path, content: bytes) -> None:
     path = tmp_path / "w.weights.h5"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"w.weights.h5: does not hold the weights of a VGG16"):
-        vgg16.load(path, 224)
+    with pytest.raises(WeightsError, match=r"w.weights.h5: does not hold the weights of vgg16"):
+        base.load("vgg16", path, 224)
 
 
 def test_another_networks_weights_are_refused(tmp_path) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.save_weights(tmp_path / "w.weights.h5")
-    with pytest.raises(WeightsError, match="does not hold the weights of a VGG16"):
-        vgg16.load(tmp_path / "w.weights.h5", 224)
+    with pytest.raises(WeightsError, match="does not hold the weights of vgg16"):
+        base.load("vgg16", tmp_path / "w.weights.h5", 224)
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(WeightsError, match=r"gone.weights.h5: no such file"):
-        vgg16.load(tmp_path / "gone.weights.h5", 224)
+        base.load("vgg16", tmp_path / "gone.weights.h5", 224)

@@ -1,0 +1,163 @@
+"""The networks that can be the backbone: one row each. Adding a network is adding a row.
+
+A row is data, so that params.yaml is checked without Keras, which takes seconds to import.
+:mod:`vgg16_transfer.backbones.base` builds the model that a row describes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+LAST = "last"
+"""A layer that is added behind the convolutions of a network whose end Keras only numbers."""
+
+
+class Network(NamedTuple):
+    """A network of :mod:`keras.applications`.
+
+    Attributes:
+        model: Module and class below ``keras.applications``. ``preprocess_input`` lies in the
+            module.
+        published: Where it was published.
+        layers: Convolutional layers that can feed a head, from the picture upwards. Each is the
+            end of a block: no connection skips it, so that fine-tuning can begin above it.
+        dense: Layers behind the convolutions that can feed a head. They need the full weights.
+            ``predictions`` gives logits.
+        image_size: Side of the pictures that it was trained on, in pixels.
+        fixed_size: Whether ``dense`` takes pictures of that size only.
+        fine_tune: What ``fine_tune_from`` may name, and the layer below it.
+        shown: Convolutions whose activations are drawn, from the picture upwards. The first one's
+            kernels are drawn as well: they see colours.
+        channels: Order of the colours that the first convolution sees.
+        checked: A layer whose weights the gradient check compares, and the layer below it: for the
+            full weights, and for the convolutions alone. None where nothing simple stands between
+            a layer and the head.
+        address: Where we download its ImageNet weights, and their md5. None leaves it to Keras.
+        convolutions_sha256: Of its ImageNet convolutions; see
+            :func:`~vgg16_transfer.backbones.base.digest`. None where it is not known.
+    """
+
+    model: str
+    published: str
+    layers: tuple[str, ...]
+    fine_tune: dict[str, str]
+    shown: tuple[str, ...]
+    dense: tuple[str, ...] = ()
+    image_size: int = 224
+    fixed_size: bool = False
+    channels: str = "RGB"
+    checked: tuple[tuple[str, str], tuple[str, str]] | None = None
+    address: tuple[str, str] | None = None
+    convolutions_sha256: str | None = None
+
+
+_VGG_POOLS = tuple(f"block{block}_pool" for block in range(1, 6))
+_VGG_BLOCKS = {f"block{block}": f"block{block - 1}_pool" for block in range(2, 6)}
+_VGG_SHOWN = ("block1_conv1", "block1_conv2", *(f"block{block}_conv1" for block in range(2, 6)))
+_VGG_DENSE = ("fc1", "fc2", "predictions")
+_VGG16_WEIGHTS = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+)
+
+NETWORKS = {
+    "vgg16": Network(
+        model="vgg16.VGG16",
+        published="Simonyan & Zisserman 2014, configuration D",
+        layers=_VGG_POOLS,
+        fine_tune=_VGG_BLOCKS,
+        shown=_VGG_SHOWN,  # those of the report of 2017
+        dense=_VGG_DENSE,
+        fixed_size=True,
+        channels="BGR",
+        checked=(("fc2", "fc1"), ("block5_conv3", "block5_conv2")),
+        address=(_VGG16_WEIGHTS, "64373286793e3c8b2b4e3219cbf3544b"),
+        convolutions_sha256="d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
+    ),
+    "vgg19": Network(
+        model="vgg19.VGG19",
+        published="Simonyan & Zisserman 2014, configuration E",
+        layers=_VGG_POOLS,
+        fine_tune=_VGG_BLOCKS,
+        shown=_VGG_SHOWN,
+        dense=_VGG_DENSE,
+        fixed_size=True,
+        channels="BGR",
+        checked=(("fc2", "fc1"), ("block5_conv4", "block5_conv3")),
+    ),
+    "resnet50v2": Network(
+        model="resnet_v2.ResNet50V2",
+        published="He et al. 2016, Identity Mappings in Deep Residual Networks",
+        layers=("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "post_relu"),
+        fine_tune={
+            "conv3": "conv2_block3_out",
+            "conv4": "conv3_block4_out",
+            "conv5": "conv4_block6_out",
+        },
+        shown=("conv1_conv", "conv2_block1_1_conv", "conv3_block1_1_conv", "conv5_block1_1_conv"),
+        dense=("avg_pool", "predictions"),
+    ),
+    "mobilenetv2": Network(
+        model="mobilenet_v2.MobileNetV2",
+        published="Sandler et al. 2018",
+        layers=("block_2_add", "block_5_add", "block_12_add", "out_relu"),
+        fine_tune={"block_6": "block_5_add", "block_13": "block_12_add"},
+        shown=("Conv1", "block_1_expand", "block_6_expand", "block_13_expand", "Conv_1"),
+        dense=("predictions",),
+    ),
+    "efficientnetv2b0": Network(
+        model="efficientnet_v2.EfficientNetV2B0",
+        published="Tan & Le 2021",
+        layers=("block2b_add", "block3b_add", "block5e_add", "top_activation"),
+        fine_tune={"block3": "block2b_add", "block4": "block3b_add", "block6": "block5e_add"},
+        shown=("stem_conv", "block2a_expand_conv", "block4a_expand_conv", "block6a_expand_conv"),
+        dense=("avg_pool", "predictions"),
+    ),
+    "convnexttiny": Network(
+        model="convnext.ConvNeXtTiny",
+        published="Liu et al. 2022",
+        # Keras names no layer at the end of a stage; each begins with a named downsampling.
+        layers=(
+            "convnext_tiny_downsampling_block_0",
+            "convnext_tiny_downsampling_block_1",
+            "convnext_tiny_downsampling_block_2",
+            LAST,
+        ),
+        fine_tune={
+            "stage_1": "convnext_tiny_downsampling_block_0",
+            "stage_2": "convnext_tiny_downsampling_block_1",
+            "stage_3": "convnext_tiny_downsampling_block_2",
+        },
+        shown=(
+            "convnext_tiny_stage_0_block_0_depthwise_conv",
+            "convnext_tiny_stage_1_block_0_depthwise_conv",
+            "convnext_tiny_stage_3_block_0_depthwise_conv",
+        ),
+    ),
+    "densenet121": Network(
+        model="densenet.DenseNet121",
+        published="Huang et al. 2017",
+        layers=("pool2_pool", "pool3_pool", "pool4_pool", "relu"),
+        fine_tune={"conv3": "pool2_pool", "conv4": "pool3_pool", "conv5": "pool4_pool"},
+        shown=("conv1_conv", "conv2_block1_1_conv", "conv3_block1_1_conv", "conv5_block1_1_conv"),
+        dense=("avg_pool", "predictions"),
+    ),
+}
+"""By the name that params.yaml uses."""
+
+DEFAULT = "vgg16"
+"""The subject of the study."""
+
+DENSE_LAYERS = frozenset(layer for network in NETWORKS.values() for layer in network.dense)
+"""Layers of any network behind its convolutions: they need the full weights, and have no maps."""
+
+
+def cached_layer(network: str, layer: str, fine_tune_from: str) -> str:
+    """The deepest layer that nothing is trained below, whose activations are cached.
+
+    Args:
+        network: A key of ``NETWORKS``.
+        layer: The layer that feeds the head.
+        fine_tune_from: The first block that is trained with the head, or ``none``.
+    """
+    return layer if fine_tune_from == "none" else NETWORKS[network].fine_tune[fine_tune_from]
