@@ -1,6 +1,8 @@
 # make reproduce   everything, from nothing to the table of results
 # make paper       the same at the size of the 2017 report (docs/paper.md)
 # make test        lint, types, import contracts, all tests
+# make coverage    the same, and how much of the package the tests run: slower, and with a floor
+# make quick       the same without the tests that need a whole pipeline or a server
 PYTHON ?= python3
 VENV := .venv
 # TensorFlow for a CPU, or for a GPU: make reproduce TENSORFLOW=gpu
@@ -8,7 +10,7 @@ TENSORFLOW ?= cpu
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test check ui clean constraints
+.PHONY: help reproduce paper test coverage quick check ui clean constraints
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +27,12 @@ paper: ## the whole 2017 study: network, data/urban_tribes.tar, and a GPU if you
 test: check ## lint, types, import contracts and all tests
 	pytest --numprocesses 2 --dist loadfile
 
+coverage: check ## what make test does, and the share of the package that it runs
+	pytest --numprocesses 2 --dist loadfile --cov
+
+quick: check ## lint, types, import contracts and the tests that need no pipeline and no server
+	pytest --numprocesses 2 --dist loadfile -m "not pipeline and not server"
+
 check: $(VENV)/dev ## lint, types and import contracts
 	ruff format --check
 	ruff check
@@ -35,7 +43,7 @@ ui: $(VENV)/run ## open the MLflow UI on loopback
 	vgg16-transfer ui
 
 clean: ## remove what can be made again, and the runs; DVC's cache stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	rm -rf mlflow.db .mlflow.db.lock mlartifacts
 
 constraints: $(VENV)/dev ## write what is installed to constraints.txt

@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
+ARCHIVE = ROOT.parent / "shared" / "data" / "caltech256-14.tar"
 
 # Small pictures and few epochs: what is tested is the pipeline, not how far VGG16 takes you.
 SMALL = {
@@ -132,6 +133,17 @@ def clone(folder: Path, params: dict[str, Any]) -> Workspace:
     workspace.run("git", "add", "--all")
     workspace.run("git", "commit", "--quiet", "--message", "a clone")
     return workspace
+
+
+def caltech256_sample() -> Path:
+    """Pictures of 14 classes, which lie beside the repository in CI but not in every checkout.
+
+    A CI that has no copy says so by WITHOUT_CALTECH256=1; in any other one a missing copy fails.
+    """
+    if not ARCHIVE.exists():
+        excused = os.environ.get("WITHOUT_CALTECH256") == "1" or not os.environ.get("CI")
+        (pytest.skip if excused else pytest.fail)(f"needs the Caltech-256 sample at {ARCHIVE}")
+    return ARCHIVE
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ in one process, since TensorFlow would otherwise be imported some fifty times.
 import copy
 import hashlib
 import io
-import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -24,12 +23,11 @@ from ruamel.yaml import YAML
 from vgg16_transfer import cli
 from vgg16_transfer.heads import records
 
-from .conftest import ROOT, Workspace
+from .conftest import ARCHIVE, ROOT, Workspace, caltech256_sample
 
 pytestmark = pytest.mark.pipeline
 
 PROFILE = ROOT / "profiles" / "paper.yaml"
-ARCHIVE = ROOT.parent / "shared" / "data" / "caltech256-14.tar"
 DATASETS = ["caltech256", "urban_tribes"]
 KINDS = ["samples", "end-to-end", "augmented", "layers", "pooling", "temperature"]
 KINDS += ["distillation", "shallow-students"]
@@ -83,9 +81,7 @@ def stages(folder: Path) -> list[Any]:
 
 @pytest.fixture
 def archive() -> Path:
-    if not ARCHIVE.exists() and not os.environ.get("CI"):
-        pytest.skip("needs the Caltech-256 sample of the workplace")
-    return ARCHIVE
+    return caltech256_sample()
 
 
 def test_every_study_of_the_report_is_there_for_both_datasets(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.server
+
 PHONE, DESK = 390, 1280
 
 

@@ -21,6 +21,8 @@ from vgg16_transfer.hashing import file_md5
 from ..pipeline.conftest import Workspace, clone, stages_run  # noqa: TID252 (no test is installed)
 from .remotes import KINDS, Remote
 
+pytestmark = pytest.mark.server
+
 PARAMS = {
     "backbone": {"weights": "random-conv", "image_size": 64},
     "datasets": {

@@ -20,6 +20,8 @@ from PIL import Image
 from vgg16_transfer import cli
 from vgg16_transfer.images.archives import open_archive
 
+pytestmark = pytest.mark.server
+
 SCRIPT = Path(sys.executable).with_name("vgg16-transfer")
 MLFLOW = Path(sys.executable).with_name("mlflow")
 STUDY = "few"

@@ -29,6 +29,8 @@ from PIL import Image
 from tests.pipeline.conftest import Workspace, clone, stages_run
 from tests.tracking.conftest import DATASET
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 ADMIN_PASSWORD = secrets.token_urlsafe()
