@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.stage.serialize import to_single_stage_lockfile
 
+from vgg16_transfer.lineage import dvc_private
 from vgg16_transfer.lineage.locked import LineageError, entry, lock_digest, lock_entries
 
 if TYPE_CHECKING:
@@ -97,11 +96,7 @@ def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineag
     """
     name = stage.rpartition(":")[2]  # seen from another folder, it is called ../dvc.yaml:train@a
     try:
-        with Repo(str(workspace)) as repo:
-            found = repo.stage.load_one(str(workspace / "dvc.yaml"), name)
-            found.save_deps()
-            found.save_outs()
-            entry = to_single_stage_lockfile(found)
+        entry = dvc_private.lock_entry(workspace, name)
     except DvcException as error:
         raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
     return _lineage(workspace, name, entry, experiment)

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.lineage.dvc_private import folder_md5s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,14 +110,8 @@ def _md5(path: Path) -> tuple[str, dict[str, str]]:
     """What DVC knows a file or folder by, and the md5 of every file in a folder."""
     if not path.is_dir():
         return file_md5(path), {}
-    # DVC's own, so that what is a folder's md5 is said in one place; it takes a moment to import.
-    from dvc_data.hashfile.build import build  # noqa: PLC0415
-    from dvc_data.hashfile.db import HashFileDB  # noqa: PLC0415
-    from dvc_objects.fs.local import LocalFileSystem  # noqa: PLC0415
-
-    files = LocalFileSystem()
-    _, _, tree = build(HashFileDB(files, str(path)), str(path), files, "md5", dry_run=True)
-    return tree.hash_info.value, {"/".join(key): info.value for key, _, info in tree}
+    # DVC computes it, so that only DVC defines what the md5 of a folder is.
+    return folder_md5s(path)
 
 
 def _first_difference(workspace: Path, md5: str, files: dict[str, str]) -> str | None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc_data.hashfile.hash_info import HashInfo
 
+from vgg16_transfer.lineage import dvc_private
 from vgg16_transfer.lineage.lineage import DATA, committed, git, locked_stages
 from vgg16_transfer.lineage.locked import LineageError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from dvc.output import Output
+    from vgg16_transfer.lineage.dvc_private import Output
 
 HERE = "in the workspace"
 CACHED = "in DVC's cache: dvc checkout"
@@ -96,8 +96,8 @@ def _data(workspace: Path, stage: str, tags: Mapping[str, str]) -> Iterator[Fact
                 md5 = tags.get(f"dvc.{kind}_md5")
                 if md5 is None:
                     continue
-                outs = [out for out in repo.index.outs if out.def_path.startswith(place)]
-                near = [out for out in outs if kind != "heads" or out.def_path == f"{place}{name}"]
+                outs = [out for out in dvc_private.outputs(repo) if out.path.startswith(place)]
+                near = [out for out in outs if kind != "heads" or out.path == f"{place}{name}"]
                 states = [_state(out, md5) for out in near] or [GONE]
                 best = min(states, key=[HERE, CACHED, GONE].index)
                 yield Fact(kind, md5, best)
@@ -107,7 +107,6 @@ def _data(workspace: Path, stage: str, tags: Mapping[str, str]) -> Iterator[Fact
 
 def _state(out: Output, md5: str) -> str:
     """Whether an output of the workspace, or the cache, is what a run had."""
-    out.hash_info = HashInfo("md5", md5)
-    if out.exists and not out.changed_checksum():
+    if out.in_workspace(md5):
         return HERE
-    return GONE if out.changed_cache() else CACHED
+    return CACHED if out.in_cache(md5) else GONE

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.repo.brancher import switch
-from dvc_data.index import DataIndexError
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images.manifests import manifest_paths, read_manifests
+from vgg16_transfer.lineage import dvc_private
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,22 +58,16 @@ def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.D
     Raises:
         ReleaseError: There is no such revision, no such dataset in it, or its bytes are nowhere.
     """
-    folder = f"/data/splits/{dataset}"
     try:
-        with (
-            tempfile.TemporaryDirectory() as copy,
-            Repo(str(workspace)) as repo,
-            switch(repo, revision),
-        ):
-            if not repo.dvcfs.exists(folder):
+        with tempfile.TemporaryDirectory() as copy:
+            folder = f"data/splits/{dataset}"
+            if not dvc_private.copy_folder(workspace, revision, folder, Path(copy)):
                 raise ReleaseError(f"{revision}: dvc.lock has no splits of '{dataset}' there")
-            for path in repo.dvcfs.ls(folder, detail=False):
-                repo.dvcfs.get_file(path, str(Path(copy) / Path(path).name))
             return manifests_here(Path(copy))
     except DvcException as error:
         reason = " ".join(str(error).split())
         raise ReleaseError(f"{revision}: can't be read: {reason}") from None
-    except (OSError, DataIndexError):
+    except OSError:
         raise ReleaseError(
             f"{revision}: its splits of '{dataset}' are neither in DVC's cache nor on its remote; "
             f"whoever released them can dvc push --all-tags"
@@ -90,11 +82,10 @@ def check_locked(workspace: Path, dataset: str) -> None:
     """
     stage = f"splits@{dataset}"
     try:
-        with Repo(str(workspace)) as repo, repo.lock:
-            differs = repo.stage.load_one(str(workspace / "dvc.yaml"), stage).status()
+        up_to_date = dvc_private.stage_is_up_to_date(workspace, stage)
     except DvcException as error:
         raise ReleaseError(f"dvc.yaml: the state of '{stage}' can't be told: {error}") from None
-    if differs:
+    if not up_to_date:
         raise ReleaseError(
             f"dvc.lock: '{stage}' is not up to date; run dvc repro {stage} first, "
             f"or dvc pull {stage} if it is only not here (dvc status {stage} says what differs)"
