@@ -21,13 +21,13 @@ import pandas as pd
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, DataType, Schema
 
 import vgg16_transfer
 from vgg16_transfer.heads import classifier
 from vgg16_transfer.images.pictures import PictureError
 from vgg16_transfer.registry.card import write_card
+from vgg16_transfer.tracking import mlflow_private
 from vgg16_transfer.tracking.known_runs import failure, finished, known_runs
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 from vgg16_transfer.tracking.stored import model_is_whole, note_model
@@ -165,7 +165,7 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
         try:
             answer = model.predict(pd.DataFrame({INPUT: [content]}))
         except MlflowException as error:
-            raise PictureError(error.json_kwargs.get("reason", error.message)) from None
+            raise PictureError(mlflow_private.reason(error)) from None
         found: np.ndarray = answer.to_numpy()[0]
         return found
 
@@ -238,7 +238,7 @@ def _champion(client: mlflow.MlflowClient, name: str) -> str | None:
     try:
         return _text(client.get_registered_model(name).aliases.get(CHAMPION))
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not mlflow_private.is_missing(error):
             raise
         return None
 

@@ -6,15 +6,18 @@ A request that can't be answered is the caller's mistake, a 4xx with one sentenc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import classifier
+from vgg16_transfer.tracking.mlflow_private import bad_request
+
+if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
 
 
 class PictureClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types
@@ -49,11 +52,7 @@ class PictureClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no typ
 
 
 def _refusal(number: int, reason: str) -> MlflowException:
-    sentence = f"picture {number} {reason}"
-    refusal = MlflowException.invalid_parameter_value(sentence, reason=reason)
-    # The scoring server puts the request before the message; what stands here replaces both.
-    refusal.json_kwargs["message"] = sentence
-    return refusal
+    return bad_request(f"picture {number} {reason}", reason)
 
 
 mlflow.models.set_model(PictureClassifier())

@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
 from tqdm import tqdm
 
+from vgg16_transfer.tracking import mlflow_private
 from vgg16_transfer.tracking.known_runs import every_run, failure
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
@@ -27,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow.entities import Run
-
-_NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 
 _SIDES = 0.5
 """A picture is on the right side if more than this share of a run's trials took it rightly."""
@@ -62,7 +56,7 @@ def find_run(client: mlflow.MlflowClient, run_id: str) -> Run:
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _NO_SUCH_RUN:
+        if not mlflow_private.is_missing_run(error):
             raise
         raise TrackingError(
             f"run '{run_id}': {mlflow.get_tracking_uri()} has none with that id; copy it from the "

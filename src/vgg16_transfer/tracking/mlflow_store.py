@@ -24,17 +24,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 import mlflow
 from filelock import FileLock
-from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.utils.uri import get_uri_scheme, is_local_uri
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.tracking import locations
+from vgg16_transfer.tracking import locations, mlflow_private
 from vgg16_transfer.tracking.locations import ARTIFACTS, KIND
 
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 
-_ATTEMPTS = 7  # to reach a database server, in 12 seconds
+_ATTEMPTS = 7  # to connect to a database server: 12 seconds, instead of MLflow's two minutes
 
 
 class TrackingError(InputError):
@@ -80,7 +76,7 @@ class Store:
         Raises:
             TrackingError: The store can't be opened.
         """
-        if is_local_uri(self.uri) and not MLFLOW_ALLOW_FILE_STORE.get():
+        if mlflow_private.is_refused_folder(self.uri):
             raise TrackingError(
                 f"{self}: MLflow keeps no runs in folders any more; set MLFLOW_TRACKING_URI to "
                 f"sqlite:///mlflow.db or a server's address (mlflow migrate-filestore moves runs)"
@@ -88,8 +84,8 @@ class Store:
         mlflow.set_tracking_uri(self.uri)
         try:
             if self.database is None or self.artifacts is None:
-                if get_uri_scheme(self.uri) in DATABASE_ENGINES:
-                    _wait_for_less()
+                if mlflow_private.is_database(self.uri):
+                    mlflow_private.limit_connection_attempts(_ATTEMPTS)
                 return mlflow.MlflowClient(self.uri)
             self.database.parent.mkdir(parents=True, exist_ok=True)
             # Processes that fill a fresh database at once see each other's half-made tables.
@@ -125,7 +121,7 @@ class Store:
             try:
                 return str(client.create_experiment(name, location, tags=dict([KIND])))
             except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                if not mlflow_private.is_duplicate(error):
                     raise
                 found = client.get_experiment_by_name(name)  # another process was faster
         if found is None or found.lifecycle_stage != "active":
@@ -155,13 +151,6 @@ def find_store(root: Path, uri: str | None) -> Store:
     if address.get_backend_name() != "sqlite" or not address.database or "uri" in address.query:
         return Store(uri, None)
     return _own(address, root)
-
-
-def _wait_for_less() -> None:
-    """A database server is waited for as long as MLflow's own, instead of two minutes."""
-    from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
-
-    utils.MAX_RETRY_COUNT = _ATTEMPTS
 
 
 def _make(database: Path) -> None:

@@ -12,6 +12,7 @@ import requests
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from vgg16_transfer.tracking.mlflow_private import RETRY_LOGGERS
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ _REFUSALS = {
     HTTPStatus.FORBIDDEN: "does not permit this to the user whom MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD name; its admin can, or name another user",
 }
-
-
-# One says of each retry that it was needed, the other prints a traceback before it raises.
-_LOUD = ("urllib3.connectionpool", "mlflow.store.db.utils")
 
 
 class TrackingUnreachableError(TrackingError):
@@ -47,8 +44,8 @@ def reached(store: Store) -> Iterator[None]:
         TrackingUnreachableError: The store can't be reached, broke off, or can't be written to.
         TrackingRefusedError: It does not take the credentials, or does not permit what was tried.
     """
-    levels = {name: logging.getLogger(name).level for name in _LOUD}
-    for name in _LOUD:
+    levels = {name: logging.getLogger(name).level for name in RETRY_LOGGERS}
+    for name in RETRY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
