@@ -179,16 +179,16 @@ def relock() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def publish() -> Callable[[Trained, str], None]:
-    """Tells the store of a workspace of a study, as the command does but for the report."""
+    """Logs a study to the store of its workspace, as the command does but for the report."""
 
-    def tell(workspace: Trained, study: str) -> None:
-        from vgg16_transfer.cli.runs import tell_study
+    def log(workspace: Trained, study: str) -> None:
         from vgg16_transfer.lineage.lineage import locked_stages
+        from vgg16_transfer.tracking.log import log_study
         from vgg16_transfer.tracking.mlflow_store import find_store
 
         layout, params = workspace.layout, workspace.params
         store = find_store(workspace.root, None)
         (origin,) = locked_stages(workspace.root, [f"train@{study}"]).values()
-        tell_study(store, params, layout, study, origin, None)
+        log_study(store, params, layout, study, origin, None)
 
-    return tell
+    return log

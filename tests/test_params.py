@@ -236,7 +236,7 @@ def test_a_layer_that_the_weights_do_not_hold_gets_the_value_that_would_do(
         ({"backbone/network": "resnet"}, "backbone.network: unknown value 'resnet'; did you mean"),
         (
             {"backbone/network": "resnet50v2"},
-            "layers.0: unknown value 'block4_pool'; known are: conv2",
+            "layers.0: unknown value 'block4_pool'; did you mean",
         ),
         (
             {
@@ -250,7 +250,7 @@ def test_a_layer_that_the_weights_do_not_hold_gets_the_value_that_would_do(
         ({"studies/s/fine_tune_from": "blok5"}, "fine_tune_from: unknown value 'blok5'; did you"),
         (
             {"studies/s/teacher_layer": "relu"},
-            "teacher_layer: unknown value 'relu'; known are: none, bl",
+            "teacher_layer: unknown value 'relu'; known are: ",
         ),
     ],
 )

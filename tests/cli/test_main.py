@@ -412,7 +412,7 @@ def test_help_lists_every_command_and_answers_at_once() -> None:
     [["features", "plants"], ["filters", "plants"], ["train", "many"], ["weights"], ["publish"]],
     ids=str,
 )
-def test_a_mistake_is_told_before_anything_heavy_is_imported(command: list[str]) -> None:
+def test_a_mistake_is_reported_before_anything_heavy_is_imported(command: list[str]) -> None:
     if len(command) == 1:
         write_params({"backbone/dtype": "int8"})
     assert imported_by(*command)[0] == set()

@@ -61,7 +61,7 @@ def test_registering_says_which_trial_and_which_version(run: Run, registered: Ou
     again = run("register", "few")
     assert (registered.code, again.code) == (0, 0)
     assert registered.out.startswith("models:/few@champion is version 1")
-    assert again.out == "models:/few@champion is version 1, which was known\n"
+    assert again.out == "models:/few@champion is version 1, which was registered already\n"
     assert "has the highest validation accuracy, " in again.err
 
 
@@ -130,9 +130,9 @@ def test_a_picture_that_cant_be_read_is_a_line_and_the_others_are_printed(
         )
         assert outcome.code == 2
         assert [answer["picture"] for answer in json.loads(outcome.out)] == [good]
-        told = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-        assert len(told) == len(expected)
-        for line, (path, reason) in zip(told, expected.items(), strict=True):
+        errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == len(expected)
+        for line, (path, reason) in zip(errors, expected.items(), strict=True):
             assert line.startswith(f"error: {path}: {reason}")
 
 
@@ -236,7 +236,7 @@ def test_a_class_that_was_renamed_since_keeps_the_name_that_the_head_learned(
     assert "run dvc repro train@few" in refused.err
 
 
-def test_a_workspace_without_a_store_is_told_to_publish(
+def test_a_workspace_without_a_store_must_publish_first(
     run: Run, trained, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(trained.root)

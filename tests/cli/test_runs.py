@@ -15,7 +15,7 @@ from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
 from vgg16_transfer.lineage import lineage, locked
 from vgg16_transfer.params import check_params
-from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking import log, logged
 from vgg16_transfer.tracking.mlflow_store import Store
 from vgg16_transfer.workspace import Workspace
 
@@ -35,60 +35,60 @@ def lock(root: Path, train: str = "train", report: str = "report") -> None:
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch) -> list[str]:
-    """The studies and pages that MLflow was told of. The current folder is a workspace."""
-    told: list[str] = []
+def calls(tmp_path, monkeypatch) -> list[str]:
+    """The studies and pages that were logged. The current folder is a workspace."""
+    calls: list[str] = []
     monkeypatch.setattr(locked, "check_locked", lambda *_: None)
-    monkeypatch.setattr(runs, "tell_study", lambda *given: told.append(given[3]))
-    monkeypatch.setattr(runs, "tell_pages", lambda *_, **__: told.append("pages"))
+    monkeypatch.setattr(runs, "log_study", lambda *given: calls.append(given[3]))
+    monkeypatch.setattr(runs, "log_pages", lambda *_, **__: calls.append("pages") or [])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
     lock(tmp_path)
     (tmp_path / "mlflow.db").touch()
-    return told
+    return calls
 
 
-def test_mlflow_is_asked_once_for_the_same_lock_file(told, capsys) -> None:
+def test_mlflow_is_asked_once_for_the_same_lock_file(calls, capsys) -> None:
     runs.publish(if_new=True)
     runs.publish(if_new=True)
-    assert told == ["few", "pages"]
-    assert "MLflow knows of these results" in capsys.readouterr().err
+    assert calls == ["few", "pages"]
+    assert "these results are already logged to MLflow" in capsys.readouterr().err
 
 
-def test_a_store_that_was_thrown_away_is_filled_again(told, tmp_path) -> None:
+def test_a_store_that_was_thrown_away_is_filled_again(calls, tmp_path) -> None:
     runs.publish(if_new=True)
     (tmp_path / "mlflow.db").unlink()
     runs.publish(if_new=True)
-    assert told == ["few", "pages"] * 2
+    assert calls == ["few", "pages"] * 2
 
 
-def test_by_hand_it_is_always_asked(told) -> None:
+def test_by_hand_it_is_always_asked(calls) -> None:
     runs.publish()
     runs.publish()
-    assert told == ["few", "pages"] * 2
+    assert calls == ["few", "pages"] * 2
 
 
 @pytest.mark.parametrize("other", [{"train": "another"}, {"report": "another"}])
-def test_another_lock_file_is_told(other: dict[str, str], told, tmp_path) -> None:
+def test_another_lock_file_is_logged(other: dict[str, str], calls, tmp_path) -> None:
     runs.publish(if_new=True)
     lock(tmp_path, **other)
     runs.publish(if_new=True)
-    assert told == ["few", "pages"] * 2
+    assert calls == ["few", "pages"] * 2
 
 
-def test_what_the_stages_logged_themselves_is_not_asked_again(told, tmp_path) -> None:
+def test_what_the_stages_logged_themselves_is_not_asked_again(calls, tmp_path) -> None:
     entries = locked.lock_entries(tmp_path)
     for stage, held in entries.items():
         logged.note(tmp_path, None, stage, locked.lock_digest(held))
     runs.publish(if_new=True)
-    assert told == []
+    assert calls == []
     logged.note(tmp_path, None, "train@few", "0" * 64)  # its last try failed: an older one is noted
     runs.publish(if_new=True)
-    assert told == ["few", "pages"]
+    assert calls == ["few", "pages"]
 
 
-def test_no_address_of_a_store_is_written_down(told, tmp_path, monkeypatch) -> None:
+def test_no_address_of_a_store_is_written_down(calls, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:1")
     runs.publish(if_new=True)
     notes = [path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()]
@@ -96,28 +96,28 @@ def test_no_address_of_a_store_is_written_down(told, tmp_path, monkeypatch) -> N
     assert not any("hush" in path.read_text() for path in notes)
 
 
-def test_another_store_is_told(told, monkeypatch) -> None:
+def test_another_store_is_logged_to(calls, monkeypatch) -> None:
     runs.publish(if_new=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     runs.publish(if_new=True)
-    assert told == ["few", "pages"] * 2
+    assert calls == ["few", "pages"] * 2
 
 
-def test_what_could_not_be_told_is_asked_again(told, monkeypatch) -> None:
+def test_what_could_not_be_logged_is_asked_again(calls, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise lineage.LineageError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "tell_pages", fail)
+        patch.setattr(runs, "log_pages", fail)
         with pytest.raises(lineage.LineageError):
             runs.publish(if_new=True)
     runs.publish(if_new=True)
-    assert told == ["few", "few", "pages"]
+    assert calls == ["few", "few", "pages"]
 
 
-def test_a_store_may_be_named(told, tmp_path, monkeypatch) -> None:
+def test_a_store_may_be_named(calls, tmp_path, monkeypatch) -> None:
     stores = []
-    monkeypatch.setattr(runs, "tell_study", lambda store, *_: stores.append(store.uri))
+    monkeypatch.setattr(runs, "log_study", lambda store, *_: stores.append(store.uri))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///environment.db")
     runs.publish(to="sqlite:///named.db")
     runs.publish()
@@ -141,7 +141,7 @@ class Pages:
 
 @pytest.mark.parametrize("check", [False, True])
 def test_pages_are_logged_by_the_digest_of_their_own_stage(
-    check: bool, tmp_path, monkeypatch, capsys
+    check: bool, tmp_path, monkeypatch
 ) -> None:
     studies = {name: {"dataset": "animals"} for name in ("few", "many")}
     params = check_params(PARAMS | {"studies": studies})
@@ -155,7 +155,7 @@ def test_pages_are_logged_by_the_digest_of_their_own_stage(
     monkeypatch.setitem(sys.modules, "vgg16_transfer.tracking.pages", pages)
     store = Store("http://127.0.0.1:1", None)
     origin = replace(LOCKED, stage="report")
-    runs.tell_pages(store, params, Workspace(tmp_path), origin, check=check)
+    sentences = log.log_pages(store, params, Workspace(tmp_path), origin, check=check)
     assert pages.asked == [
         *(
             one
@@ -168,15 +168,15 @@ def test_pages_are_logged_by_the_digest_of_their_own_stage(
         ),
         ("report", "", "report", check),
     ]
-    assert capsys.readouterr().err.splitlines() == [
+    assert sentences == [
         *(f"{study}: pictures added to its runs at {store}, 3 times" for study in studies),
-        f"report: told to MLflow at {store}",
+        f"report: logged to MLflow at {store}",
     ]
 
 
-def test_publish_asks_whether_files_are_still_there(told, monkeypatch) -> None:
+def test_publish_asks_whether_files_are_still_there(calls, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(runs, "tell_pages", lambda *_, check: asked.append(check))
+    monkeypatch.setattr(runs, "log_pages", lambda *_, check: asked.append(check) or [])
     runs.publish()
     assert asked == [True]
 
@@ -191,14 +191,14 @@ def test_a_port_that_is_taken_is_named_before_the_server_starts(run, tmp_path, m
         outcome = run("ui", "--port", str(port))
     assert outcome.code == 2
     assert outcome.err == (
-        f"error: ui: port {port} can't be had (Address already in use); name another one, as "
-        f"--port {port + 1}\n"
+        f"error: ui: port {port} is not available (Address already in use); choose another one, "
+        f"like --port {port + 1}\n"
     )
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_the_ui_is_that_of_this_workspace_and_its_artifacts(run, tmp_path, monkeypatch) -> None:
-    """A copied store is mended before the server reads it."""
+    """A copied store is corrected before the server reads it."""
     root = tmp_path / "my%20project"
     root.mkdir()
     monkeypatch.chdir(root)

@@ -61,10 +61,10 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
     return seen
 
 
-def test_by_hand_it_trains_and_tells_nobody(calls, capsys) -> None:
+def test_by_hand_it_trains_and_logs_nothing(calls, capsys) -> None:
     stages.train(STUDY)
     assert list(calls) == ["train_study"]
-    assert "MLflow is not told" in capsys.readouterr().err
+    assert "nothing is logged to MLflow" in capsys.readouterr().err
 
 
 def test_a_stage_hands_on_its_name_and_that_of_the_experiment(calls, monkeypatch) -> None:
@@ -113,7 +113,7 @@ def test_the_store_is_the_one_that_the_environment_names(calls, monkeypatch) -> 
     assert calls["publish_study"][0].uri == "http://127.0.0.1:5000"
 
 
-def test_nothing_is_told_of_heads_that_could_not_be_trained(calls, monkeypatch) -> None:
+def test_nothing_is_logged_of_heads_that_could_not_be_trained(calls, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise FeaturesError("no features")
 
@@ -191,7 +191,7 @@ def test_no_failure_of_logging_costs_a_stage_its_results(
     assert "nothing is lost" in line
 
 
-def test_a_bug_in_telling_shows_its_traceback_by_hand(calls, monkeypatch) -> None:
+def test_a_bug_in_logging_shows_its_traceback_by_hand(calls, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 

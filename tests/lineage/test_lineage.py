@@ -90,8 +90,8 @@ for folder in (Path("models", "heads", study), results):
 stage = os.environ["DVC_STAGE"]
 lineage = running_stage(Path.cwd(), stage, os.environ.get("DVC_EXP_NAME"))
 store = find_store(Path(os.environ["DVC_ROOT"]), None)
-told = {"tags": lineage.tags(), "cwd": str(Path.cwd()), "store": store.uri}
-Path(os.environ["TOLD"], f"{stage}.json").write_text(json.dumps(told))
+written = {"tags": lineage.tags(), "cwd": str(Path.cwd()), "store": store.uri}
+Path(os.environ["WRITTEN"], f"{stage}.json").write_text(json.dumps(written))
 """
 
 STAGES = ["train@few", "train@many", "report"]
@@ -103,15 +103,19 @@ class Workspace:
 
     Attributes:
         root: Of the repository.
-        told: Folder of one file per stage.
+        written: Folder of one file per stage.
     """
 
     root: Path
-    told: Path
+    written: Path
 
     def run(self, *command: str) -> str:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_"))}
-        ours = {"TOLD": str(self.told), "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+        ours = {
+            "WRITTEN": str(self.written),
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
         ours["DVC_SITE_CACHE_DIR"] = str(self.root.parent / "site")
         done = subprocess.run(
             command, cwd=self.root, env=clean | ours, capture_output=True, text=True, check=False
@@ -131,8 +135,8 @@ class Workspace:
         return self.git("rev-parse", "HEAD")
 
     def said(self, stage: str) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.told / f"{stage}.json").read_text())
-        return told
+        written: dict[str, Any] = json.loads((self.written / f"{stage}.json").read_text())
+        return written
 
     def locked(self, stage: str, text: str | None = None) -> dict[str, Any]:
         """The entry in dvc.lock, or in that text of it."""
@@ -142,8 +146,8 @@ class Workspace:
 
 
 def make_workspace(folder: Path) -> Workspace:
-    workspace = Workspace(folder / "repository", folder / "told")
-    for made in (workspace.root, workspace.told):
+    workspace = Workspace(folder / "repository", folder / "written")
+    for made in (workspace.root, workspace.written):
         made.mkdir(parents=True)
     workspace.git("init", "--quiet")
     workspace.dvc("init", "--quiet")
@@ -185,8 +189,8 @@ class Experiment:
 def experiment(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     folder = tmp_path_factory.mktemp("experiment")
     shutil.copytree(reproduced.workspace.root, folder / "repository")
-    workspace = Workspace(folder / "repository", folder / "told")
-    workspace.told.mkdir()
+    workspace = Workspace(folder / "repository", folder / "written")
+    workspace.written.mkdir()
     workspace.commit()
     changed = PARAMS | {"studies": PARAMS["studies"] | {"few": {"dataset": "animals", "rate": 2}}}
     (workspace.root / "params.yaml").write_text(json.dumps(changed))
@@ -253,13 +257,13 @@ def test_an_experiment_in_a_folder_of_its_own_knows_its_digest(
         assert said["dvc.lock_digest"] == lock_digest(experiment.workspace.locked(stage, lock))
 
 
-def test_an_experiment_tells_its_name(experiment: Experiment) -> None:
+def test_an_experiment_logs_its_name(experiment: Experiment) -> None:
     assert experiment.workspace.said("train@few")["tags"]["dvc.exp_name"] == "brave-ant"
 
 
 def test_an_experiment_reruns_only_what_changed(experiment: Experiment) -> None:
-    told = sorted(path.stem for path in experiment.workspace.told.iterdir())
-    assert told == ["report", "train@few"]
+    written = sorted(path.stem for path in experiment.workspace.written.iterdir())
+    assert written == ["report", "train@few"]
 
 
 def test_the_store_of_an_experiment_outlives_its_folder(experiment: Experiment) -> None:

@@ -53,7 +53,10 @@ def change(path: Path) -> None:
         (lambda w: (w / "table.csv").unlink(), "table.csv: is missing; run dvc pull, or dvc repro"),
         (lambda w: (w / "dvc.lock").unlink(), "dvc.lock: has no entry for 'make@s'; run dvc repro"),
         (lambda w: (w / "dvc.lock").write_text("stages: ["), "dvc.lock: is damaged ("),
-        (lambda w: (w / "dvc.lock").write_text("a\n<<<<<<< x\n"), "dvc.lock: holds the marks of a"),
+        (
+            lambda w: (w / "dvc.lock").write_text("a\n<<<<<<< x\n"),
+            "dvc.lock: has conflict markers of",
+        ),
         (lambda w: (w / "dvc.lock").write_bytes(b"\xff\xfe"), "dvc.lock: is damaged ("),
         (
             lambda w: (w / "dvc.lock").write_text("stages: {make@s: {outs: [1]}}"),

@@ -60,7 +60,7 @@ def test_the_commands_that_lead_back(changes, commands) -> None:
 def test_a_note_that_can_not_be_read_is_named_and_costs_no_result(tmp_path, content) -> None:
     path = tmp_path / "s.origin.json"
     path.write_bytes(content)
-    with pytest.raises(OriginError, match=r"s\.origin\.json: is damaged .*; bring it back"):
+    with pytest.raises(OriginError, match=r"s\.origin\.json: is damaged .*; restore it"):
         recall(tmp_path / "s", TOLD)
     remember(tmp_path / "s", MADE)
     assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)

@@ -62,14 +62,14 @@ def workspace(tmp_path) -> Workspace:
 
 def test_a_run_of_this_workspace_is_all_here(workspace) -> None:
     tags = workspace.tags()
-    found = workspace.facts(tags)
+    parts = workspace.facts(tags)
     head = workspace.git("rev-parse", "HEAD")
-    assert found["stage"].value == "train"
-    assert found["trained at"] == Fact("trained at", head, "checked out")
-    assert found["lock entry"] == Fact("lock entry", tags["dvc.lock_digest"], "in this dvc.lock")
-    assert found["splits"] == Fact("splits", tags["dvc.splits_md5"], HERE)
-    assert found["get it back"].value == f"git checkout {head} && dvc checkout"
-    assert "experiment" not in found
+    assert parts["stage"].value == "train"
+    assert parts["trained at"] == Fact("trained at", head, "checked out")
+    assert parts["lock entry"] == Fact("lock entry", tags["dvc.lock_digest"], "in this dvc.lock")
+    assert parts["splits"] == Fact("splits", tags["dvc.splits_md5"], HERE)
+    assert parts["get it back"].value == f"git checkout {head} && dvc checkout"
+    assert "experiment" not in parts
 
 
 def test_an_older_run_is_found_in_git_and_in_the_cache(workspace) -> None:
@@ -77,11 +77,11 @@ def test_an_older_run_is_found_in_git_and_in_the_cache(workspace) -> None:
     (workspace.root / "p").write_text("two")
     workspace.dvc("repro", "--quiet")
     workspace.commit()
-    found = workspace.facts(old)
-    assert found["trained at"].where == "in this repository"
-    assert found["lock entry"].where == f"in dvc.lock of {first[:12]}"
-    assert found["splits"].where == CACHED
-    assert found["get it back"].value == f"git checkout {first} && dvc checkout"
+    parts = workspace.facts(old)
+    assert parts["trained at"].where == "in this repository"
+    assert parts["lock entry"].where == f"in dvc.lock of {first[:12]}"
+    assert parts["splits"].where == CACHED
+    assert parts["get it back"].value == f"git checkout {first} && dvc checkout"
     workspace.git("checkout", "--quiet", first)
     workspace.dvc("checkout", "--quiet")
     assert workspace.tags()["dvc.lock_digest"] == old["dvc.lock_digest"]
@@ -101,10 +101,10 @@ def test_of_a_run_that_nobody_committed_it_says_so(workspace) -> None:
     workspace.dvc("repro", "--quiet")
     tags = workspace.tags()
     workspace.git("checkout", "--quiet", "dvc.lock", "p")
-    found = workspace.facts(tags)
-    assert found["trained at"].value.endswith("with changes that were not committed")
-    assert found["lock entry"].where == "in no dvc.lock that git knows here"
-    assert found["get it back"].value == "no commit has it yet"
+    parts = workspace.facts(tags)
+    assert parts["trained at"].value.endswith("with changes that were not committed")
+    assert parts["lock entry"].where == "in no dvc.lock of this git repository"
+    assert parts["get it back"].value == "no commit has it yet"
 
 
 def test_a_commit_of_another_clone_must_be_fetched(workspace) -> None:

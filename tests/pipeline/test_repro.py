@@ -30,16 +30,16 @@ def runs(workspace: Workspace, experiment: str = "clipart") -> list[mlflow.entit
     return list(client.search_runs([found.experiment_id], max_results=500))
 
 
-def test_everything_runs_and_is_told_to_mlflow(unkilled) -> None:
+def test_everything_runs_and_is_logged_to_mlflow(unkilled) -> None:
     workspace, printed = unkilled
     assert set(stages_run(printed)) == set(workspace.read("dvc.lock")["stages"])
-    told = runs(workspace)
-    parents = {r.info.run_name: r for r in told if "mlflow.parentRunId" not in r.data.tags}
-    children = [r for r in told if "mlflow.parentRunId" in r.data.tags]
+    logged = runs(workspace)
+    parents = {r.info.run_name: r for r in logged if "mlflow.parentRunId" not in r.data.tags}
+    children = [r for r in logged if "mlflow.parentRunId" in r.data.tags]
     assert set(parents) == set(SMALL["studies"])
     assert len(children) == RUNS - len(parents)
-    assert {r.info.status for r in told} == {"FINISHED"}
-    assert {r.data.tags["git.dirty"] for r in told} == {"false"}
+    assert {r.info.status for r in logged} == {"FINISHED"}
+    assert {r.data.tags["git.dirty"] for r in logged} == {"false"}
 
 
 def test_every_trial_holds_filter_pictures_and_every_study_its_gradient_check(unkilled) -> None:
@@ -87,9 +87,9 @@ def test_explained_pictures_hang_on_the_runs_of_their_studies(unkilled) -> None:
         assert ("explained/nearest.png" in pictures) == ("trial" not in run.data.tags)
 
 
-def test_publish_finds_nothing_left_to_tell(unkilled) -> None:
+def test_publish_finds_nothing_left_to_log(unkilled) -> None:
     workspace, _ = unkilled
-    assert workspace.run("vgg16-transfer", "publish").count(": 0 runs told") == 3
+    assert workspace.run("vgg16-transfer", "publish").count(": 0 runs logged") == 3
     assert len(runs(workspace)) == RUNS
 
 
@@ -194,19 +194,19 @@ def test_touching_one_study_reruns_that_study_and_the_report_alone(unkilled) -> 
         "explain@samples",
         "report",
     ]
-    told = runs(workspace)
-    assert len(told) == RUNS + 5
-    latest = max(told, key=lambda run: run.info.start_time)
+    logged = runs(workspace)
+    assert len(logged) == RUNS + 5
+    latest = max(logged, key=lambda run: run.info.start_time)
     assert latest.data.tags["git.dirty"] == "true"  # params.yaml is not committed
 
 
-def test_what_dvc_restores_from_its_run_cache_is_told_to_a_new_store(unkilled, tmp_path) -> None:
+def test_what_dvc_restores_from_its_run_cache_is_logged_to_a_new_store(unkilled, tmp_path) -> None:
     workspace, _ = unkilled
     workspace.write_params(SMALL)
     assert stages_run(workspace.run("dvc", "repro")) == []  # all of it was computed before
     uri = f"sqlite:///{tmp_path / 'new.db'}"
-    told = workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
-    assert [told.count(f": {runs} runs told") for runs in (5, 3)] == [2, 1]
+    logged = workspace.run("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=uri)
+    assert [logged.count(f": {runs} runs logged") for runs in (5, 3)] == [2, 1]
 
 
 def test_a_store_without_rows_is_noticed_and_made_again(unkilled) -> None:
@@ -216,7 +216,7 @@ def test_a_store_without_rows_is_noticed_and_made_again(unkilled) -> None:
     (workspace.root / "data/features/clipart/block5_pool.zst").unlink()
     printed = workspace.run("dvc", "repro")
     assert stages_run(printed) == ["features@clipart"]
-    assert "were missing or others than those that were written; they were computed" in printed
+    assert "were missing or damaged; they were computed" in printed
     assert workspace.files("data/features", "results", "models/heads") == whole
     assert workspace.read("dvc.lock") == lock
 
@@ -231,7 +231,7 @@ def test_a_store_without_rows_is_noticed_and_made_again(unkilled) -> None:
         ("reports/explained/samples/captions.json", ["publish", "report"]),
     ],
 )
-def test_what_is_not_what_dvc_lock_says_is_named_and_mended_by_dvc_repro(
+def test_what_is_not_what_dvc_lock_says_is_named_and_corrected_by_dvc_repro(
     unkilled, path: str, commands: list[str]
 ) -> None:
     workspace, _ = unkilled
@@ -260,7 +260,7 @@ def test_a_lock_file_with_the_marks_of_a_merge_is_one_sentence(unkilled, command
     printed, _ = process.communicate(timeout=120)
     lock.write_text(content, encoding="utf-8")
     assert process.returncode == 2
-    assert "dvc.lock: holds the marks of a merge" in printed
+    assert "dvc.lock: has conflict markers of a git merge" in printed
     assert "git checkout --ours dvc.lock, then run dvc repro" in printed
     assert len(printed.splitlines()) == 1
 
@@ -272,9 +272,9 @@ def test_mlflow_run_does_the_same_under_a_run_of_its_own(unkilled) -> None:
     workspace.write_params(params)
     before = {run.info.run_id for run in runs(workspace)}
     workspace.run("mlflow", "run", ".", "--env-manager", "local")
-    told = [run for run in runs(workspace) if run.info.run_id not in before]
-    (study,) = [run for run in told if "trial" not in run.data.tags]
-    trials = [run for run in told if "trial" in run.data.tags]
+    logged = [run for run in runs(workspace) if run.info.run_id not in before]
+    (study,) = [run for run in logged if "trial" not in run.data.tags]
+    trials = [run for run in logged if "trial" in run.data.tags]
     (outer,) = runs(workspace, "Default")
     assert outer.info.status == "FINISHED"
     assert study.data.tags["mlflow.parentRunId"] == outer.info.run_id

@@ -66,7 +66,7 @@ def artifacts(workspace: Workspace, run: Run, folder: str | None = None) -> dict
     return held
 
 
-def test_a_clone_tells_the_same_runs(ada, bo) -> None:
+def test_a_clone_logs_the_same_runs(ada, bo) -> None:
     original, replayed = runs(ada), runs(bo)
     assert set(original) == set(replayed)
     assert len(original) == RUNS
@@ -114,7 +114,7 @@ def test_the_models_are_the_same(ada, bo) -> None:
 
 def test_publishing_twice_adds_nothing(bo) -> None:
     before = {run.info.run_id for run in runs(bo).values()}
-    assert "samples: 0 runs told" in bo.run("vgg16-transfer", "publish")
+    assert "samples: 0 runs logged" in bo.run("vgg16-transfer", "publish")
     assert {run.info.run_id for run in runs(bo).values()} == before
 
 
@@ -148,12 +148,12 @@ def test_the_commands_in_the_tag_bring_back_what_was_trained(ada, tmp_path) -> N
 
 
 def test_two_runs_are_compared(ada) -> None:
-    told = runs(ada)
-    ids = [told[f"samples_per_class={count},seed=0"].info.run_id for count in (2, 4)]
+    logged = runs(ada)
+    ids = [logged[f"samples_per_class={count},seed=0"].info.run_id for count in (2, 4)]
     printed = ada.run("vgg16-transfer", "compare", *ids, COLUMNS="160")
     assert "samples_per_class" in printed
-    assert "of 64 test pictures changed sides" in printed
-    printed = ada.run("vgg16-transfer", "compare", *(told["samples"].info.run_id,) * 2)
+    assert "of 64 test pictures are classified differently" in printed
+    printed = ada.run("vgg16-transfer", "compare", *(logged["samples"].info.run_id,) * 2)
     assert "0 of " in printed
 
 
@@ -168,12 +168,12 @@ def experiments(workspace: Workspace) -> dict[str, list[Run]]:
     return named
 
 
-def check_whole(told: list[Run], epochs: str) -> None:
-    assert len(told) == RUNS
-    assert {run.info.status for run in told} == {"FINISHED"}
-    assert {run.data.params["epochs"] for run in told} == {epochs}
-    parent = next(run for run in told if "trial" not in run.data.tags)
-    below = {run.data.tags["mlflow.parentRunId"] for run in told if run is not parent}
+def check_whole(logged: list[Run], epochs: str) -> None:
+    assert len(logged) == RUNS
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    assert {run.data.params["epochs"] for run in logged} == {epochs}
+    parent = next(run for run in logged if "trial" not in run.data.tags)
+    below = {run.data.tags["mlflow.parentRunId"] for run in logged if run is not parent}
     assert below == {parent.info.run_id}
 
 

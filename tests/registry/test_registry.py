@@ -27,7 +27,8 @@ from vgg16_transfer.images.pictures import PictureError
 from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.registry import registry
 from vgg16_transfer.registry.card import Subject, write_card
-from vgg16_transfer.registry.registry import Contents, Registered
+from vgg16_transfer.registry.contents import Contents
+from vgg16_transfer.registry.registry import Registered
 from vgg16_transfer.tracking.mlflow_store import Store, TrackingError, find_store
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Registry:
             experiment=None,
         )
 
-    def tell(self, digest: str = "a", accuracy: float | None = None, *, whole: bool = True) -> str:
+    def log(self, digest: str = "a", accuracy: float | None = None, *, whole: bool = True) -> str:
         """A run of the chosen trial, such as publish makes it."""
         tags = self.lineage(digest).tags() | {"study": STUDY, "trial": self.chosen.name}
         run = self.client.create_run(self.store.experiment(self.client, DATASET), tags=tags)
@@ -99,7 +100,7 @@ class Registry:
 
 @pytest.fixture
 def fresh(store: Store, trained) -> Registry:
-    """Nothing is told yet, and nothing registered."""
+    """Nothing is logged yet, and nothing registered."""
     return Registry(store, trained)
 
 
@@ -109,7 +110,7 @@ def registered(
 ) -> Registry:
     """Registered once; no test of it adds anything."""
     made = Registry(make_store(tmp_path_factory.mktemp("registered")), trained)
-    made.run_id = made.tell()  # type: ignore[attr-defined]
+    made.run_id = made.log()  # type: ignore[attr-defined]
     assert made.register() == Registered("1", added=True, previous=None)
     return made
 
@@ -344,7 +345,7 @@ def test_a_model_that_is_not_there_is_one_sentence(registered: Registry, uri: st
 
 def test_a_later_study_dethrones_the_champion_which_stays_reachable(fresh: Registry) -> None:
     for digest in "ab":
-        fresh.tell(digest)
+        fresh.log(digest)
     assert fresh.register("a") == Registered("1", added=True, previous=None)
     assert fresh.register("b") == Registered("2", added=True, previous="1")
     assert fresh.aliases() == {"champion": "2", "previous-champion": "1"}
@@ -366,7 +367,7 @@ def lose_files(made: Registry) -> Path:
 
 
 def test_a_version_that_lost_its_files_gets_them_back(fresh: Registry) -> None:
-    fresh.tell()
+    fresh.log()
     assert fresh.register() == Registered("1", added=True, previous=None)
     (before,) = fresh.versions()
     assert fresh.register() == Registered("1", added=False, previous=None)
@@ -376,7 +377,7 @@ def test_a_version_that_lost_its_files_gets_them_back(fresh: Registry) -> None:
         registry.load(fresh.store, f"models:/{STUDY}@champion")
     assert str(caught.value) == (
         f"models:/{STUDY}@champion: {fresh.store} has lost its files; "
-        f"vgg16-transfer register {STUDY} puts them back"
+        f"vgg16-transfer register {STUDY} restores them"
     )
     assert fresh.register() == Registered("1", added=False, previous=None, restored=True)
     (version,) = fresh.versions()
@@ -392,7 +393,7 @@ def test_a_version_that_lost_its_files_gets_them_back(fresh: Registry) -> None:
 
 def test_a_model_is_found_below_a_path_that_looks_encoded(make_store, trained, tmp_path) -> None:
     made = Registry(make_store(tmp_path / "my%20project ?#ü"), trained)
-    made.tell()
+    made.log()
     made.register()
     names, probabilities = registry.load(made.store, f"models:/{STUDY}@champion")
     assert names == ("ant", "bee", "cat")
@@ -403,7 +404,7 @@ def test_a_model_is_found_below_a_path_that_looks_encoded(make_store, trained, t
 
 
 def test_a_trial_that_failed_is_not_registered(fresh: Registry) -> None:
-    run_id = fresh.tell()
+    run_id = fresh.log()
     fresh.client.set_tag(run_id, "failure", "loss became nan in epoch 2")
     fresh.client.update_run(run_id, status="FAILED")
     with pytest.raises(TrackingError, match=r"failed \(loss became nan in epoch 2\); change its"):
@@ -422,7 +423,7 @@ def test_what_broke_off_is_completed_once(fresh: Registry, monkeypatch, where: s
     def die(*_: object, **__: object) -> None:
         raise Killed
 
-    fresh.tell()
+    fresh.log()
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, where, die)
         with pytest.raises(Killed):
@@ -434,18 +435,18 @@ def test_what_broke_off_is_completed_once(fresh: Registry, monkeypatch, where: s
     assert (str(model.status), fresh.versions()[0].source) == ("READY", f"models:/{model.model_id}")
 
 
-def test_a_trial_that_mlflow_was_not_told_of_is_refused(fresh: Registry) -> None:
+def test_a_trial_that_is_not_logged_is_refused(fresh: Registry) -> None:
     expected = r"has no run of study few, trial '.*'; run vgg16-transfer publish first"
     with pytest.raises(TrackingError, match=expected):
         fresh.register()
-    fresh.tell(whole=False)
+    fresh.log(whole=False)
     with pytest.raises(TrackingError, match=expected):
         fresh.register()
     assert (fresh.models(), fresh.versions(), fresh.assembled) == ([], [], 0)
 
 
 def test_results_that_are_not_those_of_the_run_are_refused(fresh: Registry) -> None:
-    fresh.tell(accuracy=0.25)
+    fresh.log(accuracy=0.25)
     with pytest.raises(TrackingError, match=r"reaches another validation accuracy than run"):
         fresh.register()
     assert fresh.models() == []

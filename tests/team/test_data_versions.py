@@ -216,11 +216,11 @@ def test_a_damaged_object_is_named_and_not_used_and_repaired(
     printed = bo.fails("vgg16-transfer", "verify", kind)
     assert f"error: {path}: " in printed
     assert f"{name} is damaged; run this with --repair in a clone that has it" in printed
-    assert "has no whole copy" in bo.fails("vgg16-transfer", "verify", kind, "--repair")
+    assert "has no undamaged copy" in bo.fails("vgg16-transfer", "verify", kind, "--repair")
 
     assert f"repaired: {path}: " in ada.run("vgg16-transfer", "verify", kind, "--repair")
     assert remote.read(name) == whole
-    assert " objects are whole" in bo.run("vgg16-transfer", "verify", kind)
+    assert " objects are undamaged" in bo.run("vgg16-transfer", "verify", kind)
     bo.run("dvc", "pull", "--remote", kind)
     assert {path: bo.files(*ROOMS)[path] for path in files} == files
 

@@ -312,17 +312,17 @@ from tests.tracking import conftest
 from vgg16_transfer.tracking.mlflow_store import find_store
 
 root, own = Path(sys.argv[1]), sys.argv[2]
-told = []
+logged = []
 for name, settings in (("shared", {"seed": [0, 1]}), (own, {"seed": 0})):
     study = conftest.make_study(name, samples_per_class=2, **settings)
     outputs = conftest.write_outputs(study, root / own / name)
-    told.append((study, outputs, conftest.make_lineage(study, name[0])))
+    logged.append((study, outputs, conftest.make_lineage(study, name[0])))
 (root / f"{own} is ready").touch()
 while not (root / "go").exists():
     time.sleep(0.01)
 store = find_store(root, sys.argv[3])
-for study, outputs, lineage in told:
-    conftest.tell(store, study, outputs, lineage)
+for study, outputs, lineage in logged:
+    conftest.log(store, study, outputs, lineage)
 """
 
 
@@ -351,9 +351,9 @@ def test_two_processes_log_the_same_study_and_one_of_their_own_at_once(
     experiment = client.get_experiment_by_name(DATASET).experiment_id
     runs = client.search_runs([experiment])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    told = Counter((run.data.tags["study"], run.data.tags.get("trial", "")) for run in runs)
-    assert set(told.values()) == {1}
-    assert Counter(study for study, _ in told) == {"shared": 3, "ann": 2, "bob": 2}
+    logged = Counter((run.data.tags["study"], run.data.tags.get("trial", "")) for run in runs)
+    assert set(logged.values()) == {1}
+    assert Counter(study for study, _ in logged) == {"shared": 3, "ann": 2, "bob": 2}
     parents = {run.info.run_name: run.info.run_id for run in runs if "trial" not in run.data.tags}
     models = Counter(model.source_run_id for model in client.search_logged_models([experiment]))
     for run in runs:
@@ -435,5 +435,5 @@ def test_a_server_that_dies_in_the_middle_costs_no_result(make_server, workspace
     after = runs_of(server)
     assert set(before) < set(after)
     assert list(after.values()) == [["FINISHED", "active"]] * (1 + TRIALS)
-    assert "few: 0 runs told" in workspace.run("vgg16-transfer", "publish", **user)
+    assert "few: 0 runs logged" in workspace.run("vgg16-transfer", "publish", **user)
     assert runs_of(server) == after

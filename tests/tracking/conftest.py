@@ -1,4 +1,4 @@
-"""A tiny made-up study as a stage leaves it behind, and a store to tell of it."""
+"""A tiny made-up study as a stage leaves it behind, and a store to log it to."""
 
 import os
 import shutil
@@ -172,8 +172,8 @@ def make_outputs(tmp_path) -> MakeOutputs:
     return lambda study: write_outputs(study, tmp_path / "outputs" / study.name)
 
 
-def tell(store: Store, study: Study, outputs: Outputs, lineage: Lineage, **more: Any) -> int:
-    """Tells a store of a study, as the stage ``train`` does."""
+def log(store: Store, study: Study, outputs: Outputs, lineage: Lineage, **more: Any) -> int:
+    """Logs a study to a store, as the stage ``train`` does."""
     of_study = {key: getattr(outputs, key) for key in ("results", "heads", "splits")}
     return publish_study(store, study, lineage, **of_study, **more)
 

@@ -10,14 +10,14 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.tracking.comparison import compare
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
-from .conftest import make_lineage, make_study, tell, write_outputs
+from .conftest import log, make_lineage, make_study, write_outputs
 
 PATHS = [f"{index}.jpg" for index in range(6)]
 
 
 @pytest.fixture(scope="module")
-def told(make_store, tmp_path_factory):
-    """A store of two studies: ids by run name, and who took which picture rightly is known."""
+def compared(make_store, tmp_path_factory):
+    """A store of two studies: ids by run name. The correct pictures are known."""
     root = tmp_path_factory.mktemp("compared")
     store = make_store(root)
     for name, layer, digest in (("early", "block4_pool", "a"), ("late", "block5_pool", "b")):
@@ -26,7 +26,7 @@ def told(make_store, tmp_path_factory):
         record = records.read(outputs.results)
         predictions = record.predictions.assign(path=PATHS * 4)
         right = predictions["path"].isin(PATHS[:2] if name == "early" else PATHS[1:3])
-        if name == "early":  # the second of the four trials takes one more rightly
+        if name == "early":  # the second of the four trials classifies one more correctly
             right |= (predictions["path"] == PATHS[2]) & (predictions.index // len(PATHS) == 1)
         predictions["predicted"] = predictions["true"].where(right, "nothing")
         reached = right.groupby(predictions["trial"], sort=False).mean()
@@ -35,101 +35,101 @@ def told(make_store, tmp_path_factory):
             study, record._replace(predictions=predictions, trials=trials), outputs.results
         )
         lineage = replace(make_lineage(study, digest), started=5, ended=9)
-        tell(store, study, outputs, lineage)
+        log(store, study, outputs, lineage)
     client = store.client()
     runs = client.search_runs([store.experiment(client, "animals")])
     return client, {f"{r.data.tags['study']} {r.data.tags.get('trial', '')}": r for r in runs}
 
 
-def ids(told, *names: str) -> list[str]:
-    return [told[1][name].info.run_id for name in names]
+def ids(compared, *names: str) -> list[str]:
+    return [compared[1][name].info.run_id for name in names]
 
 
-def test_runs_have_the_times_of_their_stage(told) -> None:
-    assert {(r.info.start_time, r.info.end_time) for r in told[1].values()} == {(5, 9)}
+def test_runs_have_the_times_of_their_stage(compared) -> None:
+    assert {(r.info.start_time, r.info.end_time) for r in compared[1].values()} == {(5, 9)}
 
 
-def test_only_settings_that_differ_are_named(told) -> None:
-    found = compare(told[0], ids(told, "early ", "late "))
-    assert sorted(found.settings.index) == ["layer", "study"]
-    assert list(found.settings.loc["layer"]) == ["block4_pool", "block5_pool"]
+def test_only_settings_that_differ_are_named(compared) -> None:
+    result = compare(compared[0], ids(compared, "early ", "late "))
+    assert sorted(result.settings.index) == ["layer", "study"]
+    assert list(result.settings.loc["layer"]) == ["block4_pool", "block5_pool"]
 
 
-def test_accuracies_have_their_spread_and_their_order(told) -> None:
-    found = compare(told[0], ids(told, "early ", "late "))
-    assert list(found.accuracies.index) == ["samples_per_class 2", "samples_per_class 4"]
-    assert list(found.accuracies.iloc[0]) == ["41.7 ± 11.8 (2 seeds)", "33.3 ± 0.0 (2 seeds)"]
+def test_accuracies_have_their_spread_and_their_order(compared) -> None:
+    result = compare(compared[0], ids(compared, "early ", "late "))
+    assert list(result.accuracies.index) == ["samples_per_class 2", "samples_per_class 4"]
+    assert list(result.accuracies.iloc[0]) == ["41.7 ± 11.8 (2 seeds)", "33.3 ± 0.0 (2 seeds)"]
 
 
-def test_pictures_that_changed_sides_are_found(told) -> None:
-    found = compare(told[0], ids(told, "early ", "late "))
-    assert found.common == len(PATHS)
-    assert found.changed.to_numpy().tolist() == [[1.0, 0.0], [0.25, 1.0]]
-    assert list(found.changed.index) == ["0.jpg", "2.jpg"]
+def test_pictures_that_changed_sides_are_found(compared) -> None:
+    result = compare(compared[0], ids(compared, "early ", "late "))
+    assert result.common == len(PATHS)
+    assert result.changed.to_numpy().tolist() == [[1.0, 0.0], [0.25, 1.0]]
+    assert list(result.changed.index) == ["0.jpg", "2.jpg"]
 
 
-def test_a_trial_is_compared_with_a_trial(told) -> None:
-    names = [name for name in told[1] if name.startswith("early s")]
+def test_a_trial_is_compared_with_a_trial(compared) -> None:
+    names = [name for name in compared[1] if name.startswith("early s")]
     one, other = (next(n for n in names if f"class={k},seed=0" in n) for k in (2, 4))
-    found = compare(told[0], ids(told, one, other))
-    assert list(found.settings.loc["samples_per_class"]) == ["2", "4"]
-    assert found.accuracies.to_numpy().tolist() == [["33.3", "33.3"]]
-    assert found.changed.empty
+    result = compare(compared[0], ids(compared, one, other))
+    assert list(result.settings.loc["samples_per_class"]) == ["2", "4"]
+    assert result.accuracies.to_numpy().tolist() == [["33.3", "33.3"]]
+    assert result.changed.empty
 
 
-def test_an_unknown_run_is_named(told) -> None:
+def test_an_unknown_run_is_named(compared) -> None:
     with pytest.raises(TrackingError, match=r"run 'none': .* has none with that id"):
-        compare(told[0], [*ids(told, "early "), "none"])
+        compare(compared[0], [*ids(compared, "early "), "none"])
 
 
-def test_a_run_of_something_else_is_refused(told) -> None:
-    client, runs = told
+def test_a_run_of_something_else_is_refused(compared) -> None:
+    client, runs = compared
     other = client.create_run(runs["early "].info.experiment_id).info.run_id
     try:
-        with pytest.raises(TrackingError, match="neither a trial's nor a study's"):
-            compare(client, [*ids(told, "early "), other])
+        with pytest.raises(TrackingError, match="neither a trial nor a study"):
+            compare(client, [*ids(compared, "early "), other])
     finally:
         client.delete_run(other)
 
 
 @pytest.fixture
-def predictions(told) -> Iterator[tuple[Path, str]]:
+def predictions(compared) -> Iterator[tuple[Path, str]]:
     """The predictions of a trial, which a test may damage, and the id of its run."""
-    name = next(name for name in told[1] if name.startswith("late s"))
-    run = told[1][name].info
+    name = next(name for name in compared[1] if name.startswith("late s"))
+    run = compared[1][name].info
     path = Path(run.artifact_uri.removeprefix("file://"), "predictions.csv")
     kept = path.read_bytes()
     yield path, run.run_id
     path.write_bytes(kept)
 
 
-def test_a_run_that_broke_off_is_named(told, predictions) -> None:
+def test_a_run_that_broke_off_is_named(compared, predictions) -> None:
     predictions[0].unlink()
     with pytest.raises(TrackingError, match=r"predictions\.csv can't be read"):
-        compare(told[0], ids(told, "early ", "late "))
+        compare(compared[0], ids(compared, "early ", "late "))
 
 
 @pytest.mark.parametrize("damage", ["another", "", "path\n0.jpg\n", '"'])
-def test_predictions_that_belie_the_accuracy_are_refused(told, predictions, damage: str) -> None:
+def test_predictions_of_another_accuracy_are_refused(compared, predictions, damage: str) -> None:
     path, run_id = predictions
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(",nothing,", ",ant,") if damage == "another" else damage)
-    with pytest.raises(TrackingError, match="is not that of its accuracy; delete") as caught:
-        compare(told[0], ids(told, "early ", "late "))
+    with pytest.raises(TrackingError, match="does not match its accuracy; delete") as caught:
+        compare(compared[0], ids(compared, "early ", "late "))
     assert str(caught.value).startswith(f"run '{run_id}': ")
     assert "vgg16-transfer publish" in str(caught.value)
 
 
-def test_a_trial_that_failed_is_left_out_of_its_study_and_refused_by_itself(told) -> None:
-    client, runs = told
-    name = next(name for name in runs if name.startswith("early s") and "seed=1" in name)
+def test_a_trial_that_failed_is_left_out_of_its_study_and_refused_by_itself(compared) -> None:
+    client, runs = compared
+    name = "early samples_per_class=2,seed=1"  # MLflow gives runs of one time in any order
     run_id = runs[name].info.run_id
     client.set_tag(run_id, "failure", "loss became nan in epoch 2")
     client.update_run(run_id, status="FAILED")
     try:
-        found = compare(client, ids(told, "early ", "late "))
-        assert list(found.accuracies.iloc[0]) == ["33.3", "33.3 ± 0.0 (2 seeds)"]
+        result = compare(client, ids(compared, "early ", "late "))
+        assert list(result.accuracies.iloc[0]) == ["33.3", "33.3 ± 0.0 (2 seeds)"]
         with pytest.raises(TrackingError, match=r"failed \(loss became nan in epoch 2\); name a"):
-            compare(client, [run_id, *ids(told, "late ")])
+            compare(client, [run_id, *ids(compared, "late ")])
     finally:
         client.update_run(run_id, status="FINISHED")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vgg16_transfer.cli.runs import or_later
+from vgg16_transfer.tracking.log import or_later
 from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, DATABASE, find_store
 from vgg16_transfer.tracking.reach import reached
 
-from .conftest import DATASET, make_lineage, make_study, tell, write_outputs
+from .conftest import DATASET, log, make_lineage, make_study, write_outputs
 
 ROOM = "64m"
 Disk = Callable[..., None]
@@ -59,7 +59,6 @@ def test_a_disk_without_room_costs_one_sentence_and_publish_completes_it(
     database: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = make_study(samples_per_class=2, seed=0)
     lineage = make_lineage(study)
@@ -75,19 +74,18 @@ def test_a_disk_without_room_costs_one_sentence_and_publish_completes_it(
     if where == "temporary files":
         monkeypatch.setattr(tempfile, "tempdir", str(small))
     store = find_store(root, None)
+    warnings: list[str] = []
     disk(small, options)
-    capsys.readouterr()
-    with or_later("train@samples"), reached(store):
-        tell(store, study, outputs, lineage)
-    lines = [one for one in capsys.readouterr().err.splitlines() if one.startswith("warning")]
-    assert len(lines) == 1
-    assert lines[0].startswith(f"warning: train@samples: sqlite:///{root / DATABASE}: can't be ")
-    assert reason in lines[0]
-    assert "vgg16-transfer publish" in lines[0]
+    with or_later("train@samples", warnings.append), reached(store):
+        log(store, study, outputs, lineage)
+    (warning,) = warnings
+    assert warning.startswith(f"warning: train@samples: sqlite:///{root / DATABASE}: can't be ")
+    assert reason in warning
+    assert "vgg16-transfer publish" in warning
     disk(small, f"rw,size={ROOM}")
-    assert tell(store, study, outputs, lineage) in {1, 2}  # the larger disk took the trial
+    assert log(store, study, outputs, lineage) in {1, 2}  # the larger disk took the trial
     client = store.client()
     runs = client.search_runs([store.experiment(client, DATASET)])
     assert sorted(run.info.run_name for run in runs) == ["only", "samples"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert tell(store, study, outputs, lineage) == 0
+    assert log(store, study, outputs, lineage) == 0

@@ -11,10 +11,10 @@ import mlflow
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from vgg16_transfer.tracking.known_runs import known_runs
+from vgg16_transfer.tracking.logged_runs import logged_runs
 from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, DATABASE, Store, find_store
 
-from .conftest import DATASET, make_lineage, make_study, tell, write_outputs
+from .conftest import DATASET, log, make_lineage, make_study, write_outputs
 
 ODD = "a%b my%20pro?ject #1 ümläut & 'q' +"
 STUDY = make_study(samples_per_class=2, seed=0)
@@ -23,7 +23,7 @@ STUDY = make_study(samples_per_class=2, seed=0)
 def fill(root: Path, store: Store) -> None:
     """One trial, its head as a registered model, and an experiment that the user made."""
     outputs = write_outputs(STUDY, root / "outputs")
-    assert tell(store, STUDY, outputs, make_lineage(STUDY)) == 2
+    assert log(store, STUDY, outputs, make_lineage(STUDY)) == 2
     client = store.client()
     (model,) = client.search_logged_models([store.experiment(client, DATASET)])
     client.create_registered_model("samples")
@@ -69,7 +69,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def runs(store: Store) -> dict[str, Any]:
     client = store.client()
-    return known_runs(client, store.experiment(client, DATASET), make_lineage(STUDY))
+    return logged_runs(client, store.experiment(client, DATASET), make_lineage(STUDY))
 
 
 def check_all_is_found(root: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_the_user_made_stays_where_it_is(filled: Path, tmp_path) -> None:
     assert run.info.artifact_uri.startswith(f"file:///srv/{ARTIFACTS}/mine/")
 
 
-def test_all_is_mended_or_nothing(filled: Path, tmp_path) -> None:
+def test_all_is_corrected_or_nothing(filled: Path, tmp_path) -> None:
     shutil.copytree(filled, tmp_path / "moved")
     with closing(sqlite3.connect(tmp_path / "moved" / DATABASE)) as connection, connection:
         connection.execute(

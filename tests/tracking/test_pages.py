@@ -12,7 +12,7 @@ from PIL import Image
 
 from vgg16_transfer.params import Study
 from vgg16_transfer.reporting.run_links import lock_marker, run_marker
-from vgg16_transfer.tracking.known_runs import known_runs
+from vgg16_transfer.tracking.logged_runs import logged_runs
 from vgg16_transfer.tracking.mlflow_store import Store, find_store
 from vgg16_transfer.tracking.pages import (
     REPORT,
@@ -27,18 +27,18 @@ from .conftest import (
     FILTERS,
     Killed,
     Outputs,
+    log,
     make_lineage,
     make_study,
     outputs_of,
-    tell,
     write_outputs,
 )
 
 ONE = {"samples_per_class": 2, "seed": [0, 1]}
 
 
-class Told:
-    """A study that MLflow was told of, and what was drawn beside it."""
+class Logged:
+    """A study that was logged to MLflow, and what was drawn beside it."""
 
     def __init__(self, store: Store, study: Study, outputs: Outputs) -> None:
         self.store, self.study, self.outputs = store, study, outputs
@@ -47,7 +47,7 @@ class Told:
 
     def runs(self) -> dict[str, Run]:
         experiment = self.store.experiment(self.client, self.study.dataset)
-        return known_runs(self.client, experiment, self.lineage)
+        return logged_runs(self.client, experiment, self.lineage)
 
     def parent(self) -> Run:
         return self.runs()[""]
@@ -86,19 +86,19 @@ def study() -> Study:
 
 @pytest.fixture(scope="module")
 def once(make_store, study: Study, tmp_path_factory) -> Path:
-    """Told once, since heads take seconds; every test works on a copy, which MLflow mends."""
-    root = tmp_path_factory.mktemp("told")
+    """Logged once, since heads take seconds; every test works on a copy of it."""
+    root = tmp_path_factory.mktemp("logged")
     outputs = write_outputs(study, root / "outputs")
-    tell(make_store(root), study, outputs, make_lineage(study))
+    log(make_store(root), study, outputs, make_lineage(study))
     return root
 
 
 @pytest.fixture
-def told(once: Path, study: Study, tmp_path: Path) -> Told:
+def logged(once: Path, study: Study, tmp_path: Path) -> Logged:
     root = tmp_path / "workspace"
     shutil.copytree(once, root)
     utils._artifact_repos_cache.clear()  # MLflow has seen the runs where they were
-    return Told(find_store(root, None), study, outputs_of(study, root / "outputs"))
+    return Logged(find_store(root, None), study, outputs_of(study, root / "outputs"))
 
 
 @pytest.fixture
@@ -124,48 +124,48 @@ def files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[
     return {path: Path(client.download_artifacts(run_id, path)).read_bytes() for path in paths}
 
 
-def test_every_trial_shows_the_filters_under_the_same_keys(told: Told) -> None:
-    assert told.filters() == 2
-    shown = [(told.outputs.filters / f"{key}.png").read_bytes() for key in FILTERS]
-    for grid in told.grid():
+def test_every_trial_shows_the_filters_under_the_same_keys(logged: Logged) -> None:
+    assert logged.filters() == 2
+    shown = [(logged.outputs.filters / f"{key}.png").read_bytes() for key in FILTERS]
+    for grid in logged.grid():
         assert set(grid) == {f"{key}{end}" for key in FILTERS for end in (".png", ".webp")}
         assert [grid[f"{key}.png"] for key in FILTERS] == shown
         for key in FILTERS:
             assert Image.open(io.BytesIO(grid[f"{key}.webp"])).size == (8, 8)
-    assert {run.data.tags["mlflow.loggedImages"] for run in told.trials().values()} == {"True"}
-    assert told.filters() == 0
+    assert {run.data.tags["mlflow.loggedImages"] for run in logged.trials().values()} == {"True"}
+    assert logged.filters() == 0
 
 
-def test_the_grids_files_are_named_as_mlflow_names_them(told: Told, tmp_path) -> None:
+def test_the_grids_files_are_named_as_mlflow_names_them(logged: Logged, tmp_path) -> None:
     """Its UI takes key, step and time out of the name; the pattern is that of ``log_image``."""
-    told.filters()
-    run = next(iter(told.trials().values()))
-    ours = sorted(files(told.client, run.info.run_id, "images"))
-    other = told.client.create_run(run.info.experiment_id).info.run_id
+    logged.filters()
+    run = next(iter(logged.trials().values()))
+    names = sorted(files(logged.client, run.info.run_id, "images"))
+    other = logged.client.create_run(run.info.experiment_id).info.run_id
     for key in FILTERS:
-        picture = Image.open(told.outputs.filters / f"{key}.png")
-        told.client.log_image(other, picture, key=key, step=0)
-    theirs = sorted(files(told.client, other, "images"))
-    told.client.delete_run(other)
+        picture = Image.open(logged.outputs.filters / f"{key}.png")
+        logged.client.log_image(other, picture, key=key, step=0)
+    expected = sorted(files(logged.client, other, "images"))
+    logged.client.delete_run(other)
 
     def pattern(path: str) -> str:
         named = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", path)
         return re.sub(r"\d{9,}", "T", named)
 
-    assert list(map(pattern, ours)) == list(map(pattern, theirs))
+    assert list(map(pattern, names)) == list(map(pattern, expected))
 
 
-def test_filters_that_were_drawn_anew_replace_the_old(told: Told) -> None:
-    told.filters("b")
-    changed = told.outputs.filters / f"{FILTERS[0]}.png"
+def test_filters_that_were_drawn_anew_replace_the_old(logged: Logged) -> None:
+    logged.filters("b")
+    changed = logged.outputs.filters / f"{FILTERS[0]}.png"
     Image.new("RGB", (8, 8), (250, 0, 0)).save(changed)
-    assert told.filters("c") == 2
-    for grid in told.grid():
+    assert logged.filters("c") == 2
+    for grid in logged.grid():
         assert len(grid) == 2 * len(FILTERS)
         assert grid[f"{FILTERS[0]}.png"] == changed.read_bytes()
 
 
-def test_filters_that_broke_off_are_completed(told: Told, monkeypatch) -> None:
+def test_filters_that_broke_off_are_completed(logged: Logged, monkeypatch) -> None:
     def die(*_: object, **__: object) -> None:
         raise Killed
 
@@ -173,65 +173,65 @@ def test_filters_that_broke_off_are_completed(told: Told, monkeypatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, where, die)
             with pytest.raises(Killed):
-                told.filters()
-    assert told.filters() == 2
-    assert [len(grid) for grid in told.grid()] == [2 * len(FILTERS)] * 2
+                logged.filters()
+    assert logged.filters() == 2
+    assert [len(grid) for grid in logged.grid()] == [2 * len(FILTERS)] * 2
 
 
-def test_filters_that_a_store_lost_are_put_back_when_it_is_asked(told: Told) -> None:
-    told.filters()
-    one, other = told.trials().values()
-    shutil.rmtree(told.folder(one) / "images")
-    next((told.folder(other) / "images").glob("*.webp")).write_bytes(b"")
-    assert told.filters() == 0
-    assert told.filters(check=True) == 2
-    assert [len(grid) for grid in told.grid()] == [2 * len(FILTERS)] * 2
-    assert told.filters(check=True) == 0
+def test_filters_that_a_store_lost_are_put_back_when_it_is_asked(logged: Logged) -> None:
+    logged.filters()
+    one, other = logged.trials().values()
+    shutil.rmtree(logged.folder(one) / "images")
+    next((logged.folder(other) / "images").glob("*.webp")).write_bytes(b"")
+    assert logged.filters() == 0
+    assert logged.filters(check=True) == 2
+    assert [len(grid) for grid in logged.grid()] == [2 * len(FILTERS)] * 2
+    assert logged.filters(check=True) == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a picture", "half", "gone"])
-def test_a_damaged_filter_picture_is_named_with_the_command(told: Told, damage) -> None:
-    path = told.outputs.filters / f"{FILTERS[0]}.png"
+def test_a_damaged_filter_picture_is_named_with_the_command(logged: Logged, damage) -> None:
+    path = logged.outputs.filters / f"{FILTERS[0]}.png"
     if damage == "gone":
-        shutil.rmtree(told.outputs.filters)
+        shutil.rmtree(logged.outputs.filters)
     else:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
-    named = str(told.outputs.filters if damage == "gone" else path)
+    named = str(logged.outputs.filters if damage == "gone" else path)
     with pytest.raises(DamagedError) as caught:
-        told.filters()
+        logged.filters()
     assert str(caught.value).startswith(f"{named}: ")
     assert str(caught.value).endswith("; run dvc repro filters@animals")
-    assert all("filters" not in run.data.tags for run in told.trials().values())
+    assert all("filters" not in run.data.tags for run in logged.trials().values())
 
 
-def test_the_gradient_check_joins_the_run_of_its_study_once(told: Told) -> None:
-    assert told.gradients()
-    assert not told.gradients()
-    parent = told.parent()
+def test_the_gradient_check_joins_the_run_of_its_study_once(logged: Logged) -> None:
+    assert logged.gradients()
+    assert not logged.gradients()
+    parent = logged.parent()
     measured = {"gradient_check softmax average": 1e-9, "gradient_check softmax max": 2e-8}
     assert measured.items() <= parent.data.metrics.items()
-    table = files(told.client, parent.info.run_id)["gradient_check.csv"]
-    assert table == told.outputs.gradients.read_bytes()
+    table = files(logged.client, parent.info.run_id)["gradient_check.csv"]
+    assert table == logged.outputs.gradients.read_bytes()
 
 
-def test_another_gradient_check_replaces_the_old(told: Told) -> None:
-    told.gradients("b")
-    text = told.outputs.gradients.read_text(encoding="utf-8")
-    told.outputs.gradients.write_text(text.replace("2e-08", "1e-08"), encoding="utf-8")
-    assert told.gradients("c")
-    assert told.parent().data.metrics["gradient_check softmax max"] == 1e-8
-    (told.folder(told.parent()) / "gradient_check.csv").unlink()
-    assert told.gradients("c", check=True)
-    assert not told.gradients("c", check=True)
+def test_another_gradient_check_replaces_the_old(logged: Logged) -> None:
+    logged.gradients("b")
+    text = logged.outputs.gradients.read_text(encoding="utf-8")
+    logged.outputs.gradients.write_text(text.replace("2e-08", "1e-08"), encoding="utf-8")
+    assert logged.gradients("c")
+    assert logged.parent().data.metrics["gradient_check softmax max"] == 1e-8
+    (logged.folder(logged.parent()) / "gradient_check.csv").unlink()
+    assert logged.gradients("c", check=True)
+    assert not logged.gradients("c", check=True)
 
 
 @pytest.mark.parametrize("damage", ["", "layer\nsoftmax\n", "layer,average,max\ns,nan,1\n", "\xff"])
-def test_a_damaged_gradient_check_is_named_with_the_command(told: Told, damage: str) -> None:
-    told.outputs.gradients.write_bytes(damage.encode("latin-1"))
+def test_a_damaged_gradient_check_is_named_with_the_command(logged: Logged, damage: str) -> None:
+    logged.outputs.gradients.write_bytes(damage.encode("latin-1"))
     with pytest.raises(DamagedError, match=r"damaged; run dvc repro gradients@animals$") as caught:
-        told.gradients()
-    assert str(caught.value).startswith(f"{told.outputs.gradients}: ")
+        logged.gradients()
+    assert str(caught.value).startswith(f"{logged.outputs.gradients}: ")
 
 
 def test_what_was_drawn_of_a_study_without_a_run_waits(store, study, tmp_path) -> None:
@@ -242,38 +242,38 @@ def test_what_was_drawn_of_a_study_without_a_run_waits(store, study, tmp_path) -
     assert not publish_gradients(*given, outputs.gradients, *lineages, check=True)
 
 
-def explain(told: Told, folder: Path, digest: str = "b", *, check: bool = False) -> bool:
-    drawn = make_lineage(told.study, digest, "explain@samples")
-    return publish_explained(told.store, told.study, folder, told.lineage, drawn, check=check)
+def explain(logged: Logged, folder: Path, digest: str = "b", *, check: bool = False) -> bool:
+    drawn = make_lineage(logged.study, digest, "explain@samples")
+    return publish_explained(logged.store, logged.study, folder, logged.lineage, drawn, check=check)
 
 
-def test_explained_pictures_join_the_run_of_their_study_once(told, explained) -> None:
-    assert explain(told, explained)
-    assert not explain(told, explained)
-    assert files(told.client, told.parent().info.run_id, "explained") == {
+def test_explained_pictures_join_the_run_of_their_study_once(logged, explained) -> None:
+    assert explain(logged, explained)
+    assert not explain(logged, explained)
+    assert files(logged.client, logged.parent().info.run_id, "explained") == {
         "explained/nearest.png": b"a picture",
         "explained/captions.json": b"{}",
     }
-    assert told.parent().info.status == "FINISHED"
+    assert logged.parent().info.status == "FINISHED"
 
 
-def test_pictures_that_were_drawn_anew_replace_the_old(told, explained) -> None:
-    explain(told, explained, "b")
+def test_pictures_that_were_drawn_anew_replace_the_old(logged, explained) -> None:
+    explain(logged, explained, "b")
     (explained / "nearest.png").write_bytes(b"another")
-    assert explain(told, explained, "c")
-    found = files(told.client, told.parent().info.run_id, "explained")
+    assert explain(logged, explained, "c")
+    found = files(logged.client, logged.parent().info.run_id, "explained")
     assert found["explained/nearest.png"] == b"another"
 
 
 def test_explained_pictures_that_a_store_lost_are_put_back_when_it_is_asked(
-    told, explained
+    logged, explained
 ) -> None:
-    explain(told, explained)
-    (told.folder(told.parent()) / "explained" / "nearest.png").unlink()
-    assert not explain(told, explained)
-    assert explain(told, explained, check=True)
-    assert len(files(told.client, told.parent().info.run_id, "explained")) == 2
-    assert not explain(told, explained, check=True)
+    explain(logged, explained)
+    (logged.folder(logged.parent()) / "explained" / "nearest.png").unlink()
+    assert not explain(logged, explained)
+    assert explain(logged, explained, check=True)
+    assert len(files(logged.client, logged.parent().info.run_id, "explained")) == 2
+    assert not explain(logged, explained, check=True)
 
 
 def test_pictures_of_a_study_without_a_run_wait(store, study, explained) -> None:
@@ -281,44 +281,44 @@ def test_pictures_of_a_study_without_a_run_wait(store, study, explained) -> None
     assert not publish_explained(store, study, explained, make_lineage(study), drawn, check=False)
 
 
-def report(told: Told, page: Path, digest: str = "d", *, check: bool = False) -> bool:
-    studies, trained = {told.study.name: told.study}, {told.study.name: told.lineage}
-    made = make_lineage(told.study, digest, "report")
-    return publish_report(told.store, page, studies, trained, made, check=check)
+def report(logged: Logged, page: Path, digest: str = "d", *, check: bool = False) -> bool:
+    studies, trained = {logged.study.name: logged.study}, {logged.study.name: logged.lineage}
+    made = make_lineage(logged.study, digest, "report")
+    return publish_report(logged.store, page, studies, trained, made, check=check)
 
 
-def test_the_page_names_run_and_lock_entry_of_every_number(told, page) -> None:
-    assert report(told, page)
-    ids = [told.trials()[f"seed={seed}"].info.run_id for seed in (0, 1)]
-    made = make_lineage(told.study, "d")
-    run = known_runs(told.client, told.store.experiment(told.client, REPORT), made)[""]
-    told_page = "".join(f"<td>{one}</td>" for one in [*ids, "a" * 64])
-    assert files(told.client, run.info.run_id) == {"report.html": told_page.encode()}
+def test_the_page_names_run_and_lock_entry_of_every_number(logged, page) -> None:
+    assert report(logged, page)
+    ids = [logged.trials()[f"seed={seed}"].info.run_id for seed in (0, 1)]
+    made = make_lineage(logged.study, "d")
+    run = logged_runs(logged.client, logged.store.experiment(logged.client, REPORT), made)[""]
+    filled_page = "".join(f"<td>{one}</td>" for one in [*ids, "a" * 64])
+    assert files(logged.client, run.info.run_id) == {"report.html": filled_page.encode()}
     assert run.info.status == "FINISHED"
 
 
-def test_a_page_is_told_once_and_another_one_again(told, page) -> None:
-    assert [report(told, page, digest) for digest in "dde"] == [True, False, True]
+def test_a_page_is_logged_once_and_another_one_again(logged, page) -> None:
+    assert [report(logged, page, digest) for digest in "dde"] == [True, False, True]
 
 
-def test_a_page_that_a_store_lost_is_put_back_under_its_run(told, page) -> None:
-    report(told, page)
-    experiment = told.store.experiment(told.client, REPORT)
-    (before,) = told.client.search_runs([experiment])
-    shutil.rmtree(told.folder(before))
-    assert not report(told, page)
-    assert report(told, page, check=True)
-    (after,) = told.client.search_runs([experiment])
+def test_a_page_that_a_store_lost_is_put_back_under_its_run(logged, page) -> None:
+    report(logged, page)
+    experiment = logged.store.experiment(logged.client, REPORT)
+    (before,) = logged.client.search_runs([experiment])
+    shutil.rmtree(logged.folder(before))
+    assert not report(logged, page)
+    assert report(logged, page, check=True)
+    (after,) = logged.client.search_runs([experiment])
     assert (after.info.run_id, after.info.end_time) == (before.info.run_id, before.info.end_time)
-    assert set(files(told.client, after.info.run_id)) == {"report.html"}
+    assert set(files(logged.client, after.info.run_id)) == {"report.html"}
 
 
-def test_a_page_that_is_not_there_is_named_with_the_command(told, page) -> None:
+def test_a_page_that_is_not_there_is_named_with_the_command(logged, page) -> None:
     page.unlink()
     with pytest.raises(
         DamagedError, match=r"report\.html: is missing or damaged; run dvc repro rep"
     ):
-        report(told, page)
+        report(logged, page)
 
 
 def test_a_page_with_a_number_that_has_no_run_yet_waits(store, study, page) -> None:
@@ -329,7 +329,7 @@ def test_a_page_with_a_number_that_has_no_run_yet_waits(store, study, page) -> N
     assert client.search_runs([store.experiment(client, REPORT)]) == []
 
 
-def test_the_page_itself_stays_as_it_is(told, page) -> None:
+def test_the_page_itself_stays_as_it_is(logged, page) -> None:
     before = page.read_bytes()
-    report(told, page)
+    report(logged, page)
     assert page.read_bytes() == before

@@ -29,9 +29,9 @@ from .conftest import (
     Killed,
     MakeOutputs,
     Outputs,
+    log,
     make_lineage,
     make_study,
-    tell,
     write_outputs,
 )
 
@@ -40,7 +40,7 @@ TWO = {"samples_per_class": 2, "seed": [0, 1]}
 
 
 class Published:
-    """A study, what it left behind, and the store that was told of it."""
+    """A study, what it left behind, and the store that it was logged to."""
 
     def __init__(self, store: Store, study: Study, outputs: Outputs) -> None:
         self.store = store
@@ -49,8 +49,8 @@ class Published:
         self.lineage = make_lineage(study)
         self.client = store.client()
 
-    def tell(self, parent_run_id: str | None = None) -> int:
-        return tell(self.store, self.study, self.outputs, self.lineage, parent_run_id=parent_run_id)
+    def log(self, parent_run_id: str | None = None) -> int:
+        return log(self.store, self.study, self.outputs, self.lineage, parent_run_id=parent_run_id)
 
     def runs(self, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         experiment = self.store.experiment(self.client, DATASET)
@@ -87,24 +87,24 @@ class Published:
 def published(
     make_store: Callable[[Path], Store], tmp_path_factory: pytest.TempPathFactory
 ) -> Published:
-    """Told once; no test of it adds anything."""
+    """Logged once; no test of it adds anything."""
     study = make_study()
     root = tmp_path_factory.mktemp("published")
-    told = Published(make_store(root), study, write_outputs(study, root))
-    assert told.tell("d" * 32) == 5
-    return told
+    logged = Published(make_store(root), study, write_outputs(study, root))
+    assert logged.log("d" * 32) == 5
+    return logged
 
 
 @pytest.fixture
 def one(store: Store, make_outputs: MakeOutputs) -> Published:
-    """A study of one trial that nobody was told of yet."""
+    """A study of one trial that is not logged yet."""
     study = make_study(**ONE)
     return Published(store, study, make_outputs(study))
 
 
 @pytest.fixture
 def two(store: Store, make_outputs: MakeOutputs) -> Published:
-    """A study of two trials that nobody was told of yet."""
+    """A study of two trials that is not logged yet."""
     study = make_study(**TWO)
     return Published(store, study, make_outputs(study))
 
@@ -176,8 +176,8 @@ def test_a_trial_shows_its_figures_and_its_tables(published: Published) -> None:
     record = records.read(published.outputs.results)
     for name, run in published.children().items():
         shown = {"loss.png", "accuracy.png", "confusion.png"}
-        told = {"predictions.csv", "confusion.csv", "per_class.csv"}
-        assert set(published.artifacts(run)) == {*shown, *told}
+        tables = {"predictions.csv", "confusion.csv", "per_class.csv"}
+        assert set(published.artifacts(run)) == {*shown, *tables}
         text = published.artifact(run, "predictions.csv")
         mine = record.predictions[record.predictions["trial"] == name]
         pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text)), mine.reset_index(drop=True))
@@ -259,22 +259,22 @@ def test_a_model_can_be_asked_through_its_signature(published: Published) -> Non
         loaded.predict(features[:, :-1])
 
 
-def test_telling_again_adds_nothing(published: Published) -> None:
+def test_logging_again_adds_nothing(published: Published) -> None:
     before = {run.info.run_id: run.data.metrics for run in published.runs()}
-    assert published.tell() == 0
+    assert published.log() == 0
     assert {run.info.run_id: run.data.metrics for run in published.runs()} == before
 
 
-def test_another_lock_entry_is_told_beside_the_first(one: Published) -> None:
-    assert one.tell() == 2
+def test_another_lock_entry_is_logged_beside_the_first(one: Published) -> None:
+    assert one.log() == 2
     again = Published(one.store, one.study, one.outputs)
     again.lineage = make_lineage(one.study, digest="b")
-    assert again.tell() == 2
+    assert again.log() == 2
     assert len(one.parents()) == 2
 
 
-def break_off(where: str, monkeypatch: pytest.MonkeyPatch, told: Published) -> None:
-    """Tells a study, and dies where a function is called."""
+def break_off(where: str, monkeypatch: pytest.MonkeyPatch, logged: Published) -> None:
+    """Logs a study, and dies where a function is called."""
 
     def die(*_: object, **__: object) -> None:
         raise Killed
@@ -285,14 +285,14 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, told: Published) -> N
         owners["models"] = mlflow.models.Model
         patch.setattr(owners[module], function, die)
         with pytest.raises(Killed):
-            told.tell()
+            logged.log()
 
 
 @pytest.mark.parametrize(
     "where",
     [
         "figures.trial_curves",
-        "publish.tell_head",
+        "publish.log_head",
         "models.save",
         "client.log_batch",
         "client.log_model_artifacts",
@@ -306,22 +306,22 @@ def test_a_trial_that_broke_off_goes_on_in_the_same_run(
     break_off(where, monkeypatch, one)
     (before,) = one.children().values()
     assert before.info.status == "RUNNING"
-    assert one.tell() == 2
+    assert one.log() == 2
     (run,) = one.children().values()
     assert run.info.run_id == before.info.run_id
     assert len(one.runs(ViewType.ALL)) == 2
     assert [step for step, _ in one.points(run, "train_loss")] == [1, 2, 3]
     assert {run.info.status for run in one.runs()} == {"FINISHED"}
     assert [model.source_run_id for model in one.models()] == [run.info.run_id]
-    assert one.tell() == 0
+    assert one.log() == 0
 
 
-def test_only_the_trials_that_are_missing_are_told(monkeypatch, two: Published) -> None:
-    two.tell()
+def test_only_the_trials_that_are_missing_are_logged(monkeypatch, two: Published) -> None:
+    two.log()
     whole = set(two.children())
     kept, lost = (two.children()[name] for name in sorted(whole))
     two.client.delete_run(lost.info.run_id)
-    assert two.tell() == 1
+    assert two.log() == 1
     assert set(two.children()) == whole
     assert kept.info.run_id in {run.info.run_id for run in two.children().values()}
 
@@ -331,19 +331,19 @@ def test_a_study_that_broke_off_is_completed_once(where: str, monkeypatch, one: 
     break_off(where, monkeypatch, one)
     before = one.parent()
     assert before.info.status == "RUNNING"
-    assert one.tell() == 1
+    assert one.log() == 1
     parent = one.parent()
     assert (parent.info.run_id, parent.info.status) == (before.info.run_id, "FINISHED")
     assert len(one.points(parent, "accuracy_mean")) == 1
     assert len(json.loads(one.artifact(parent, "summary.json"))["data"]) == 1
-    assert one.tell() == 0
+    assert one.log() == 0
 
 
 def test_runs_of_mlflow_run_that_leak_are_left_alone(monkeypatch, one: Published) -> None:
     leaked = one.client.create_run("0")
     monkeypatch.setenv("MLFLOW_RUN_ID", leaked.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
-    one.tell()
+    one.log()
     after = one.client.get_run(leaked.info.run_id)
     assert (after.info.status, after.data.metrics, after.data.params) == ("RUNNING", {}, {})
     assert [model.source_run_id for model in one.models()] == [
@@ -353,22 +353,22 @@ def test_runs_of_mlflow_run_that_leak_are_left_alone(monkeypatch, one: Published
 
 def test_other_axes_stand_in_the_names_of_the_parents_metrics(store, make_outputs) -> None:
     study = make_study(samples_per_class=2, layer=["block4_pool", "block5_pool"])
-    told = Published(store, study, make_outputs(study))
-    told.tell()
-    names = {name for name in told.parent().data.metrics if name.startswith("accuracy_mean")}
+    logged = Published(store, study, make_outputs(study))
+    logged.log()
+    names = {name for name in logged.parent().data.metrics if name.startswith("accuracy_mean")}
     assert names == {f"accuracy_mean layer block{n}_pool" for n in (4, 5)}
 
 
 def test_augmentations_make_names_that_mlflow_takes(store, make_outputs) -> None:
     augmented = {"approach": "end_to_end", "augment": ["none", "flip+crop"]}
     study = make_study(samples_per_class=2, **augmented)
-    told = Published(store, study, make_outputs(study))
-    told.tell()
-    assert "accuracy_mean augment flip crop" in told.parent().data.metrics
+    logged = Published(store, study, make_outputs(study))
+    logged.log()
+    assert "accuracy_mean augment flip crop" in logged.parent().data.metrics
 
 
 def test_a_single_seed_has_no_spread(one: Published) -> None:
-    one.tell()
+    one.log()
     metrics = one.parent().data.metrics
     assert set(metrics) == {"accuracy_mean", "mean_class_recall_mean"}
     assert all(math.isfinite(value) for value in metrics.values())
@@ -376,15 +376,15 @@ def test_a_single_seed_has_no_spread(one: Published) -> None:
 
 def test_more_metrics_than_fit_into_a_call_arrive_whole(store: Store, make_outputs) -> None:
     study = make_study(**ONE, epochs=300)
-    told = Published(store, study, make_outputs(study))
-    told.tell()
-    (run,) = told.children().values()
-    history = records.read(told.outputs.results).history
+    logged = Published(store, study, make_outputs(study))
+    logged.log()
+    (run,) = logged.children().values()
+    history = records.read(logged.outputs.results).history
     columns = [c for c in history.columns if c not in {"trial", "epoch"}]
     assert len(columns) * len(history) > 1000
     for column in columns:
         expected = list(zip(history["epoch"], history[column], strict=True))
-        assert told.points(run, column) == expected
+        assert logged.points(run, column) == expected
 
 
 def folder_of(run: Run) -> Path:
@@ -396,7 +396,7 @@ def everything_below(folder: Path) -> set[str]:
 
 
 def lose(two: Published, what: str) -> int:
-    """Takes files away from the store; returns how many runs are to be told again."""
+    """Takes files away from the store; returns how many runs must be logged again."""
     artifacts = two.store.artifacts
     assert artifacts is not None
     first = two.children()["seed=0"]
@@ -436,12 +436,12 @@ def lose(two: Published, what: str) -> int:
 def test_files_that_a_store_lost_are_put_back_under_the_same_runs(
     what: str, two: Published
 ) -> None:
-    two.tell()
+    two.log()
     assert two.store.artifacts is not None
     before, files = two.runs(), everything_below(two.store.artifacts)
     models = {model.model_id for model in two.models()}
     again = lose(two, what)
-    assert two.tell() == again
+    assert two.log() == again
     after = {run.info.run_id: run for run in two.runs()}
     assert {(r.info.run_id, r.info.end_time, r.info.status) for r in before} == {
         (r.info.run_id, r.info.end_time, r.info.status) for r in after.values()
@@ -454,36 +454,36 @@ def test_files_that_a_store_lost_are_put_back_under_the_same_runs(
     mlflow.set_tracking_uri(two.store.uri)
     for model in two.models():
         assert mlflow.keras.load_model(model.model_uri).input_shape == (None, WIDTH)
-    assert two.tell() == 0
+    assert two.log() == 0
 
 
 def test_putting_files_back_that_broke_off_goes_on(two: Published, monkeypatch) -> None:
-    two.tell()
+    two.log()
     assert two.store.artifacts is not None
     files = everything_below(two.store.artifacts)
     for where in ("figures.confusion_matrix", "client.log_model_artifacts", "client.log_table"):
         shutil.rmtree(two.store.artifacts)
         break_off(where, monkeypatch, two)
         assert {run.info.status for run in two.runs()} == {"FINISHED"}
-        two.tell()
+        two.log()
         assert everything_below(two.store.artifacts) == files
-        assert two.tell() == 0
+        assert two.log() == 0
 
 
 def test_a_classifier_that_was_registered_is_not_taken_for_the_head(one: Published) -> None:
-    one.tell()
+    one.log()
     (run,) = one.children().values()
     experiment = run.info.experiment_id
     other = one.client.create_logged_model(
         experiment, name="classifier", source_run_id=run.info.run_id
     )
     one.client.finalize_logged_model(other.model_id, LoggedModelStatus.READY)
-    assert one.tell() == 0
+    assert one.log() == 0
     assert one.store.artifacts is not None
     shutil.rmtree(one.store.artifacts)
-    assert one.tell() == 2
+    assert one.log() == 2
     assert one.client.list_logged_model_artifacts(other.model_id) == []
-    assert one.tell() == 0
+    assert one.log() == 0
 
 
 WHY = "loss became nan in epoch 2 (learning_rate 1000)"
@@ -510,7 +510,7 @@ def failed(two: Published) -> Published:
 def test_a_trial_that_failed_is_a_failed_run_with_its_curves_and_the_reason(
     failed: Published,
 ) -> None:
-    assert failed.tell() == 3
+    assert failed.log() == 3
     children = failed.children()
     run = children["seed=0"]
     assert (run.info.status, children["seed=1"].info.status) == ("FAILED", "FINISHED")
@@ -527,10 +527,10 @@ def test_a_trial_that_failed_is_a_failed_run_with_its_curves_and_the_reason(
     assert accuracy == children["seed=1"].data.metrics["accuracy"]
 
 
-def test_a_trial_that_failed_is_told_once(failed: Published) -> None:
-    failed.tell()
+def test_a_trial_that_failed_is_logged_once(failed: Published) -> None:
+    failed.log()
     before = {run.info.run_id for run in failed.runs(ViewType.ALL)}
-    assert failed.tell() == 0
+    assert failed.log() == 0
     assert {run.info.run_id for run in failed.runs(ViewType.ALL)} == before
 
 
@@ -538,10 +538,10 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_curves(failed: Publis
     path = failed.outputs.results / "history.csv"
     history = records.read_frame(path)
     records.write_frame(history[history["trial"] != "seed=0"], path)
-    failed.tell()
+    failed.log()
     run = failed.children()["seed=0"]
     assert (run.info.status, failed.artifacts(run)) == ("FAILED", [])
-    assert failed.tell() == 0
+    assert failed.log() == 0
 
 
 def test_a_failed_trial_that_broke_off_goes_on_in_the_same_run(
@@ -550,15 +550,15 @@ def test_a_failed_trial_that_broke_off_goes_on_in_the_same_run(
     break_off("client.log_figure", monkeypatch, failed)
     (before,) = failed.children().values()
     assert before.info.status == "RUNNING"
-    assert failed.tell() == 3
+    assert failed.log() == 3
     assert failed.children()["seed=0"].info.run_id == before.info.run_id
     assert failed.children()["seed=0"].info.status == "FAILED"
 
 
-def test_missing_results_are_named_and_nothing_is_told(one: Published) -> None:
+def test_missing_results_are_named_and_nothing_is_logged(one: Published) -> None:
     (one.outputs.results / "history.csv").unlink()
     with pytest.raises(records.RecordError, match=r"history\.csv: no such file"):
-        one.tell()
+        one.log()
     assert one.client.get_experiment_by_name(DATASET) is None
 
 
@@ -577,11 +577,11 @@ outputs = conftest.write_outputs(study, root / "other")
 (root / "ready").touch()
 while not (root / "go").exists():
     time.sleep(0.01)
-conftest.tell(find_store(root, None), study, outputs, conftest.make_lineage(study, "b"))
+conftest.log(find_store(root, None), study, outputs, conftest.make_lineage(study, "b"))
 """
 
 
-def test_two_processes_tell_of_two_studies_at_once(two: Published, tmp_path) -> None:
+def test_two_processes_log_two_studies_at_once(two: Published, tmp_path) -> None:
     repository = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-c", OTHER, str(tmp_path)],
@@ -592,7 +592,7 @@ def test_two_processes_tell_of_two_studies_at_once(two: Published, tmp_path) -> 
         while not (tmp_path / "ready").exists() and other.poll() is None:
             pass
         (tmp_path / "go").touch()
-        two.tell()
+        two.log()
         _, errors = other.communicate(timeout=120)
     assert other.returncode == 0, errors
     assert {run.info.run_name for run in two.parents()} == {"samples", "other"}

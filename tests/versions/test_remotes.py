@@ -53,10 +53,10 @@ def damage(path: Path) -> None:
     path.write_bytes(content[:-2] + b"?" + content[-1:])
 
 
-def told(repository: Repository, *, repair: bool = False) -> list[tuple[str, str, bool]]:
-    _, found = verify_remote(repository.root, None, repair=repair)
+def damages(repository: Repository, *, repair: bool = False) -> list[tuple[str, str, bool]]:
+    _, items = verify_remote(repository.root, None, repair=repair)
     return [(one.path.removesuffix("0.csv").removesuffix("1.csv"), one.problem, one.repaired)
-            for one in found]  # fmt: skip
+            for one in items]  # fmt: skip
 
 
 def test_a_whole_remote_is_counted(repository) -> None:
@@ -69,31 +69,31 @@ def test_a_damaged_object_is_named_by_the_file_that_needs_it(repository, ending,
     hurt = stored(repository, ending)
     whole = hurt.read_bytes()
     damage(hurt)
-    assert told(repository) == [(path, "is damaged", False)]
+    assert damages(repository) == [(path, "is damaged", False)]
     assert hurt.read_bytes() != whole
-    assert told(repository, repair=True) == [(path, "is damaged", True)]
+    assert damages(repository, repair=True) == [(path, "is damaged", True)]
     assert hurt.read_bytes() == whole
-    assert told(repository) == []
+    assert damages(repository) == []
 
 
 def test_a_missing_object_is_sent_again(repository) -> None:
     lost = stored(repository, "")
     lost.unlink()
-    assert told(repository, repair=True) == [(f"{SPLITS}/", "is missing", True)]
-    assert told(repository) == []
+    assert damages(repository, repair=True) == [(f"{SPLITS}/", "is missing", True)]
+    assert damages(repository) == []
 
 
 def test_a_damaged_copy_in_the_cache_repairs_nothing(repository) -> None:
     hurt = stored(repository, "")
     damage(hurt)
     damage(repository.root / ".dvc" / "cache" / hurt.relative_to(repository.remote))
-    assert told(repository, repair=True) == [(f"{SPLITS}/", "is damaged", False)]
+    assert damages(repository, repair=True) == [(f"{SPLITS}/", "is damaged", False)]
 
 
 def test_a_clone_without_a_copy_repairs_nothing(repository) -> None:
     damage(stored(repository, ""))
     shutil.rmtree(repository.root / ".dvc" / "cache")
-    assert told(repository, repair=True) == [(f"{SPLITS}/", "is damaged", False)]
+    assert damages(repository, repair=True) == [(f"{SPLITS}/", "is damaged", False)]
 
 
 def test_an_unknown_remote_is_named(repository) -> None:

@@ -1,7 +1,7 @@
 """``vgg16-transfer <stage> …``: reads params.yaml and the environment, and calls the stage.
 
-Everything else in the package takes what it needs as arguments. Heavy imports happen inside the
-command that needs them, once params.yaml is read, so that ``--help`` and mistakes answer at once.
+All other modules of the package take what they need as arguments. Heavy imports happen inside the
+command that needs them, after params.yaml is read. So ``--help`` and error messages appear at once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
 def main() -> None:
-    """The console script: bad input is one sentence per mistake and exit code 2, no traceback."""
-    # TensorFlow greets on stderr while it is imported; what it has to say of errors still comes.
+    """The console script.
+
+    Bad input prints one sentence per mistake, without a traceback, and exits with code 2.
+    """
+    # TensorFlow logs lines on stderr while it is imported; its errors are still printed.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Its import makes a million objects that live as long as the process: Python looks for garbage
-    # among them less often on the way, and not at all at the end. That halves a short command.
+    # Importing it creates a million objects that live as long as the process. Collecting garbage
+    # less often, and not at all at exit, halves the time of a short command.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app()

@@ -1,4 +1,4 @@
-"""The command line's application, and what its commands find in the workspace."""
+"""The Typer application, and what its commands read from the workspace."""
 
 from __future__ import annotations
 
@@ -17,25 +17,35 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="a key of datasets")]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a key of studies")]
+DatasetName = Annotated[
+    str, typer.Argument(metavar="DATASET", help="dataset name: a key of datasets in params.yaml")
+]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="study name: a key of studies in params.yaml")
+]
 
 
 def read() -> tuple[Params, Workspace]:
-    """The params of the workspace in the current folder, and where things lie in it."""
+    """Reads params.yaml in the current folder. Returns the params, and the workspace's paths."""
     workspace = Workspace(Path.cwd())
     return read_params(workspace.params), workspace
 
 
 def source_of(params: Params, workspace: Workspace, dataset: str) -> Source:
-    """Where a dataset's pictures are."""
+    """The source of a dataset's pictures."""
     from vgg16_transfer.images.source import Source
 
     return Source(workspace.source(dataset), params.dataset(dataset).encoding)
 
 
 def tracking_store(workspace: Workspace, uri: str | None = None) -> Store:
-    """The MLflow store of that address, or that the environment names, or the workspace's own."""
+    """The MLflow store to use.
+
+    Args:
+        workspace: Paths of the workspace.
+        uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the
+            workspace.
+    """
     from vgg16_transfer.tracking.mlflow_store import find_store
 
     # In `dvc exp run --temp` the stage runs in a folder that is thrown away; DVC_ROOT is not.

@@ -1,4 +1,4 @@
-"""The commands about a study's best head: registering it as a model, and asking it."""
+"""The commands that register a study's best head as a model, and classify pictures with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vgg16_transfer.cli.app import StudyName, app, read, source_of, tracking_store
+from vgg16_transfer.cli.app import StudyName, app, read, tracking_store
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,49 +15,50 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.params import Params
-    from vgg16_transfer.registry.registry import Contents
     from vgg16_transfer.workspace import Workspace
 
     Answer = dict[str, Any]
     Probabilities = Callable[[bytes], Any]
 
 
-class StaleError(InputError):
-    """A head of another split than the one in the workspace."""
-
-
 class UnreadableError(InputError):
-    """Pictures that could not be asked about: one line for each."""
+    """Pictures that can't be read. The message is one line per picture."""
 
 
 @app.command()
-def register(study: StudyName) -> None:
+def register(study_name: StudyName) -> None:
     """Make a study's best head, by validation accuracy, the champion in the model registry."""
     params, workspace = read()
-    wanted = params.study(study)
+    study = params.study(study_name)
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import choose
     from vgg16_transfer.lineage import lineage
     from vgg16_transfer.lineage.locked import check_locked
     from vgg16_transfer.registry import registry
+    from vgg16_transfer.registry.contents import collect
+    from vgg16_transfer.registry.trained_head import check_split
     from vgg16_transfer.tracking.reach import reached
 
-    stage = f"train@{study}"
+    stage = f"train@{study_name}"
     check_locked(workspace.root, [stage, "weights"])
-    chosen = choose(wanted, records.read(workspace.record(study)))
-    _check_split(workspace, wanted.dataset, study, chosen)
+    chosen = choose(study, records.read(workspace.record(study_name)))
+    check_split(workspace, study.dataset, study_name, chosen)
     trained = lineage.locked_stages(workspace.root, [stage])[stage]
     store = tracking_store(workspace)
-    typer.echo(_told(study, chosen), err=True)
+    typer.echo(_choice(study_name, chosen), err=True)
     with reached(store):
-        done = registry.register(
-            store, wanted, chosen, trained, lambda: _contents(params, workspace, study, chosen)
+        champion = registry.register(
+            store, study, chosen, trained, lambda: collect(params, workspace, study_name, chosen)
         )
-    before = f"; {registry.PREVIOUS} is version {done.previous}" if done.previous else ""
-    known = "" if done.added else ", which was known"
-    known += "; its files were missing and are back" if done.restored else ""
-    typer.echo(f"models:/{study}@{registry.CHAMPION} is version {done.version}{known}{before}")
+    sentence = f"models:/{study_name}@{registry.CHAMPION} is version {champion.version}"
+    if not champion.added:
+        sentence += ", which was registered already"
+    if champion.restored:
+        sentence += "; its missing files were restored"
+    if champion.previous:
+        sentence += f"; {registry.PREVIOUS} is version {champion.previous}"
+    typer.echo(sentence)
 
 
 @app.command()
@@ -66,19 +67,20 @@ def predict(
         list[Path], typer.Argument(metavar="PICTURE...", help="pictures, or folders of pictures")
     ],
     study: Annotated[
-        str | None, typer.Option(help="whose best head to ask; the first one, if left out")
+        str | None,
+        typer.Option(help="use the best head of this study; the default is the first study"),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="a registered model to ask, as models:/NAME@champion")
+        str | None, typer.Option(help="use a registered model, as models:/NAME@champion")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="classes to print of each picture")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="number of classes to print per picture")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
-    """Print what pictures show: the likeliest classes, with their probabilities.
+    """Classify pictures, and print the most likely classes with their probabilities.
 
-    A picture that can't be read is one line on stderr; the others are printed, and the exit code
-    is 2.
+    For each picture that can't be read, one line is printed on stderr. The other pictures are
+    classified all the same, and the exit code is 2.
     """
     if study is not None and model is not None:
         raise typer.BadParameter("--study and --model exclude each other")
@@ -106,7 +108,7 @@ def predict(
         raise UnreadableError("\n".join(mistakes))
 
 
-def _told(study: str, chosen: Chosen) -> str:
+def _choice(study: str, chosen: Chosen) -> str:
     return (
         f"{study}: trial '{chosen.name}' has the highest validation accuracy, "
         f"{100 * chosen.validation_accuracy:.1f} %"
@@ -114,94 +116,64 @@ def _told(study: str, chosen: Chosen) -> str:
 
 
 def _of_study(
-    params: Params, workspace: Workspace, study: str
+    params: Params, workspace: Workspace, study_name: str
 ) -> tuple[tuple[str, ...], Callable[[bytes], Any]]:
-    wanted = params.study(study)
+    """The class names of a study's best head, and a function that classifies a picture."""
+    study = params.study(study_name)
 
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import assemble, choose
     from vgg16_transfer.lineage.locked import check_locked
+    from vgg16_transfer.registry.trained_head import check_split, head_path
 
-    check_locked(workspace.root, [f"train@{study}"])
-    chosen = choose(wanted, records.read(workspace.record(study)))
-    typer.echo(_told(study, chosen), err=True)
-    model = assemble(_head(workspace, study, chosen), workspace.weights)
+    check_locked(workspace.root, [f"train@{study_name}"])
+    chosen = choose(study, records.read(workspace.record(study_name)))
+    typer.echo(_choice(study_name, chosen), err=True)
+    model = assemble(head_path(workspace, study_name, chosen), workspace.weights)
     try:
-        _check_split(workspace, wanted.dataset, study, chosen)
+        check_split(workspace, study.dataset, study_name, chosen)
     except InputError as error:
-        # The head knows its own classes, so what it says is right all the same.
+        # The head's file holds its own class names, so its answers are still correct.
         typer.echo(f"warning: {error}", err=True)
     return model.recipe.class_names, model.probabilities
-
-
-def _head(workspace: Workspace, study: str, chosen: Chosen) -> Path:
-    return workspace.heads(study) / f"{chosen.name}.keras"
-
-
-def _check_split(workspace: Workspace, dataset: str, study: str, chosen: Chosen) -> None:
-    """A head is to come from the split that lies in the workspace."""
-    from vgg16_transfer.hashing import file_md5
-    from vgg16_transfer.heads.saved import made_of
-
-    split = workspace.splits(dataset) / f"{chosen.trial.seed}.csv"
-    trained_on = made_of(_head(workspace, study, chosen)).split_md5
-    if not split.exists() or file_md5(split) != trained_on:
-        raise StaleError(
-            f"models/heads/{study}: was trained on another split than {split} is now; "
-            f"run dvc repro train@{study}"
-        )
-
-
-def _contents(params: Params, workspace: Workspace, study: str, chosen: Chosen) -> Contents:
-    from vgg16_transfer.heads import records
-    from vgg16_transfer.heads.selection import assemble
-    from vgg16_transfer.images.manifests import read_manifest
-    from vgg16_transfer.registry.card import Subject
-    from vgg16_transfer.registry.registry import Contents
-
-    wanted = params.study(study)
-    manifest = read_manifest(workspace.splits(wanted.dataset) / f"{chosen.trial.seed}.csv")
-    first = manifest[manifest["role"] == "validation"].iloc[0]
-    with source_of(params, workspace, wanted.dataset).open() as opened:
-        example = opened.read(first["path"], first["sha256"])
-    model = assemble(_head(workspace, study, chosen), workspace.weights)
-    record = records.read(workspace.record(study))
-    subject = Subject(params, wanted, chosen, model.recipe, record, manifest)
-    return Contents(model, subject, example)
 
 
 def _ask(
     paths: list[Path], class_names: tuple[str, ...], probabilities: Probabilities, top: int
 ) -> tuple[list[Answer], list[str]]:
-    """What a model says of each picture, and a sentence for each that can't be read."""
+    """Classifies pictures. Returns the answers, and a sentence per picture that can't be read."""
     from tqdm import tqdm
 
     from vgg16_transfer.images.pictures import PictureError
 
-    answers, mistakes, others = [], [], []
-    for path, content, asked in tqdm(
-        list(_found(paths)), desc="predict", unit="picture", disable=None
+    answers, mistakes, skipped = [], [], []
+    for path, content, named in tqdm(
+        list(_files(paths)), desc="predict", unit="picture", disable=None
     ):
         try:
-            found = [float(one) for one in probabilities(content())]
+            values = [float(value) for value in probabilities(content())]
         except (InputError, OSError) as error:
-            if not asked and isinstance(error, PictureError) and error.kind == "is no picture":
-                others.append(path)
+            if not named and isinstance(error, PictureError) and error.kind == "is no picture":
+                skipped.append(path)
                 continue
             reason = error.strerror if isinstance(error, OSError) else error
             mistakes.append(f"{path}: {reason}")
             continue
-        ranked = sorted(zip(class_names, found, strict=True), key=lambda one: -one[1])[:top]
+        ranked = sorted(zip(class_names, values, strict=True), key=lambda pair: -pair[1])[:top]
         classes = [{"class": name, "probability": probability} for name, probability in ranked]
         answers.append({"picture": str(path), "classes": classes})
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        typer.echo(f"passed by, no pictures: {others[0]}{more}", err=True)
+    if skipped:
+        more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        typer.echo(f"skipped, no pictures: {skipped[0]}{more}", err=True)
     return answers, mistakes
 
 
-def _found(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]]:
-    """The files, and those of folders in the order of their names; and which were named."""
+def _files(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]]:
+    """The files to classify, those in folders sorted by name.
+
+    Yields:
+        Path, a function that reads the file, and whether the user named the path.
+    """
     from vgg16_transfer.images.ignored import passed_by
 
     for path in paths:

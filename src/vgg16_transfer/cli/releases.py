@@ -1,4 +1,4 @@
-"""The commands about versions of a dataset: what changed, and releasing it."""
+"""The commands that show what changed in a dataset's splits, and release a version of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from vgg16_transfer.workspace import Workspace
 
 Since = Annotated[
-    str | None, typer.Option(metavar="REVISION", help="of git; otherwise the last version")
+    str | None,
+    typer.Option(metavar="REVISION", help="git revision; the default is the last version"),
 ]
 
 
@@ -33,7 +34,7 @@ def changes(dataset: DatasetName, since: Since = None) -> None:
 
 @app.command()
 def release(dataset: DatasetName) -> None:
-    """Write down what changed in a dataset's splits, and print how to tag and share it."""
+    """Add a dataset's changes to CHANGES.md, and print the commands to tag and share them."""
     params, workspace = read()
     params.dataset(dataset)
 
@@ -49,12 +50,14 @@ def release(dataset: DatasetName) -> None:
             f"data/splits/{dataset}: nothing changed since {last}, so there is nothing to release"
         )
     releases.add_entry(workspace.changes, version, entry)
-    typer.echo(f"data/splits/CHANGES.md: {version} is on top; read it over, then:", err=True)
+    typer.echo(
+        f"data/splits/CHANGES.md: {version} is the first entry; check it, then run:", err=True
+    )
     tag = shlex.quote(version)
     paths = ["params.yaml", "dvc.lock", "results", "data/splits/CHANGES.md"]
-    there = " ".join(path for path in paths if (workspace.root / path).exists())
+    existing = " ".join(path for path in paths if (workspace.root / path).exists())
     typer.echo(
-        f"git add {there}\n"
+        f"git add {existing}\n"
         f"git commit --message {shlex.quote(f'Release {version}')}\n"
         f"git tag --annotate {tag} --message {tag}\n"
         f"dvc push\n"
@@ -63,7 +66,7 @@ def release(dataset: DatasetName) -> None:
 
 
 def _entry(workspace: Workspace, dataset: str, since: str | None, title: str) -> str | None:
-    """The entry of what changed, or None if nothing did."""
+    """The entry of CHANGES.md about the changes, or None if there are none."""
     from vgg16_transfer.versions.changes import entry, same
     from vgg16_transfer.versions.releases import manifests_at, manifests_here
 

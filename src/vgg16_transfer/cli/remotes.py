@@ -1,4 +1,4 @@
-"""The command about the places that data is pushed to."""
+"""The command that checks a DVC remote."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from vgg16_transfer.cli.app import app, read
 @app.command()
 def verify(
     remote: Annotated[
-        str | None, typer.Argument(metavar="REMOTE", help="of DVC; otherwise the default one")
+        str | None,
+        typer.Argument(
+            metavar="REMOTE", help="name of a DVC remote; the default is DVC's default remote"
+        ),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="put the whole copies of this clone in their place")
+        bool, typer.Option("--repair", help="replace damaged objects by this clone's copies")
     ] = False,
 ) -> None:
-    """Read back all that dvc.lock names from a DVC remote, and name what is damaged."""
+    """Read every object that dvc.lock names from a DVC remote, and list the damaged ones."""
     _, workspace = read()
 
     from vgg16_transfer.versions import remotes
 
-    count, found = remotes.verify_remote(workspace.root, remote, repair=repair)
-    for damage in found:
+    count, damages = remotes.verify_remote(workspace.root, remote, repair=repair)
+    for damage in damages:
         if damage.repaired:
             typer.echo(f"repaired: {damage.path}: {damage.place} {damage.problem}", err=True)
-    left = [damage for damage in found if not damage.repaired]
-    if left:
+    unrepaired = [damage for damage in damages if not damage.repaired]
+    if unrepaired:
         remedy = (
-            "this clone has no whole copy of it"
+            "this clone has no undamaged copy of it"
             if repair
-            else "run this with --repair in a clone that has it"
+            else "run this with --repair in a clone that has a copy"
         )
         raise remotes.RemoteError(
-            "\n".join(f"{one.path}: {one.place} {one.problem}; {remedy}" for one in left)
+            "\n".join(f"{one.path}: {one.place} {one.problem}; {remedy}" for one in unrepaired)
         )
-    typer.echo(f"{count} objects are whole", err=True)
+    typer.echo(f"{count} objects are undamaged", err=True)

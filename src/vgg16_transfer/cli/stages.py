@@ -5,36 +5,41 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
-from vgg16_transfer.cli.runs import made_beside, or_later, tell_pages, tell_study
+from vgg16_transfer.tracking.log import (
+    drawing_stages,
+    log_pages,
+    log_study,
+    note_logged,
+    or_later,
+)
 
-if TYPE_CHECKING:
-    from vgg16_transfer.lineage.lineage import Lineage
-    from vgg16_transfer.workspace import Workspace
+_warn = partial(typer.echo, err=True)
 
 
 @app.command()
 def fetch(dataset: DatasetName) -> None:
-    """Bring a dataset to data/raw/: a link to a local source, or what an address gives."""
+    """Link a local dataset in data/raw/, or download one to it."""
     from vgg16_transfer.images.fetch import fetch as fetch_source
 
     params, workspace = read()
-    wanted = params.dataset(dataset)
-    # In `dvc exp run --temp`, what git does not track is only where the experiment was asked for.
+    settings = params.dataset(dataset)
+    # `dvc exp run --temp` runs in a copy that lacks the files that git does not track.
     home = os.environ.get("DVC_ROOT")
     fetch_source(
         dataset,
-        wanted.source,
-        wanted.md5,
-        wanted.layout,
+        settings.source,
+        settings.md5,
+        settings.layout,
         out=workspace.source(dataset),
         home=Path(home) if home else None,
-        encoding=wanted.encoding,
+        encoding=settings.encoding,
     )
 
 
@@ -62,7 +67,7 @@ def weights() -> None:
 
 @app.command()
 def features(dataset: DatasetName) -> None:
-    """Send every picture of a dataset's splits through the network, once."""
+    """Compute the features of every picture in a dataset's splits, once."""
     params, workspace = read()
     layers = params.dataset(dataset).layers
 
@@ -78,11 +83,11 @@ def features(dataset: DatasetName) -> None:
         out=out,
     )
     if written.damaged is None:
-        typer.echo(f"{out}: its index was damaged; all was computed again", err=True)
+        typer.echo(f"{out}: its index was damaged; all features were computed again", err=True)
     elif written.damaged:
         typer.echo(
-            f"{out}: the rows of {written.damaged} pictures were missing or others than those that "
-            "were written; they were computed again",
+            f"{out}: the rows of {written.damaged} pictures were missing or damaged; they were "
+            "computed again",
             err=True,
         )
     typer.echo(f"{written.computed} pictures went through the network", err=True)
@@ -94,7 +99,7 @@ def filters(
     every: Annotated[bool, typer.Option("--all", help="show all convolutions")] = False,
     out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
 ) -> None:
-    """Draw the first kernels, and what each set of convolutions sees in a probe picture."""
+    """Draw the first kernels, and the feature maps of each convolution for a probe picture."""
     params, workspace = read()
     seed = params.dataset(dataset).split.seeds[0]
 
@@ -112,7 +117,7 @@ def filters(
 
 @app.command()
 def gradients(dataset: DatasetName) -> None:
-    """Hold back-propagation against central differences, on a few of a dataset's pictures."""
+    """Compare back-propagation with central differences, on a few of a dataset's pictures."""
     params, workspace = read()
     seed = params.dataset(dataset).split.seeds[0]
 
@@ -128,28 +133,30 @@ def gradients(dataset: DatasetName) -> None:
 
 
 @app.command()
-def train(study: StudyName) -> None:
-    """Train a study's heads, write what they reach to results/, and tell MLflow."""
+def train(study_name: StudyName) -> None:
+    """Train a study's heads, write their accuracies to results/, and log them to MLflow."""
     started = time.time_ns() // 10**6
     params, workspace = read()
-    wanted = params.study(study)
+    study = params.study(study_name)
 
     from vgg16_transfer.heads.studies import Streamed, train_study
 
     failures = train_study(
-        wanted,
-        splits=workspace.splits(wanted.dataset),
-        features=workspace.features(wanted.dataset),
-        streamed=Streamed(source_of(params, workspace, wanted.dataset), workspace.weights),
-        heads=workspace.heads(study),
-        results=workspace.record(study),
+        study,
+        splits=workspace.splits(study.dataset),
+        features=workspace.features(study.dataset),
+        streamed=Streamed(source_of(params, workspace, study.dataset), workspace.weights),
+        heads=workspace.heads(study_name),
+        results=workspace.record(study_name),
     )
     for failure in failures:
-        typer.echo(f"warning: {study}: trial failed: {failure}", err=True)
+        typer.echo(f"warning: {study_name}: trial failed: {failure}", err=True)
 
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
-        typer.echo("not run by dvc repro, so MLflow is not told: there is no lineage", err=True)
+        typer.echo(
+            "not run by dvc repro, so nothing is logged to MLflow: there is no lineage", err=True
+        )
         return
 
     from vgg16_transfer.lineage import lineage, origins
@@ -159,44 +166,46 @@ def train(study: StudyName) -> None:
         started=started,
         ended=time.time_ns() // 10**6,
     )
-    origins.remember(workspace.record(study), origin)
+    origins.remember(workspace.record(study_name), origin)
     # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    with or_later(stage):
-        tell_study(tracking_store(workspace), params, workspace, study, origin, parent_run_id)
-        _note(workspace, origin)
+    with or_later(stage, _warn):
+        store = tracking_store(workspace)
+        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id)
+        typer.echo(sentence, err=True)
+        note_logged(workspace, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
 @app.command()
-def explain(study: StudyName) -> None:
-    """Draw what one head of a study confuses, what lies near, and where it looks."""
+def explain(study_name: StudyName) -> None:
+    """Draw the mistakes of one head of a study, nearest neighbours, and class activation maps."""
     params, workspace = read()
-    wanted = params.study(study)
+    study = params.study(study_name)
 
     from vgg16_transfer.diagnostics.explain import write_explained
 
     write_explained(
-        wanted,
-        splits=workspace.splits(wanted.dataset),
-        source=source_of(params, workspace, wanted.dataset),
-        features=workspace.features(wanted.dataset),
-        heads=workspace.heads(study),
-        results=workspace.record(study),
-        out=workspace.explained(study),
+        study,
+        splits=workspace.splits(study.dataset),
+        source=source_of(params, workspace, study.dataset),
+        features=workspace.features(study.dataset),
+        heads=workspace.heads(study_name),
+        results=workspace.record(study_name),
+        out=workspace.explained(study_name),
     )
 
 
 @app.command()
 def report() -> None:
-    """Write reports/report.html from what the studies measured."""
+    """Write reports/report.html from the results of all studies."""
     params, workspace = read()
 
     stage = os.environ.get("DVC_STAGE")
-    if stage is None:  # otherwise DVC has looked
+    if stage is None:  # in a stage, DVC has checked this already
         from vgg16_transfer.lineage.locked import check_locked
 
         trained = [f"train@{study}" for study in params.studies]
-        check_locked(workspace.root, [*trained, *made_beside(params)])
+        check_locked(workspace.root, [*trained, *drawing_stages(params)])
 
     from vgg16_transfer.reporting.report import write_report
 
@@ -214,13 +223,8 @@ def report() -> None:
         from vgg16_transfer.lineage import lineage
 
         origin = lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
-        with or_later(stage):
-            tell_pages(tracking_store(workspace), params, workspace, origin, check=False)
-            _note(workspace, origin)
-
-
-def _note(workspace: Workspace, origin: Lineage) -> None:
-    from vgg16_transfer.tracking import logged
-
-    store = os.environ.get("MLFLOW_TRACKING_URI")
-    logged.note(workspace.root, store, origin.stage, origin.lock_digest)
+        with or_later(stage, _warn):
+            store = tracking_store(workspace)
+            for sentence in log_pages(store, params, workspace, origin, check=False):
+                typer.echo(sentence, err=True)
+            note_logged(workspace, os.environ.get("MLFLOW_TRACKING_URI"), origin)

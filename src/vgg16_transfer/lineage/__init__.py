@@ -1,1 +1,1 @@
-"""Which split, code and lock entry a result comes from. Asks DVC and git."""
+"""Finds the split, code and lock entry that results come from. Uses DVC and git."""

@@ -1,4 +1,4 @@
-"""Which split, features, code and lock entry a study's results come from: asked of DVC and git."""
+"""The lineage of results: split, features, code and lock entry, as DVC and git know them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.stage.serialize import to_single_stage_lockfile
 
+from vgg16_transfer.lineage import dvc_private
 from vgg16_transfer.lineage.locked import LineageError, entry, lock_digest, lock_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-# What dvc repro itself rewrites does not make the code another one.
+# dvc repro itself rewrites these, so that a change of them is no change of the code.
 _OUTPUTS = ("dvc.lock", "results")
 
 
@@ -26,25 +25,26 @@ DATA = {
     "weights": "models/vgg16.weights.h5",
     "heads": "models/heads/",
 }
-"""What a run is made of and where that lies: the tag ``dvc.<kind>_md5`` holds its md5."""
+"""Kinds of data that a run comes from, and their paths. The tag ``dvc.<kind>_md5`` has the md5."""
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a stage's results come from.
+    """The origin of a stage's results.
 
     Attributes:
-        stage: Name of the stage, like ``train@clipart-samples``.
+        stage: Stage name, like ``train@clipart-samples``.
         lock_digest: sha256 of the stage's entry in dvc.lock, as sorted JSON.
-        dependencies: md5 of what the stage read, by path, as in dvc.lock.
-        commit: Of git, or None outside a git repository.
-        dirty: Whether tracked files, other than what ``dvc repro`` writes, differ from the commit.
-        experiment: Name of the DVC experiment, if it is one.
-        outputs: md5 of what the stage wrote, by path, as in dvc.lock.
-        committed: A commit whose dvc.lock has all this, if HEAD is one.
-        started: When the stage began, in milliseconds, if that is known.
-        ended: When it was over.
-        replayed: Whether it is told from a lock file instead of by the stage itself.
+        dependencies: md5 of each dependency, by path, as in dvc.lock.
+        commit: git commit, or None outside a git repository.
+        dirty: Whether tracked files differ from the commit, except for those that ``dvc repro``
+            writes.
+        experiment: Name of the DVC experiment, or None.
+        outputs: md5 of each output, by path, as in dvc.lock.
+        committed: HEAD, if its dvc.lock has all these md5s, otherwise None.
+        started: Time when the stage began, in milliseconds since 1970, or None.
+        ended: Time when the stage ended, in milliseconds since 1970, or None.
+        replayed: Whether the results are logged later, from dvc.lock, and not by the stage itself.
     """
 
     stage: str
@@ -60,7 +60,7 @@ class Lineage:
     replayed: bool = False
 
     def checkout(self) -> str | None:
-        """The commands that bring code and data back as they were, if there are any yet."""
+        """The commands that restore code and data of the results, or None if no commit has them."""
         if self.committed:
             return f"git checkout {self.committed} && dvc checkout"
         if self.experiment:
@@ -70,7 +70,7 @@ class Lineage:
         return None
 
     def tags(self) -> dict[str, str]:
-        """As tags of an MLflow run."""
+        """The tags of an MLflow run, by name."""
         tags = {
             "dvc.stage": self.stage,
             "dvc.lock_digest": self.lock_digest,
@@ -88,77 +88,86 @@ class Lineage:
 
 
 def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineage:
-    """The lineage of the stage that this process runs as, once its outputs are written.
+    """The lineage of the stage that runs this process, after it has written its outputs.
 
-    DVC writes the entry to dvc.lock when the stage is over; this asks it for the same entry now.
+    DVC writes the lock entry when the stage is over. This function computes the same entry now.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        stage: Stage name, as in DVC_STAGE.
+        experiment: Name of the DVC experiment, or None.
 
     Raises:
-        LineageError: DVC does not know the stage, or an output is not there.
+        LineageError: dvc.yaml has no such stage, or an output is missing.
     """
-    name = stage.rpartition(":")[2]  # seen from another folder, it is called ../dvc.yaml:train@a
+    name = stage.rpartition(":")[2]  # from another folder, it is like ../dvc.yaml:train@a
     try:
-        with Repo(str(workspace)) as repo:
-            found = repo.stage.load_one(str(workspace / "dvc.yaml"), name)
-            found.save_deps()
-            found.save_outs()
-            entry = to_single_stage_lockfile(found)
+        entry = dvc_private.lock_entry(workspace, name)
     except DvcException as error:
         raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
     return _lineage(workspace, name, entry, experiment)
 
 
 def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
-    """The lineages of stages that ran before, by name, from dvc.lock.
+    """The lineages of stages that ran earlier, from dvc.lock, by stage name.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        stages: Stage names, like ``train@clipart-samples``.
 
     Raises:
-        LineageError: dvc.lock has no such entry, or can't be read.
+        LineageError: dvc.lock has no entry of a stage, or can't be read.
     """
     entries = lock_entries(workspace)
     return {stage: _lineage(workspace, stage, entry(entries, stage), None) for stage in stages}
 
 
-def _lineage(workspace: Path, stage: str, held: dict[str, Any], experiment: str | None) -> Lineage:
-    not_ours = [f":(exclude){path}" for path in _OUTPUTS]
-    changes = git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *not_ours)
-    dependencies = {dep["path"]: dep["md5"] for dep in held.get("deps", [])}
-    outputs = {out["path"]: out["md5"] for out in held.get("outs", [])}
+def _lineage(workspace: Path, stage: str, entry: dict[str, Any], experiment: str | None) -> Lineage:
+    excluded = [f":(exclude){path}" for path in _OUTPUTS]
+    changes = git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
+    dependencies = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
+    outputs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
     commit = git(workspace, "rev-parse", "HEAD") or None
-    there = commit and _holds(workspace, commit, [*dependencies.values(), *outputs.values()])
+    complete = commit and _holds(workspace, commit, [*dependencies.values(), *outputs.values()])
     return Lineage(
         stage=stage,
-        lock_digest=lock_digest(held),
+        lock_digest=lock_digest(entry),
         dependencies=dependencies,
         commit=commit,
         dirty=bool(changes),
         experiment=experiment,
         outputs=outputs,
-        committed=commit if there else None,
+        committed=commit if complete else None,
     )
 
 
 def committed(workspace: Path, md5s: Sequence[str]) -> str | None:
-    """The oldest commit of any branch, tag or experiment whose dvc.lock has all of some md5s.
+    """The oldest commit of any branch, tag or experiment whose dvc.lock has all given md5s.
 
     Args:
-        workspace: A clone.
-        md5s: Of files and folders; the last one is the rarest, such as that of trained heads.
+        workspace: The folder of dvc.yaml, in a git repository.
+        md5s: md5s of files and folders. The last one should be in few commits, such as that of
+            trained heads, because git searches for it.
+
+    Returns:
+        The commit, or None.
     """
-    found = git(
+    commits = git(
         workspace, "log", "--all", "--reverse", "--format=%H", f"-S{md5s[-1]}", "--", "dvc.lock"
     )
-    return next((commit for commit in found.split() if _holds(workspace, commit, md5s)), None)
+    return next((commit for commit in commits.split() if _holds(workspace, commit, md5s)), None)
 
 
 def _holds(workspace: Path, commit: str, md5s: Sequence[str]) -> bool:
-    """Whether a commit's dvc.lock has md5s: as text, since parsing it takes most of a second."""
+    """Whether a commit's dvc.lock has all md5s. It is searched as text: parsing takes a second."""
     lock = git(workspace, "show", f"{commit}:./dvc.lock")
     return bool(lock) and all(md5 in lock for md5 in md5s)
 
 
 def git(workspace: Path, *arguments: str) -> str:
-    """What git prints, or nothing where there is no git or no repository."""
+    """Runs git, and returns what it prints: nothing without git, or outside a repository."""
     try:
-        done = subprocess.run(  # noqa: S603
+        process = subprocess.run(  # noqa: S603
             ["git", "-C", str(workspace), *arguments],  # noqa: S607
             capture_output=True,
             text=True,
@@ -166,4 +175,4 @@ def git(workspace: Path, *arguments: str) -> str:
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,7 +1,7 @@
-"""Whether files are what dvc.lock says their stage made.
+"""Checks whether the outputs of stages are those that dvc.lock names.
 
-Within a stage DVC has looked already. A command that a person runs looks here, before it prints,
-logs or registers what it read: a number goes out only under the digest of the bytes it came from.
+Inside a stage, DVC has checked this already. A command that a person runs checks it here, before it
+prints, logs or registers results. So each number is published with the digest of its own bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.lineage.dvc_private import folder_md5s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class LineageError(InputError):
-    """Results whose origin can't be told."""
+    """The origin of results can't be found."""
 
 
 def check_locked(workspace: Path, stages: Iterable[str], only: str = "") -> None:
-    """Compares what stages made with their entries in dvc.lock.
+    """Compares the outputs of stages with their entries in dvc.lock.
 
     Args:
         workspace: The folder of dvc.yaml.
-        stages: Like ``train@clipart-samples``.
-        only: Looks at outputs whose path begins so.
+        stages: Stage names, like ``train@clipart-samples``.
+        only: Compares only outputs whose path starts with this.
 
     Raises:
-        LineageError: dvc.lock lacks an entry or can't be read, or an output is missing or another
-            one; the sentence names the first file that is.
+        LineageError: dvc.lock has no entry of a stage or can't be read, or an output is missing or
+            differs. The message names the first file that differs.
     """
     entries = lock_entries(workspace)
     for stage in stages:
@@ -45,10 +46,10 @@ def check_locked(workspace: Path, stages: Iterable[str], only: str = "") -> None
 
 
 def lock_entries(workspace: Path) -> dict[str, Any]:
-    """The entries of dvc.lock by stage; none if there is no such file.
+    """The entries of dvc.lock by stage name, or no entries if the file does not exist.
 
     Raises:
-        LineageError: It can't be read.
+        LineageError: dvc.lock can't be read.
     """
     path = workspace / "dvc.lock"
     if not path.exists():
@@ -56,37 +57,41 @@ def lock_entries(workspace: Path) -> dict[str, Any]:
     text = path.read_bytes()
     if b"\n<<<<<<< " in b"\n" + text:
         raise LineageError(
-            f"{path}: holds the marks of a merge that git could not finish; take one side with git "
-            "checkout --ours dvc.lock, then run dvc repro, which brings it up to date"
+            f"{path}: has conflict markers of a git merge; choose one side with git checkout "
+            "--ours dvc.lock, then run dvc repro, which updates it"
         )
-    with reading(path, LineageError, mend="bring it back with git checkout dvc.lock"):
+    with reading(path, LineageError, mend="restore it with git checkout dvc.lock"):
         entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
-        for stage, held in entries.items():
-            for one in [*held.get("deps", []), *held.get("outs", [])]:
-                if not (isinstance(one["path"], str) and isinstance(one["md5"], str)):
-                    raise TypeError(f"the entry of {stage} is none of DVC's")
+        for stage, contents in entries.items():
+            for item in [*contents.get("deps", []), *contents.get("outs", [])]:
+                if not (isinstance(item["path"], str) and isinstance(item["md5"], str)):
+                    raise TypeError(f"the entry of {stage} is not in DVC's format")
         return entries
 
 
 def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """The entry of a stage.
+    """The lock entry of a stage.
+
+    Args:
+        entries: All entries of dvc.lock, by stage name.
+        stage: Stage name, like ``train@clipart-samples``.
 
     Raises:
-        LineageError: There is none.
+        LineageError: dvc.lock has no entry of the stage.
     """
     if stage not in entries:
         raise LineageError(f"dvc.lock: has no entry for '{stage}'; run dvc repro first")
-    found: dict[str, Any] = entries[stage]
-    return found
+    stage_entry: dict[str, Any] = entries[stage]
+    return stage_entry
 
 
 def lock_digest(entry: dict[str, Any]) -> str:
-    """sha256 of a lock entry as sorted JSON: the same whether DVC or YAML handed it over."""
+    """sha256 of a lock entry as sorted JSON, so that the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def md5_of(path: Path) -> str:
-    """What DVC knows a file or folder by."""
+    """The md5 that DVC gives to a file or folder."""
     return _md5(path)[0]
 
 
@@ -94,36 +99,32 @@ def _check(workspace: Path, stage: str, out: dict[str, Any]) -> None:
     path = workspace / out["path"]
     if not path.exists():
         raise LineageError(f"{out['path']}: is missing; run dvc pull, or dvc repro {stage}")
-    found, files = _md5(path)
-    if found == out["md5"]:
+    md5, files = _md5(path)
+    if md5 == out["md5"]:
         return
     name = _first_difference(workspace, out["md5"], files)
     raise LineageError(
         f"{out['path']}{'/' + name if name else ''}: is not what {stage} made, by dvc.lock; run "
-        f"dvc repro {stage}, which makes it again, or dvc checkout {out['path']}, which brings it "
-        "back from the cache"
+        f"dvc repro {stage}, which makes it again, or dvc checkout {out['path']}, which restores "
+        "it from the cache"
     )
 
 
 def _md5(path: Path) -> tuple[str, dict[str, str]]:
-    """What DVC knows a file or folder by, and the md5 of every file in a folder."""
+    """The md5 that DVC gives to a file or folder, and the md5 of every file in the folder."""
     if not path.is_dir():
         return file_md5(path), {}
-    # DVC's own, so that what is a folder's md5 is said in one place; it takes a moment to import.
-    from dvc_data.hashfile.build import build  # noqa: PLC0415
-    from dvc_data.hashfile.db import HashFileDB  # noqa: PLC0415
-    from dvc_objects.fs.local import LocalFileSystem  # noqa: PLC0415
-
-    files = LocalFileSystem()
-    _, _, tree = build(HashFileDB(files, str(path)), str(path), files, "md5", dry_run=True)
-    return tree.hash_info.value, {"/".join(key): info.value for key, _, info in tree}
+    # DVC computes it, so that only DVC defines what the md5 of a folder is.
+    return folder_md5s(path)
 
 
 def _first_difference(workspace: Path, md5: str, files: dict[str, str]) -> str | None:
-    """The first file of a folder that is another one, if the cache lists what it held."""
+    """The first file of a folder that differs, or None if the cache has no list of its files."""
     listing = workspace / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
     if not md5.endswith(".dir") or not listing.exists():
         return None
-    held = {one["relpath"]: one["md5"] for one in json.loads(listing.read_text(encoding="utf-8"))}
-    differ = {name for name in held.keys() | files.keys() if held.get(name) != files.get(name)}
+    locked = {
+        item["relpath"]: item["md5"] for item in json.loads(listing.read_text(encoding="utf-8"))
+    }
+    differ = {name for name in locked.keys() | files.keys() if locked.get(name) != files.get(name)}
     return min(differ, default=None)

@@ -1,7 +1,7 @@
-"""When, and from which commit, a study's results were made: results/<study>.origin.json.
+"""Stores when, and at which commit, a study's results were made: results/<study>.origin.json.
 
-Git keeps it beside the numbers, so that MLflow can be told the same in a clone as where they were
-made. It is no output of DVC, for those are the same whenever they are made.
+The file is in git, beside the numbers. So a clone logs the same times and commit to MLflow as the
+original workspace. It is not an output of DVC, because outputs must not depend on the time.
 """
 
 from __future__ import annotations
@@ -31,31 +31,35 @@ _KEPT: dict[str, tuple[type, ...]] = {
 
 
 class OriginError(InputError):
-    """A note of where results come from that can't be read."""
+    """The origin file of a study can't be read."""
 
 
 def remember(folder: Path, lineage: Lineage) -> None:
-    """Notes where results come from; the same results made again keep their first origin.
+    """Writes the origin file of a study. The same results made again keep their first origin.
+
+    An origin file that can't be read is replaced, so that it costs no result.
 
     Args:
-        folder: The study's record.
-        lineage: Of the stage that made it.
-
-    A note that can't be read is replaced: it is to cost no result.
+        folder: Folder of the study's record.
+        lineage: Lineage of the stage that made the record.
     """
     with suppress(OriginError):
         if _noted(folder).get("lock_digest") == lineage.lock_digest:
             return
     noted = {key: getattr(lineage, key) for key in _KEPT}
-    with replacing(_beside(folder)) as fresh:
+    with replacing(_path(folder)) as fresh:
         fresh.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
 def recall(folder: Path, lineage: Lineage) -> Lineage:
-    """A lineage with the time and the commit that its results were first made at, if noted.
+    """A lineage with the time and commit of the first origin of its results, if the file has them.
+
+    Args:
+        folder: Folder of the study's record.
+        lineage: Lineage of the record, from dvc.lock.
 
     Raises:
-        OriginError: There is a note that can't be read.
+        OriginError: The origin file exists but can't be read.
     """
     noted = _noted(folder)
     if noted.get("lock_digest") != lineage.lock_digest:
@@ -64,18 +68,18 @@ def recall(folder: Path, lineage: Lineage) -> Lineage:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    path = _beside(folder)
+    path = _path(folder)
     if not path.exists():
         return {}
-    mend = f"bring it back with git checkout {path.name}, or remove it"
+    mend = f"restore it with git checkout {path.name}, or remove it"
     with reading(path, OriginError, mend=mend):
         noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for key, kinds in _KEPT.items():
             if not isinstance(noted.get(key), kinds):
-                raise TypeError(f"its {key} is {noted.get(key)!r}")
+                raise TypeError(f"{key} is {noted.get(key)!r}")
         return noted
 
 
-def _beside(folder: Path) -> Path:
-    """Beside the record and not in it, for training replaces that folder as a whole."""
+def _path(folder: Path) -> Path:
+    """Path of the origin file. It is not in the record's folder, because training replaces that."""
     return folder.with_name(f"{folder.name}.origin.json")

@@ -1,4 +1,4 @@
-"""What of a run the workspace has: its lock entry, its split, its features, its heads."""
+"""Finds which parts of a run's origin the workspace has: lock entry, split, features, heads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc_data.hashfile.hash_info import HashInfo
 
+from vgg16_transfer.lineage import dvc_private
 from vgg16_transfer.lineage.lineage import DATA, committed, git, locked_stages
 from vgg16_transfer.lineage.locked import LineageError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from dvc.output import Output
+    from vgg16_transfer.lineage.dvc_private import Output
 
 HERE = "in the workspace"
 CACHED = "in DVC's cache: dvc checkout"
@@ -23,12 +23,12 @@ GONE = "not here: dvc pull"
 
 
 class Fact(NamedTuple):
-    """One thing that a run comes from.
+    """One part of a run's origin.
 
     Attributes:
-        what: Such as ``splits``.
-        value: Its digest, commit or name.
-        where: Whether the workspace has it, and if not, what to do; or nothing.
+        what: Name of the part, such as ``splits``.
+        value: Digest, commit or name.
+        where: Whether the workspace has it, or the command that gets it. May be empty.
     """
 
     what: str
@@ -37,34 +37,43 @@ class Fact(NamedTuple):
 
 
 def facts(workspace: Path, tags: Mapping[str, str]) -> list[Fact]:
-    """Where a run comes from, and what of it the workspace has.
+    """The origin of a run, and which parts of it the workspace has.
 
     Args:
         workspace: The folder of dvc.yaml.
-        tags: Of the run.
+        tags: Tags of the run.
 
     Raises:
-        LineageError: The run was not told of by this project, or the workspace is none of DVC's.
+        LineageError: The run was not logged by this project, or the workspace is not one of DVC.
     """
     if "dvc.lock_digest" not in tags:
-        raise LineageError("the run has no tag dvc.lock_digest: it is not one of a DVC stage")
+        raise LineageError("the run has no tag dvc.lock_digest: it was not logged by a DVC stage")
     stage = tags["dvc.stage"]
-    holding = _commit(workspace, tags)
+    holder = _commit(workspace, tags)
     head = git(workspace, "rev-parse", "HEAD")
     commit = tags.get("git.commit", "none")
     dirty = " with changes that were not committed" if tags.get("git.dirty") == "true" else ""
-    known = bool(git(workspace, "cat-file", "-t", commit))
-    found = [
+    exists = bool(git(workspace, "cat-file", "-t", commit))
+    parts = [
         Fact("stage", stage, ""),
         Fact("experiment", tags.get("dvc.exp_name", ""), ""),
-        Fact("trained at", commit + dirty, _commit_is(commit, head, known=known)),
-        Fact("lock entry", tags["dvc.lock_digest"], _entry_is(workspace, stage, tags, holding)),
+        Fact("trained at", commit + dirty, _commit_is(commit, head, exists=exists)),
+        Fact(
+            "lock entry",
+            tags["dvc.lock_digest"],
+            _entry_is(workspace, stage, tags, holder),
+        ),
         *_data(workspace, stage, tags),
     ]
-    back = f"git checkout {holding} && dvc checkout" if holding else tags.get("checkout", "")
-    wanted = "commit dvc.lock, or there is no way back to it"
-    found.append(Fact("get it back", back or "no commit has it yet", "" if back else wanted))
-    return [fact for fact in found if fact.value]
+    restore = tags.get("checkout", "")
+    if holder:
+        restore = f"git checkout {holder} && dvc checkout"
+    if restore:
+        parts.append(Fact("get it back", restore, ""))
+    else:
+        remedy = "commit dvc.lock, otherwise it can't be restored"
+        parts.append(Fact("get it back", "no commit has it yet", remedy))
+    return [fact for fact in parts if fact.value]
 
 
 def _commit(workspace: Path, tags: Mapping[str, str]) -> str | None:
@@ -72,20 +81,20 @@ def _commit(workspace: Path, tags: Mapping[str, str]) -> str | None:
     return committed(workspace, md5s) if md5s else None
 
 
-def _commit_is(commit: str, head: str, *, known: bool) -> str:
+def _commit_is(commit: str, head: str, *, exists: bool) -> str:
     if commit == head:
         return "checked out"
-    return "in this repository" if known else "not here: git fetch"
+    return "in this repository" if exists else "not here: git fetch"
 
 
-def _entry_is(workspace: Path, stage: str, tags: Mapping[str, str], holding: str | None) -> str:
+def _entry_is(workspace: Path, stage: str, tags: Mapping[str, str], commit: str | None) -> str:
     try:
         now = locked_stages(workspace, [stage])[stage].lock_digest
     except LineageError:
         now = ""
     if now == tags["dvc.lock_digest"]:
         return "in this dvc.lock"
-    return f"in dvc.lock of {holding[:12]}" if holding else "in no dvc.lock that git knows here"
+    return f"in dvc.lock of {commit[:12]}" if commit else "in no dvc.lock of this git repository"
 
 
 def _data(workspace: Path, stage: str, tags: Mapping[str, str]) -> Iterator[Fact]:
@@ -96,18 +105,17 @@ def _data(workspace: Path, stage: str, tags: Mapping[str, str]) -> Iterator[Fact
                 md5 = tags.get(f"dvc.{kind}_md5")
                 if md5 is None:
                     continue
-                outs = [out for out in repo.index.outs if out.def_path.startswith(place)]
-                near = [out for out in outs if kind != "heads" or out.def_path == f"{place}{name}"]
-                states = [_state(out, md5) for out in near] or [GONE]
+                outs = [out for out in dvc_private.outputs(repo) if out.path.startswith(place)]
+                matching = [out for out in outs if kind != "heads" or out.path == f"{place}{name}"]
+                states = [_state(out, md5) for out in matching] or [GONE]
                 best = min(states, key=[HERE, CACHED, GONE].index)
                 yield Fact(kind, md5, best)
     except DvcException as error:
-        raise LineageError(f"{workspace}: DVC can't be asked: {error}") from None
+        raise LineageError(f"{workspace}: DVC can't read it: {error}") from None
 
 
 def _state(out: Output, md5: str) -> str:
-    """Whether an output of the workspace, or the cache, is what a run had."""
-    out.hash_info = HashInfo("md5", md5)
-    if out.exists and not out.changed_checksum():
+    """Whether the workspace or the cache has the bytes of a run's output."""
+    if out.in_workspace(md5):
         return HERE
-    return GONE if out.changed_cache() else CACHED
+    return CACHED if out.in_cache(md5) else GONE

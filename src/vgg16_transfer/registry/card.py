@@ -1,4 +1,4 @@
-"""What is to be known of a registered model, as Markdown: its model card."""
+"""Writes the model card of a registered model, as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.params import Params, Study
 
-_SHOWN = 1000  # characters for the names of classes: MLflow's tables hold 5000 of a description
+_SHOWN = 1000  # characters for the names of classes; MLflow stores descriptions of up to 5000
 _WEAKEST = 3
 _ROWS = {
     "validation pictures": "validation_accuracy",
@@ -26,14 +26,14 @@ _ROWS = {
 
 
 class Subject(NamedTuple):
-    """What a card is about.
+    """The data of a model card.
 
     Attributes:
-        params: Of the workspace.
-        study: Whose head it is.
-        chosen: Which trial's.
-        recipe: How pictures enter the classifier, and its classes.
-        record: What the study measured.
+        params: Params of the workspace.
+        study: The study.
+        chosen: The trial whose head is registered.
+        recipe: Preprocessing of pictures, and the class names.
+        record: Results of the study.
         manifest: The split of the trial.
     """
 
@@ -48,13 +48,13 @@ class Subject(NamedTuple):
 def write_card(
     subject: Subject, run_id: str, lineage: dict[str, str], previous: tuple[str, str] | None
 ) -> str:
-    """The card of a model.
+    """Writes the card of a model, as Markdown.
 
     Args:
-        subject: What it is about.
-        run_id: Of the trial, in MLflow.
-        lineage: What else leads back to where it comes from.
-        previous: Version and alias of the champion before it, if there was one.
+        subject: The data of the card.
+        run_id: MLflow run id of the trial.
+        lineage: Tags of the run with digests and the commit, by tag name.
+        previous: Version and alias of the previous champion, or None.
     """
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.registry"),
@@ -87,17 +87,17 @@ def write_card(
 
 
 def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict[str, Any]:
-    """The numbers: of the head itself, and over the seeds of its setting."""
-    setting = chosen.trial.model_dump(exclude={"seed"})
-    alike = [t for t in study.trials() if t.model_dump(exclude={"seed"}) == setting]
+    """The numbers of the card: of the head itself, and over all seeds with the same settings."""
+    settings = chosen.trial.model_dump(exclude={"seed"})
+    same = [t for t in study.trials() if t.model_dump(exclude={"seed"}) == settings]
     trials = record.trials.set_index("trial")
-    over_seeds = trials.loc[[study.trial_name(trial) for trial in alike]]
+    over_seeds = trials.loc[[study.trial_name(trial) for trial in same]]
     own: dict[str, float] = {column: trials[column][chosen.name] for column in _ROWS.values()}
     accuracy = own["accuracy"]
     recalls = record.per_class[record.per_class["trial"] == chosen.name]
     weakest = recalls.sort_values(["accuracy", "class_name"]).head(_WEAKEST)
     return {
-        "seeds": len(alike),
+        "seeds": len(same),
         "metrics": [
             {
                 "name": name,
@@ -120,6 +120,6 @@ def _spread(values: pd.Series[float]) -> str:
 
 
 def _within(names: tuple[str, ...], longest: int) -> list[str]:
-    """The first names that together take so many characters."""
+    """The first names whose total length, with separators, is at most ``longest`` characters."""
     ends = itertools.accumulate(len(name) + len(", ") for name in names)
     return [name for name, end in zip(names, ends, strict=True) if end <= longest]

@@ -1,9 +1,9 @@
-"""A study's best head → a registered model that needs nothing of the workspace, and back.
+"""Registers a study's best head as a model that needs no workspace, and loads registered models.
 
-The model is named like the study. The version with the alias ``champion`` is the one to use; the
-one that was champion before it has the alias ``previous-champion``. A version is known by the
-digest of the study's lock entry and by the trial: registering the same again adds none, but puts
-back files that the store has lost.
+The model has the name of the study. The version with the alias ``champion`` is the one to use. The
+champion before it has the alias ``previous-champion``. A version is identified by the digest of the
+study's lock entry and by the trial. Registering the same trial again adds no version, but restores
+files that the store has lost.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import pandas as pd
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, DataType, Schema
 
 import vgg16_transfer
 from vgg16_transfer.heads import classifier
 from vgg16_transfer.images.pictures import PictureError
 from vgg16_transfer.registry.card import write_card
-from vgg16_transfer.tracking.known_runs import failure, finished, known_runs
+from vgg16_transfer.tracking import mlflow_private
+from vgg16_transfer.tracking.logged_runs import failure, finished, logged_runs
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 from vgg16_transfer.tracking.stored import model_is_whole, note_model
 
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from vgg16_transfer.heads.classifier import Classifier
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study
-    from vgg16_transfer.registry.card import Subject
+    from vgg16_transfer.registry.contents import Contents
     from vgg16_transfer.tracking.mlflow_store import Store
 
     Probabilities = Callable[[bytes], np.ndarray]
@@ -51,38 +50,24 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 INPUT = "picture"
-"""The one column of a request: a picture's bytes, in JSON as base64."""
+"""Name of the only column of a request: a picture's bytes, in JSON as base64."""
 
 _MODEL = "classifier"
 _LINEAGE = ("dvc.lock_digest", "dvc.splits_md5", "dvc.features_md5", "git.commit", "git.dirty")
 
-# What the code that travels with a model imports; TensorFlow has a name for each of its builds.
+# Packages that the code inside a model imports. TensorFlow's builds have different names.
 _REQUIRED = ("mlflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 
-class Contents(NamedTuple):
-    """What a new version is made of.
-
-    Attributes:
-        model: The classifier.
-        subject: What its card is about.
-        example: A picture's bytes.
-    """
-
-    model: Classifier
-    subject: Subject
-    example: bytes
-
-
 class Registered(NamedTuple):
-    """A version that is champion.
+    """The version that is now the champion.
 
     Attributes:
-        version: Its number.
-        added: Whether it was not there before.
-        previous: The number of the version that was champion before it, if there was one.
-        restored: Whether it was there, but without its files, which were put back.
+        version: Version number.
+        added: Whether the version is new.
+        previous: Number of the version that was champion before, or None.
+        restored: Whether the version existed but had lost files, which were restored.
     """
 
     version: str
@@ -94,32 +79,32 @@ class Registered(NamedTuple):
 def register(
     store: Store, study: Study, chosen: Chosen, trained: Lineage, contents: Callable[[], Contents]
 ) -> Registered:
-    """Makes the classifier of a trial the champion of the model that is named like its study.
+    """Makes the classifier of a trial the champion of the model with the name of its study.
 
     Args:
-        store: Where to.
-        study: Whose head it is.
-        chosen: Which trial's.
-        trained: Where the study comes from: finds its runs.
-        contents: Assembles the version; only called if there is no such version yet, or if its
-            files are gone.
+        store: The MLflow store.
+        study: The study.
+        chosen: The trial whose head is registered.
+        trained: Lineage of the study; its lock digest identifies the runs.
+        contents: Collects the contents of the version. It is called only if the version is new, or
+            if its files are missing.
 
     Raises:
-        TrackingError: The store can't be used, does not know the trial, or knows another result.
+        TrackingError: The store can't be used, has no run of the trial, or has another result.
     """
     client = _client(store)
     run = _run(store, client, study, chosen, trained)
     champion = _champion(client, study.name)
-    known = _known(client, study.name, run)
-    added = known is None
+    existing = _existing(client, study.name, run)
+    added = existing is None
     restored = False
-    if known is None:
+    if existing is None:
         version = _add(client, study, chosen, run, champion, contents())
     else:
-        version = str(known.version)
-        model = _model(client, known)
+        version = str(existing.version)
+        model = _model(client, existing)
         if model is not None and not model_is_whole(client, model):
-            _fill(client, run, model, contents(), known.description)
+            _fill(client, run, model, contents(), existing.description)
             restored = True
     if champion == version:
         aliases = client.get_registered_model(study.name).aliases
@@ -131,24 +116,24 @@ def register(
 
 
 def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
-    """A registered classifier.
+    """Loads a registered classifier.
 
     Args:
-        store: Where it is registered.
-        uri: Like ``models:/NAME@champion`` or ``models:/NAME/3``. Its code is run.
+        store: The MLflow store.
+        uri: Like ``models:/NAME@champion`` or ``models:/NAME/3``. The model's own code is run.
 
     Returns:
-        The names of its classes, and what gives a picture's probabilities for them: a function of
-        its bytes, which raises PictureError.
+        The class names, and a function that takes a picture's bytes. It returns one probability per
+        class, in the order of the names, or raises PictureError.
 
     Raises:
-        TrackingError: There is no such model, its files are gone, or it takes no pictures.
+        TrackingError: The model does not exist, has lost its files, or does not take pictures.
     """
     client = _client(store)
     lost = _lost(client, uri)
     if lost:
         raise TrackingError(
-            f"{uri}: {store} has lost its files; vgg16-transfer register {lost} puts them back"
+            f"{uri}: {store} has lost its files; vgg16-transfer register {lost} restores them"
         )
     try:
         model = mlflow.pyfunc.load_model(uri, dst_path=_folder(store))
@@ -165,26 +150,30 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
         try:
             answer = model.predict(pd.DataFrame({INPUT: [content]}))
         except MlflowException as error:
-            raise PictureError(error.json_kwargs.get("reason", error.message)) from None
-        found: np.ndarray = answer.to_numpy()[0]
-        return found
+            raise PictureError(mlflow_private.reason(error)) from None
+        values: np.ndarray = answer.to_numpy()[0]
+        return values
 
     return tuple(signature.outputs.input_names()), probabilities
 
 
 def _client(store: Store) -> mlflow.MlflowClient:
-    """A client of a store that is there: to ask an empty one, none need be made."""
+    """A client of an existing store. A missing SQLite store is not created.
+
+    Raises:
+        TrackingError: The store does not exist, or can't be opened.
+    """
     if store.database and not store.database.exists():
         raise TrackingError(f"{store}: no such store; run vgg16-transfer publish first")
     return store.client()
 
 
 def _folder(store: Store) -> str | None:
-    """Where a model is copied to before it is loaded, or None if it can be loaded where it lies.
+    """A folder to copy a model to before it is loaded, or None if no copy is needed.
 
-    MLflow decodes the path of a local model once too often, so it does not find one below a folder
-    whose name looks encoded, like ``my%20project``. The copy stays as long as the process, since
-    the model's code is loaded from there.
+    MLflow decodes the path of a local model once too often. So it does not find a model in a folder
+    whose name looks encoded, like ``my%20project``. The copy is kept until the process ends,
+    because the model's code is loaded from it.
     """
     if store.artifacts is None or "%" not in str(store.artifacts):
         return None
@@ -194,14 +183,15 @@ def _folder(store: Store) -> str | None:
 
 
 def _lost(client: mlflow.MlflowClient, uri: str) -> str | None:
-    """The name of a registered model whose files are gone, or None if something else is wrong."""
-    found = re.fullmatch(r"models:/([^/@]+)(@|/)([^/@]+)", uri)
-    if not found:
+    """The name of a registered model if its files are missing, otherwise None."""
+    match = re.fullmatch(r"models:/([^/@]+)(@|/)([^/@]+)", uri)
+    if not match:
         return None
-    name, by, which = found.groups()
+    name, separator, alias_or_version = match.groups()
     try:
-        ask = client.get_model_version_by_alias if by == "@" else client.get_model_version
-        model = _model(client, ask(name, which))
+        by_alias = separator == "@"
+        get = client.get_model_version_by_alias if by_alias else client.get_model_version
+        model = _model(client, get(name, alias_or_version))
         return None if model is None or model_is_whole(client, model) else name
     except MlflowException:
         return None
@@ -210,10 +200,14 @@ def _lost(client: mlflow.MlflowClient, uri: str) -> str | None:
 def _run(
     store: Store, client: mlflow.MlflowClient, study: Study, chosen: Chosen, trained: Lineage
 ) -> Run:
-    """The finished run of a trial, which is to have reached what the workspace says it did."""
+    """The finished run of a trial.
+
+    Raises:
+        TrackingError: The store has no such run, or the run has another result than the workspace.
+    """
     experiment = client.get_experiment_by_name(study.dataset)
-    known = known_runs(client, experiment.experiment_id, trained) if experiment else {}
-    run = known.get(chosen.name)
+    runs = logged_runs(client, experiment.experiment_id, trained) if experiment else {}
+    run = runs.get(chosen.name)
     if run is None or not finished(run):
         raise TrackingError(
             f"{store}: has no run of study {study.name}, trial '{chosen.name}'; "
@@ -234,28 +228,28 @@ def _run(
 
 
 def _champion(client: mlflow.MlflowClient, name: str) -> str | None:
-    """The version that is champion, if there is one."""
+    """Number of the version that is champion, or None."""
     try:
         return _text(client.get_registered_model(name).aliases.get(CHAMPION))
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not mlflow_private.is_missing(error):
             raise
         return None
 
 
-def _known(client: mlflow.MlflowClient, name: str, run: Run) -> ModelVersion | None:
-    """The version that holds the head of a run's lock entry and trial."""
-    ours = {key: run.data.tags[key] for key in ("dvc.lock_digest", "trial")}
+def _existing(client: mlflow.MlflowClient, name: str, run: Run) -> ModelVersion | None:
+    """The version of a run's lock entry and trial, or None."""
+    identity = {key: run.data.tags[key] for key in ("dvc.lock_digest", "trial")}
     for version in client.search_model_versions(f"name = '{name}'"):
-        if ours.items() <= version.tags.items():
+        if identity.items() <= version.tags.items():
             return version
     return None
 
 
 def _model(client: mlflow.MlflowClient, version: ModelVersion) -> LoggedModel | None:
-    """The logged model behind a version."""
-    found = re.fullmatch(r"models:/(m-\w+)", version.source or "")
-    return client.get_logged_model(found[1]) if found else None
+    """The logged model of a version, or None."""
+    match = re.fullmatch(r"models:/(m-\w+)", version.source or "")
+    return client.get_logged_model(match[1]) if match else None
 
 
 def _add(
@@ -276,7 +270,7 @@ def _add(
             description=f"Classifiers of study {study.name} on {study.dataset}: VGG16 and a head",
         )
     except MlflowException:
-        client.get_registered_model(study.name)  # it is there already, or this says what is wrong
+        client.get_registered_model(study.name)  # it exists, or this raises the actual error
     tags = lineage | {
         "study": study.name,
         "trial": chosen.name,
@@ -294,9 +288,9 @@ def _add(
 
 
 def _logged(client: mlflow.MlflowClient, run: Run) -> str | None:
-    """The model that was logged whole when registering broke off; what is not whole is deleted."""
-    mine = f"source_run_id = '{run.info.run_id}' AND name = '{_MODEL}'"
-    for model in client.search_logged_models([run.info.experiment_id], filter_string=mine):
+    """The complete model that an interrupted call has logged, or None. Deletes incomplete ones."""
+    of_run = f"source_run_id = '{run.info.run_id}' AND name = '{_MODEL}'"
+    for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
         if model.status == LoggedModelStatus.READY:
             return str(model.model_id)
         client.delete_logged_model(model.model_id)
@@ -304,7 +298,7 @@ def _logged(client: mlflow.MlflowClient, run: Run) -> str | None:
 
 
 def _log(client: mlflow.MlflowClient, run: Run, contents: Contents, card: str) -> str:
-    """Logs the classifier under the run of its trial, which stays as it is."""
+    """Logs the classifier as a model of its trial's run, and returns the model's id."""
     model = client.create_logged_model(
         run.info.experiment_id,
         name=_MODEL,
@@ -320,14 +314,14 @@ def _log(client: mlflow.MlflowClient, run: Run, contents: Contents, card: str) -
 def _fill(
     client: mlflow.MlflowClient, run: Run, model: LoggedModel, contents: Contents, card: str
 ) -> None:
-    """Gives a logged model its files."""
+    """Writes the files of a logged model."""
     class_names = contents.model.recipe.class_names
     with tempfile.TemporaryDirectory() as folder:
-        parts, whole = Path(folder) / _MODEL, Path(folder) / "model"
+        parts, complete = Path(folder) / _MODEL, Path(folder) / "model"
         classifier.save(contents.model, parts)
         (parts / "card.md").write_text(card, encoding="utf-8")
         mlflow.pyfunc.save_model(
-            whole,
+            complete,
             mlflow_model=Model(
                 artifact_path=model.artifact_location,
                 run_id=run.info.run_id,
@@ -345,15 +339,15 @@ def _fill(
             ),
             input_example=pd.DataFrame({INPUT: [contents.example]}),
         )
-        # MLflow runs the model to see that it answers its example, which leaves these behind.
-        for compiled in list(whole.rglob("__pycache__")):
+        # MLflow runs the model on its example, which creates these files.
+        for compiled in list(complete.rglob("__pycache__")):
             shutil.rmtree(compiled)
-        client.log_model_artifacts(model.model_id, str(whole))
+        client.log_model_artifacts(model.model_id, str(complete))
     note_model(client, model)
 
 
 def _requirements() -> list[str]:
-    """The packages that a model needs, as they are installed here."""
+    """The packages that a model needs, with the versions that are installed here."""
     installed = {name: importlib.metadata.version(name) for name in _REQUIRED}
     for name in _TENSORFLOW:
         try:

@@ -1,36 +1,42 @@
-"""A registered classifier as MLflow runs it: copied into the model, and run from there.
+"""The code of a registered classifier. It is copied into the model, and MLflow runs it there.
 
-A request that can't be answered is the caller's mistake, a 4xx with one sentence.
+If a request can't be answered, the answer is status 400 with one sentence.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import classifier
+from vgg16_transfer.tracking.mlflow_private import bad_request
+
+if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
 
 
 class PictureClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types
-    """Column ``picture``, a file's bytes → a column of probabilities for each class."""
+    """Takes the column ``picture`` with files' bytes; returns one column per class."""
 
     def load_context(self, context: Any) -> None:
-        """Loads backbone and head; MLflow calls it once."""
+        """Loads backbone and head. MLflow calls it once."""
         self._classifier = classifier.load(Path(context.artifacts["classifier"]))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Probabilities in columns named like the classes, a row for each picture.
+        """Classifies pictures.
+
+        Returns:
+            Probabilities, 0 to 1: one row per picture, one column per class, named like the class.
 
         Raises:
-            MlflowException: A row holds no usable picture; its number is in the message.
+            MlflowException: A row is not a usable picture. The message has the number of the row.
         """
         del context, params
         rows = [
@@ -49,11 +55,7 @@ class PictureClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no typ
 
 
 def _refusal(number: int, reason: str) -> MlflowException:
-    sentence = f"picture {number} {reason}"
-    refusal = MlflowException.invalid_parameter_value(sentence, reason=reason)
-    # The scoring server puts the request before the message; what stands here replaces both.
-    refusal.json_kwargs["message"] = sentence
-    return refusal
+    return bad_request(f"picture {number} {reason}", reason)
 
 
 mlflow.models.set_model(PictureClassifier())

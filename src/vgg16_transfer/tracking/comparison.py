@@ -1,6 +1,6 @@
-"""Runs side by side: which settings differ, what they reach, which test pictures changed sides.
+"""Compares runs: settings, accuracies, and the test pictures that they classify differently.
 
-A run may be a trial's or a study's; a study stands for all its trials.
+A run is that of a trial or of a study. A study's run stands for all its trials.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
 from tqdm import tqdm
 
-from vgg16_transfer.tracking.known_runs import every_run, failure
+from vgg16_transfer.tracking import mlflow_private
+from vgg16_transfer.tracking.logged_runs import every_run, failure
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 if TYPE_CHECKING:
@@ -28,23 +24,22 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Run
 
-_NO_SUCH_RUN = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+_MAJORITY = 0.5
+"""A picture counts as correct if more than this share of a run's trials classified it correctly."""
 
-_SIDES = 0.5
-"""A picture is on the right side if more than this share of a run's trials took it rightly."""
-
-_ROUNDING = 1e-5  # records hold six digits
+_ROUNDING = 1e-5  # records have six digits
 
 
 class Compared(NamedTuple):
-    """What sets runs apart; the columns of every frame are the runs, in the order asked for.
+    """The differences between runs. The columns of each frame are the runs, in the given order.
 
     Attributes:
-        settings: One row per setting in which they differ.
-        accuracies: One row per point of their grids: mean ± standard deviation over the seeds, %.
-        changed: One row per test picture that not all runs took rightly, or not all wrongly: the
-            share of a run's trials that did; its index is the path.
-        common: How many pictures all runs were tested on.
+        settings: One row per setting that differs.
+        accuracies: One row per point of the grids: mean ± standard deviation over the seeds, in %.
+        changed: One row per test picture that some runs classified correctly and others wrongly.
+            The values are the share of the run's trials that were correct, 0 to 1. The index is
+            the path of the picture.
+        common: Number of pictures that all runs were tested on.
     """
 
     settings: pd.DataFrame
@@ -57,12 +52,12 @@ def find_run(client: mlflow.MlflowClient, run_id: str) -> Run:
     """A run by its id.
 
     Raises:
-        TrackingError: The store has none.
+        TrackingError: The store has no such run.
     """
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _NO_SUCH_RUN:
+        if not mlflow_private.is_missing_run(error):
             raise
         raise TrackingError(
             f"run '{run_id}': {mlflow.get_tracking_uri()} has none with that id; copy it from the "
@@ -74,23 +69,23 @@ def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
     """Compares runs of trials, of studies, or of both.
 
     Args:
-        client: Of the store.
-        run_ids: Two or more.
+        client: Client of the store.
+        run_ids: Ids of two or more runs.
 
     Raises:
-        TrackingError: The store has no such run, it is neither a trial's nor a study's, its trial
-            failed, or its predictions are missing or belie its accuracy.
+        TrackingError: The store has no such run, the run belongs to neither a trial nor a study,
+            its trial failed, or its predictions are missing or do not match its accuracy.
     """
     trials = {}
     for run_id in run_ids:
         run = find_run(client, run_id)
         trials[f"{run.info.run_name} {run_id[:8]}"] = _trials(client, run)
-    settings = _beside({name: _settings(runs) for name, runs in trials.items()}).fillna("")
-    tested = _beside({name: _right(runs) for name, runs in trials.items()}).dropna()
+    settings = _join({name: _settings(runs) for name, runs in trials.items()}).fillna("")
+    tested = _join({name: _correct(runs) for name, runs in trials.items()}).dropna()
     return Compared(
         settings[_differ(settings)],
-        _beside({name: _accuracies(runs) for name, runs in trials.items()}).fillna(""),
-        tested[_differ(tested > _SIDES)],
+        _join({name: _accuracies(runs) for name, runs in trials.items()}).fillna(""),
+        tested[_differ(tested > _MAJORITY)],
         len(tested),
     )
 
@@ -106,39 +101,39 @@ def _trials(client: mlflow.MlflowClient, run: Run) -> list[Run]:
     experiment, run_id = run.info.experiment_id, run.info.run_id
     trials = every_run(client, experiment, f"tags.mlflow.parentRunId = '{run_id}'")
     if not trials:
-        raise TrackingError(f"run '{run_id}': is neither a trial's nor a study's")
-    reached = [trial for trial in trials if failure(trial) is None]
-    if not reached:
+        raise TrackingError(f"run '{run_id}': belongs to neither a trial nor a study")
+    succeeded = [trial for trial in trials if failure(trial) is None]
+    if not succeeded:
         raise TrackingError(
             f"run '{run_id}': all trials of its study failed; name a study with one that finished"
         )
-    return sorted(reached, key=_in_order)
+    return sorted(succeeded, key=_natural_order)
 
 
-def _in_order(run: Run) -> list[tuple[float, str]]:
-    """Sorts 2 before 16."""
+def _natural_order(run: Run) -> list[tuple[float, str]]:
+    """A sort key that puts 2 before 16."""
     parts = re.split(r"(\d+)", run.info.run_name)
     return [(float(part), "") if part.isdigit() else (0.0, part) for part in parts]
 
 
-def _beside(columns: dict[str, pd.Series]) -> pd.DataFrame:
-    """Columns side by side; rows stay in the order in which they come."""
+def _join(columns: dict[str, pd.Series]) -> pd.DataFrame:
+    """Joins columns into a frame. Rows keep the order of their first appearance."""
     return pd.concat(columns, axis="columns", sort=False)
 
 
 def _differ(frame: pd.DataFrame) -> pd.Series:
-    """Which rows do not hold the same in all columns."""
+    """Whether the values of a row differ between columns, for each row."""
     return frame.ne(frame.iloc[:, 0], axis="index").any(axis="columns")
 
 
 def _settings(trials: Sequence[Run]) -> pd.Series:
-    """Each setting's values over a run's trials, in their order."""
+    """For each setting, its values in a run's trials, in their order."""
     values = pd.DataFrame([run.data.params for run in trials])
     return values.apply(lambda column: ", ".join(column.dropna().drop_duplicates()))
 
 
 def _accuracies(trials: Sequence[Run]) -> pd.Series:
-    """Accuracy by point: all settings but the seed that vary within the run, spelt out."""
+    """Accuracy by point of the grid. Its name is the settings that vary, without the seed."""
     rows = pd.DataFrame([run.data.params for run in trials])
     varying = [key for key in rows.columns if key != "seed" and len(set(rows[key])) > 1]
     points = [
@@ -154,8 +149,8 @@ def _accuracy(run: Run) -> float:
         return float(run.data.metrics["accuracy"])
     except KeyError:
         raise TrackingError(
-            f"run '{run.info.run_id}': has no accuracy; vgg16-transfer publish completes runs that "
-            f"broke off"
+            f"run '{run.info.run_id}': has no accuracy; vgg16-transfer publish completes "
+            f"interrupted runs"
         ) from None
 
 
@@ -164,11 +159,12 @@ def _spread(seeds: pd.Series) -> str:
     return f"{mean} ± {seeds.std():.1f} ({len(seeds)} seeds)" if len(seeds) > 1 else mean
 
 
-def _right(trials: Sequence[Run]) -> pd.Series:
-    """By test picture, the share of the trials tested on it that took it for what it is."""
+def _correct(trials: Sequence[Run]) -> pd.Series:
+    """For each test picture, the share of the trials tested on it that classified it correctly."""
     bar = tqdm(trials, desc="predictions", unit="trial", disable=None)
-    told = pd.concat([_predictions(run) for run in bar])
-    return (told["true"] == told["predicted"]).groupby(told["path"]).mean()
+    predictions = pd.concat([_predictions(run) for run in bar])
+    correct = predictions["true"] == predictions["predicted"]
+    return correct.groupby(predictions["path"]).mean()
 
 
 def _predictions(run: Run) -> pd.DataFrame:
@@ -177,16 +173,16 @@ def _predictions(run: Run) -> pd.DataFrame:
     except (MlflowException, OSError):
         raise TrackingError(
             f"run '{run.info.run_id}': its predictions.csv can't be read; vgg16-transfer publish "
-            f"completes runs that broke off"
+            f"completes interrupted runs"
         ) from None
     try:
-        told = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        right = float((told["true"] == told["predicted"]).mean())
-    except (KeyError, ValueError):  # pandas' own errors of a damaged file are of the latter kind
-        right = math.nan
-    if not abs(right - _accuracy(run)) <= _ROUNDING:
+        predictions = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        accuracy = float((predictions["true"] == predictions["predicted"]).mean())
+    except (KeyError, ValueError):  # pandas raises a ValueError for a damaged file
+        accuracy = math.nan
+    if not abs(accuracy - _accuracy(run)) <= _ROUNDING:
         raise TrackingError(
-            f"run '{run.info.run_id}': its predictions.csv is not that of its accuracy; delete the "
-            f"run in the MLflow UI and tell of it again with vgg16-transfer publish"
+            f"run '{run.info.run_id}': its predictions.csv does not match its accuracy; delete "
+            f"the run in the MLflow UI and log it again with vgg16-transfer publish"
         )
-    return told
+    return predictions

@@ -1,7 +1,7 @@
-"""Where an own store says that its artifacts lie, after the workspace was moved or copied.
+"""Corrects the artifact addresses in a workspace's own store after it was moved or copied.
 
-MLflow records absolute addresses: of experiments, runs, logged models and registered versions.
-In a moved workspace they lead nowhere, and in a copy they lead into the original.
+MLflow records absolute addresses of experiments, runs, logged models and registered versions.
+After a move they point to nothing. After a copy they point to the original workspace.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 ARTIFACTS = "mlartifacts"
 
 KIND = ("mlflow.experimentKind", "custom_model_development")
-"""The tag of an experiment that this project made; it also says which pages MLflow's UI shows."""
+"""The tag of every experiment of this project. MLflow's UI chooses the pages to show by it."""
 
-_WAIT = 60  # seconds for another process that writes
+_WAIT = 60  # seconds to wait for another process that writes
 
-# By table and column: what MLflow puts behind the address of an experiment.
+# By table and column: a pattern of what MLflow appends to the address of an experiment.
 _COLUMNS = {
     ("experiments", "artifact_location"): "",
     ("runs", "artifact_uri"): "/[^/]+/artifacts",
@@ -32,25 +32,26 @@ _COLUMNS = {
 }
 
 
-def mend(database: Path, artifacts: Path) -> str | None:
-    """Makes addresses below another root's artifacts lead to those of this workspace.
+def correct_addresses(database: Path, artifacts: Path) -> str | None:
+    """Changes addresses in another workspace's artifacts folder to the folder of this workspace.
 
-    Only experiments that this project made are mended, in one transaction. A store that is right
-    already is only read.
+    It changes only experiments of this project, in one transaction. If all addresses are correct,
+    it only reads the store.
 
     Args:
-        database: A SQLite store of MLflow's; the caller sees to it that no other process mends it.
-        artifacts: Where the artifacts lie now: ``mlartifacts`` beside the database.
+        database: SQLite database of an MLflow store. The caller makes sure that no other process
+            corrects it at the same time.
+        artifacts: Current folder of the artifacts: ``mlartifacts`` beside the database.
 
     Returns:
-        The folder in which the artifacts lay, or None if nothing was to be mended.
+        The former folder of the artifacts, or None if nothing was changed.
 
     Raises:
         sqlite3.Error: The database can't be read or written.
     """
-    here = f"{artifacts.as_uri()}/"
+    prefix = f"{artifacts.as_uri()}/"
     with closing(sqlite3.connect(database, timeout=_WAIT)) as connection:
-        moved = list(_moved(connection, here))
+        moved = list(_moved(connection, prefix))
         with connection:
             for table, column, old, new, _ in moved:
                 connection.execute(
@@ -60,8 +61,13 @@ def mend(database: Path, artifacts: Path) -> str | None:
     return moved[0][-1] if moved else None
 
 
-def _moved(connection: sqlite3.Connection, here: str) -> list[tuple[str, str, str, str, str]]:
-    """Table, column, old address, new address, old folder of all that lie elsewhere."""
+def _moved(connection: sqlite3.Connection, prefix: str) -> list[tuple[str, str, str, str, str]]:
+    """Table, column, old address, new address and old folder of each address to change.
+
+    Args:
+        connection: The database.
+        prefix: Address of the current folder, with a slash at the end.
+    """
     names = {
         name
         for (name,) in connection.execute(
@@ -71,16 +77,16 @@ def _moved(connection: sqlite3.Connection, here: str) -> list[tuple[str, str, st
         )
     }
     moved = []
-    for (table, column), behind in _COLUMNS.items():
-        pattern = re.compile(rf"file://(?P<folder>/.*/)?{ARTIFACTS}/(?P<name>[^/]+){behind}")
+    for (table, column), ending in _COLUMNS.items():
+        pattern = re.compile(rf"file://(?P<folder>/.*/)?{ARTIFACTS}/(?P<name>[^/]+){ending}")
         rows = connection.execute(
             f"SELECT DISTINCT {column} FROM {table} "  # noqa: S608
             f"WHERE {column} LIKE 'file://%/{ARTIFACTS}/%' AND substr({column}, 1, ?) <> ?",
-            (len(here), here),
+            (len(prefix), prefix),
         )
         for (old,) in rows:
-            found = pattern.fullmatch(old)
-            if found and unquote(found["name"]) in names:
-                new = here + old[found.start("name") :]
-                moved.append((table, column, old, new, unquote(old[7 : found.start("name") - 1])))
+            match = pattern.fullmatch(old)
+            if match and unquote(match["name"]) in names:
+                new = prefix + old[match.start("name") :]
+                moved.append((table, column, old, new, unquote(old[7 : match.start("name") - 1])))
     return moved

@@ -1,6 +1,6 @@
-"""Which lock entries were logged to which store: noted in files, since MLflow takes seconds to ask.
+"""Notes in files which lock entries were logged to which store, because asking MLflow is slow.
 
-A note lies with the workspace's own artifacts, so that it is removed together with them.
+The notes are in the folder of the workspace's own artifacts, so that they are removed with them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def note(workspace: Path, store: str | None, stage: str, digest: str) -> None:
 
     Args:
         workspace: The folder of dvc.yaml.
-        store: Address of the MLflow store; None or '' for the workspace's own.
-        stage: Like ``train@clipart-samples``.
-        digest: sha256 of its entry in dvc.lock.
+        store: Address of the MLflow store; None or '' for the workspace's own store.
+        stage: Stage name, like ``train@clipart-samples``.
+        digest: sha256 of the stage's entry in dvc.lock.
     """
     with replacing(workspace / _NOTES / stage) as fresh:
         fresh.write_text(_noted(store, digest), encoding="utf-8")
 
 
 def is_noted(workspace: Path, store: str | None, stages: Iterable[str]) -> bool:
-    """Whether stages were logged to a store just as dvc.lock has them now.
+    """Whether the current lock entries of stages were logged to a store.
 
     Args:
         workspace: The folder of dvc.yaml.
-        store: Address of the MLflow store; None or '' for the workspace's own.
-        stages: Like ``train@clipart-samples``.
+        store: Address of the MLflow store; None or '' for the workspace's own store.
+        stages: Stage names, like ``train@clipart-samples``.
 
     Raises:
         LineageError: dvc.lock has no entry of a stage, or can't be read.
@@ -52,5 +52,5 @@ def is_noted(workspace: Path, store: str | None, stages: Iterable[str]) -> bool:
 
 
 def _noted(store: str | None, digest: str) -> str:
-    """A digest, since an address may hold a password."""
+    """The text of a note: a digest, because the address of a store may hold a password."""
     return hashlib.sha256(f"{digest} {store or ''}".encode()).hexdigest() + "\n"

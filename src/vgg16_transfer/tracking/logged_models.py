@@ -1,7 +1,7 @@
-"""A trained head → MLflow: a model that ``mlflow.keras.load_model`` loads, below its trial's run.
+"""Logs a trained head as a model of its trial's run. ``mlflow.keras.load_model`` loads it.
 
-``mlflow.keras.log_model`` makes a new model whenever it is called, and wants the run to be the
-process's active one. Step by step, telling goes on where it broke off.
+``mlflow.keras.log_model`` creates a new model in each call, and needs an active run. The single
+steps of this module need none, and continue where an interrupted process stopped.
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ _HEAD = "head"
 
 
 def models_of(client: mlflow.MlflowClient, run: Run) -> list[LoggedModel]:
-    """The models that a run has logged, whole or not."""
+    """All logged models of a run, including incomplete ones."""
     of_run = f"source_run_id = '{run.info.run_id}'"
     return list(client.search_logged_models([run.info.experiment_id], filter_string=of_run))
 
 
 def head_of(client: mlflow.MlflowClient, run: Run) -> LoggedModel | None:
-    """The model that is a trial's head, whole or not; registering adds a classifier to the run."""
+    """The logged model of a trial's head, or None. It may be incomplete.
+
+    A run can have another model as well: registering adds a classifier.
+    """
     return next((model for model in models_of(client, run) if model.name == _HEAD), None)
 
 
 def head_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
-    """Whether the store has a trial's head with all its files."""
+    """Whether the store has the head of a trial, with all its files."""
     model = head_of(client, run)
     return model is not None and _whole(client, model)
 
 
-def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
-    """Logs a head as the model of a run, unless the run has it already with all its files.
+def log_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
+    """Logs a head as the model of a run, unless the run already has it with all its files.
 
     Args:
-        client: Of the store.
-        run: The trial's.
-        path: The head as training saved it.
+        client: Client of the store.
+        run: Run of the trial.
+        path: File of the head, as training saved it.
     """
     run_id = run.info.run_id
     model = head_of(client, run)
@@ -60,8 +63,8 @@ def tell_head(client: mlflow.MlflowClient, run: Run, path: Path) -> None:
     elif _whole(client, model):
         return
     outputs = client.get_run(run_id).outputs
-    known = outputs.model_outputs if outputs else []
-    if model.model_id not in {output.model_id for output in known}:
+    model_outputs = outputs.model_outputs if outputs else []
+    if model.model_id not in {output.model_id for output in model_outputs}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with TemporaryDirectory() as folder:
         _save(path, model, folder)
@@ -75,7 +78,7 @@ def _whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
 
 
 def _save(path: Path, model: LoggedModel, folder: str) -> None:
-    # Keras takes seconds to import, and most often there is nothing left to tell.
+    # Keras takes seconds to import, and most often all heads are logged already.
     import keras  # noqa: PLC0415
 
     from vgg16_transfer.heads import softmax  # noqa: PLC0415
@@ -95,6 +98,6 @@ def _save(path: Path, model: LoggedModel, folder: str) -> None:
             model_id=model.model_id,
         ),
         signature=signature,
-        # Named here, since MLflow would load the model in a second process to find out.
+        # Without them, MLflow would load the model in a second process to find its requirements.
         pip_requirements=[f"keras=={keras.__version__}", "tensorflow"],
     )

@@ -1,40 +1,23 @@
-"""Where runs go: the store that MLFLOW_TRACKING_URI names, or SQLite at the DVC root."""
+"""The MLflow store that runs are logged to: MLFLOW_TRACKING_URI, or SQLite at the DVC root."""
 
 from __future__ import annotations
 
 import glob
-import os
 import sqlite3
 import sys
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-# Set before mlflow is imported, which reads it then: experiments are nobody else's business.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# It would draw a bar for every file.
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# Two lines of address for every run that is told would bury what a stage has to say.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# A server that is restarted is waited for, 14 seconds; MLflow would wait four minutes for one that
-# is gone, and two for each answer. No result depends on it: all can be told later.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-
 import mlflow
 from filelock import FileLock
-from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.utils.uri import get_uri_scheme, is_local_uri
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.tracking import locations
+from vgg16_transfer.tracking import locations, mlflow_private
 from vgg16_transfer.tracking.locations import ARTIFACTS, KIND
 
 if TYPE_CHECKING:
@@ -42,21 +25,21 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 
-_ATTEMPTS = 7  # to reach a database server, in 12 seconds
+_ATTEMPTS = 7  # to connect to a database server: 12 seconds, instead of MLflow's two minutes
 
 
 class TrackingError(InputError):
-    """An MLflow store that can't be used."""
+    """The MLflow store can't be used."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store, and where the artifacts of a new experiment go.
+    """An MLflow store, and the folder for the artifacts of new experiments.
 
     Attributes:
-        uri: Absolute, so that it means the same in every folder.
-        artifacts: Folder for artifacts, or None where the server decides.
-        database: The file of a SQLite store, or None.
+        uri: Tracking URI. A path in it is absolute, so that it is valid in every folder.
+        artifacts: Folder for artifacts, or None if the server chooses it.
+        database: File of a SQLite store, or None for other stores.
     """
 
     uri: str
@@ -64,7 +47,7 @@ class Store:
     database: Path | None = None
 
     def __str__(self) -> str:
-        """The address for people: without a password, and a file's path as the shell shows it."""
+        """The address for messages: without a password, and with an unescaped file path."""
         if self.database:
             return f"sqlite:///{self.database}"
         try:
@@ -73,14 +56,15 @@ class Store:
             return self.uri
 
     def client(self) -> mlflow.MlflowClient:
-        """A client; the tables of a fresh SQLite store are made first, by one process at a time.
+        """Opens the store.
 
-        Artifacts of a workspace that was moved or copied are found where they are now.
+        If a SQLite store is new, its tables are created first, by one process at a time. If the
+        workspace was moved or copied, the addresses of its artifacts are corrected.
 
         Raises:
             TrackingError: The store can't be opened.
         """
-        if is_local_uri(self.uri) and not MLFLOW_ALLOW_FILE_STORE.get():
+        if mlflow_private.is_refused_folder(self.uri):
             raise TrackingError(
                 f"{self}: MLflow keeps no runs in folders any more; set MLFLOW_TRACKING_URI to "
                 f"sqlite:///mlflow.db or a server's address (mlflow migrate-filestore moves runs)"
@@ -88,19 +72,19 @@ class Store:
         mlflow.set_tracking_uri(self.uri)
         try:
             if self.database is None or self.artifacts is None:
-                if get_uri_scheme(self.uri) in DATABASE_ENGINES:
-                    _wait_for_less()
+                if mlflow_private.is_database(self.uri):
+                    mlflow_private.limit_connection_attempts(_ATTEMPTS)
                 return mlflow.MlflowClient(self.uri)
             self.database.parent.mkdir(parents=True, exist_ok=True)
-            # Processes that fill a fresh database at once see each other's half-made tables.
+            # Otherwise two processes could create the tables at the same time.
             with FileLock(self.database.with_name(f".{self.database.name}.lock")):
                 if not self.database.exists() or not self.database.stat().st_size:
-                    _make(self.database)
-                # MLflow would try to open it for two minutes.
+                    _create(self.database)
+                # If it can't be opened, this raises at once; MLflow would try for two minutes.
                 sqlite3.connect(self.database).close()
                 client = mlflow.MlflowClient(self.uri)
                 client.search_experiments(max_results=1)
-                before = locations.mend(self.database, self.artifacts)
+                former = locations.correct_addresses(self.database, self.artifacts)
         except ModuleNotFoundError as error:
             raise TrackingError(
                 f"{self}: needs the Python package {error.name}; run pip install --constraint "
@@ -109,41 +93,47 @@ class Store:
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = " ".join(str(error).partition("\n")[0].split())
             raise TrackingError(f"{self}: can't be opened: {reason}") from None
-        if before:
+        if former:
             tqdm.write(
                 f"{self}: was moved or copied: artifacts are now those in {self.artifacts}, "
-                f"no longer those in {before}",
+                f"no longer those in {former}",
                 file=sys.stderr,
             )
         return client
 
     def experiment(self, client: mlflow.MlflowClient, name: str) -> str:
-        """The id of an experiment, which is made if there is none of that name."""
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        """The id of an experiment, which is created if it does not exist.
+
+        Raises:
+            TrackingError: The experiment was deleted.
+        """
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             location = (self.artifacts / name).as_uri() if self.artifacts else None
             try:
                 return str(client.create_experiment(name, location, tags=dict([KIND])))
             except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                if not mlflow_private.is_duplicate(error):
                     raise
-                found = client.get_experiment_by_name(name)  # another process was faster
-        if found is None or found.lifecycle_stage != "active":
+                experiment = client.get_experiment_by_name(
+                    name
+                )  # another process created it meanwhile
+        if experiment is None or experiment.lifecycle_stage != "active":
             raise TrackingError(
                 f"{self}: experiment '{name}' was deleted; restore it with "
                 f"mlflow experiments restore, or mlflow gc it"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
 def find_store(root: Path, uri: str | None) -> Store:
     """The store to use.
 
     Args:
-        root: The DVC root: what DVC_ROOT holds in a stage, also when ``dvc exp run --temp`` runs it
-            elsewhere, in a folder that is thrown away.
-        uri: What MLFLOW_TRACKING_URI holds, if anything. A relative SQLite path is taken from the
-            root as well.
+        root: The DVC root. In a stage, DVC_ROOT holds it; ``dvc exp run --temp`` runs the stage in
+            another folder, which is deleted afterwards.
+        uri: Tracking URI, such as the value of MLFLOW_TRACKING_URI; None or '' for the workspace's
+            own store. A relative SQLite path is relative to the root.
     """
     root = root.resolve()
     if not uri:
@@ -157,36 +147,32 @@ def find_store(root: Path, uri: str | None) -> Store:
     return _own(address, root)
 
 
-def _wait_for_less() -> None:
-    """A database server is waited for as long as MLflow's own, instead of two minutes."""
-    from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
+def _create(database: Path) -> None:
+    """Creates a database under another name, then renames it.
 
-    utils.MAX_RETRY_COUNT = _ATTEMPTS
-
-
-def _make(database: Path) -> None:
-    """Makes a fresh database beside its place, for MLflow can't go on with half of its tables."""
-    # Under a name of its own, since MLflow keeps a connection to each address.
+    A killed process would leave a part of the tables, which MLflow can't complete.
+    """
+    # The name is unique, because MLflow keeps a connection to each address.
     fresh = database.with_name(f".{database.name}.{uuid.uuid4().hex}.fresh")
     try:
         address = URL.create("sqlite", database=str(fresh))
         mlflow.MlflowClient(_own(address, fresh.parent).uri).search_experiments(max_results=1)
         fresh.replace(database)
-    finally:  # also what an earlier process left that was killed
+    finally:  # also removes what an earlier, killed process left
         for left in database.parent.glob(f".{glob.escape(database.name)}.*.fresh*"):
             left.unlink(missing_ok=True)
 
 
 def _own(address: URL, root: Path) -> Store:
-    """A SQLite store: the one place where a path becomes an address of MLflow's.
+    """A SQLite store. Only this function turns a path into an address for MLflow.
 
-    SQLAlchemy takes %20 in an address for a space, and ? for the beginning of options, so such a
-    path is escaped. MLflow makes the folder of whatever follows sqlite:///, escapes and all, but
-    leaves an address alone that names its driver.
+    SQLAlchemy reads %20 in an address as a space, and ? as the start of options. Such a path is
+    escaped. MLflow would create a folder with the escaped name after ``sqlite:///``, but not if the
+    address names the driver.
     """
     database = root / (address.database or DATABASE)
     uri = f"sqlite:///{database}"
     if address.query or make_url(uri).database != str(database):
-        whole = address.set(drivername="sqlite+pysqlite", database=str(database))
-        uri = whole.render_as_string(hide_password=False)
+        full = address.set(drivername="sqlite+pysqlite", database=str(database))
+        uri = full.render_as_string(hide_password=False)
     return Store(uri, database.parent / ARTIFACTS, database)

@@ -1,7 +1,7 @@
-"""What is drawn beside training → MLflow: filters, gradient checks, explained pictures, the page.
+"""Logs what other stages than training make: filters, gradient checks, explained pictures, report.
 
-Each is known by the digest of its own stage's lock entry, in a tag: the same is told once, another
-one replaces it.
+Each has the digest of its own stage's lock entry in a tag. With the same digest, it is logged only
+once. With another digest, it replaces the earlier one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import records
 from vgg16_transfer.reporting.run_links import with_runs
-from vgg16_transfer.tracking.known_runs import finished, known_runs, now, remove_twins
+from vgg16_transfer.tracking.logged_runs import finished, logged_runs, now, remove_duplicates
 from vgg16_transfer.tracking.stored import names, run_is_whole
 
 if TYPE_CHECKING:
@@ -34,50 +34,50 @@ if TYPE_CHECKING:
     from vgg16_transfer.tracking.mlflow_store import Store
 
 REPORT = "report"
-"""The experiment of the page, with one run per version of it."""
+"""The experiment of the report, with one run per version of it."""
 
 _EXPLAINED = "explained"
 _FILTERS = "filters"
 _GRADIENTS = "gradients"
 _GRADIENT_TABLE = "gradient_check.csv"
 _MEASURED = ("average", "max")
-_IMAGES = "images"  # where MLflow's UI looks for the pictures of its grid
-_SMALL = 256  # pixels of the longer side: what the grid shows first
+_IMAGES = "images"  # the folder that MLflow's UI shows as a grid
+_SMALL = 256  # pixels of the longer side of the small copies, which the grid shows first
 
 
 class DamagedError(InputError):
-    """A picture or a table that can't be read."""
+    """A picture, a table or the report is missing or can't be read."""
 
 
 def publish_filters(
     store: Store, study: Study, folder: Path, trained: Lineage, drawn: Lineage, *, check: bool
 ) -> int:
-    """Adds filter pictures to the runs of all trials; their keys are the same in every run.
+    """Adds filter pictures to the runs of all trials. Their keys are the same in every run.
 
     Args:
-        store: Where to.
-        study: Which study.
-        folder: The pictures that the stage ``filters`` drew of its dataset.
-        trained: Where the study comes from: finds its runs.
-        drawn: Where the pictures come from.
-        check: Also ask runs that are known to have the pictures whether they do.
+        store: The MLflow store.
+        study: The study.
+        folder: Folder of the pictures that the stage ``filters`` drew for the study's dataset.
+        trained: Lineage of the study; its lock digest identifies the runs.
+        drawn: Lineage of the pictures.
+        check: Whether to check that runs which have the pictures by their tag still have the files.
 
     Returns:
-        To how many runs they were added.
+        The number of runs that the pictures were added to.
 
     Raises:
         DamagedError: A picture is missing or can't be read.
         TrackingError: The store can't be used.
     """
     client = store.client()
-    known = known_runs(client, store.experiment(client, study.dataset), trained)
+    existing = logged_runs(client, store.experiment(client, study.dataset), trained)
     keys = [path.stem for path in sorted(folder.glob("*.png"))]
-    lacking = [
+    incomplete = [
         run
-        for name, run in known.items()
+        for name, run in existing.items()
         if name and not _has(client, run, _FILTERS, drawn, check=check, files=_grid(run, keys))
     ]
-    if not lacking:
+    if not incomplete:
         return 0
     with tempfile.TemporaryDirectory() as small:
         pictures = [
@@ -85,34 +85,34 @@ def publish_filters(
         ]
         if not pictures:
             raise DamagedError(f"{folder}: holds no pictures; run dvc repro {drawn.stage}")
-        for run in tqdm(lacking, desc=f"filters {study.name}", unit="run", disable=None):
-            _tell_filters(client, run, pictures)
+        for run in tqdm(incomplete, desc=f"filters {study.name}", unit="run", disable=None):
+            _log_filters(client, run, pictures)
             client.set_tag(run.info.run_id, _FILTERS, drawn.lock_digest)
-    return len(lacking)
+    return len(incomplete)
 
 
 def publish_gradients(
     store: Store, study: Study, table: Path, trained: Lineage, drawn: Lineage, *, check: bool
 ) -> bool:
-    """Adds the gradient check of its dataset to the run of a study.
+    """Adds the gradient check of the dataset to the run of a study.
 
     Args:
-        store: Where to.
-        study: Which study.
-        table: What the stage ``gradients`` wrote.
-        trained: Where the study comes from: finds its run.
-        drawn: Where the table comes from.
-        check: Also ask a run that is known to have it whether it does.
+        store: The MLflow store.
+        study: The study.
+        table: File that the stage ``gradients`` wrote.
+        trained: Lineage of the study; its lock digest identifies the run.
+        drawn: Lineage of the table.
+        check: Whether to check that a run which has the table by its tag still has the file.
 
     Returns:
-        Whether there was anything to tell.
+        Whether it was added: not if the run has it already, or if the study has no run.
 
     Raises:
         DamagedError: The table is missing or can't be read.
         TrackingError: The store can't be used.
     """
     client = store.client()
-    parent = known_runs(client, store.experiment(client, study.dataset), trained).get("")
+    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
     if parent is None or _has(
         client, parent, _GRADIENTS, drawn, check=check, files={_GRADIENT_TABLE}
     ):
@@ -133,25 +133,25 @@ def publish_gradients(
 def publish_explained(
     store: Store, study: Study, folder: Path, trained: Lineage, drawn: Lineage, *, check: bool
 ) -> bool:
-    """Adds explained pictures to the run of the study that they explain.
+    """Adds explained pictures to the run of their study.
 
     Args:
-        store: Where to.
-        study: Which study.
-        folder: The pictures and their captions.
-        trained: Where the study comes from: finds its run.
-        drawn: Where the pictures come from.
-        check: Also ask a run that is known to have them whether it does.
+        store: The MLflow store.
+        study: The study.
+        folder: Folder of the pictures and their captions.
+        trained: Lineage of the study; its lock digest identifies the run.
+        drawn: Lineage of the pictures.
+        check: Whether to check that a run which has the pictures by its tag still has the files.
 
     Returns:
-        Whether there was anything to tell: not if it is known, or if the study has no run.
+        Whether they were added: not if the run has them already, or if the study has no run.
 
     Raises:
         DamagedError: There are no pictures.
         TrackingError: The store can't be used.
     """
     client = store.client()
-    parent = known_runs(client, store.experiment(client, study.dataset), trained).get("")
+    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
     files = {f"{_EXPLAINED}/{path.name}" for path in folder.glob("*")}
     if parent is None or _has(client, parent, _EXPLAINED, drawn, check=check, files=files):
         return False
@@ -171,33 +171,34 @@ def publish_report(
     *,
     check: bool,
 ) -> bool:
-    """Logs the page as a run of its own, with the run ids and lock digests of all its numbers.
+    """Logs the report as a run of its own, with the run ids and lock digests of all its numbers.
 
     Args:
-        store: Where to.
-        page: The page that the stage ``report`` made.
-        studies: By name.
-        trained: By study, where its numbers come from.
-        made: Where the page comes from.
-        check: Also ask a run that is known to have the page whether it does.
+        store: The MLflow store.
+        page: File of the report.
+        studies: Studies by name.
+        trained: Lineages of the studies' results, by study name.
+        made: Lineage of the report.
+        check: Whether to check that a run which has the report by its tag still has the file.
 
     Returns:
-        Whether there was anything to tell: not if it is known, or if a number has no run yet.
+        Whether it was logged: not if the store has it already, or if a number has no run yet.
 
     Raises:
+        DamagedError: The report is missing or can't be read.
         TrackingError: The store can't be used.
     """
     client = store.client()
     experiment = store.experiment(client, REPORT)
-    known = known_runs(client, experiment, made)
-    run = known.get("")
+    existing = logged_runs(client, experiment, made)
+    run = existing.get("")
     if run is not None and finished(run) and not (check and not run_is_whole(client, run)):
-        remove_twins(client, experiment, made, known)
+        remove_duplicates(client, experiment, made, existing)
         return False
     run_ids = {
         (name, trial): run.info.run_id
         for name, study in studies.items()
-        for trial, run in known_runs(
+        for trial, run in logged_runs(
             client, store.experiment(client, study.dataset), trained[name]
         ).items()
     }
@@ -220,7 +221,7 @@ def publish_report(
     client.log_text(run.info.run_id, filled, page.name)
     if not finished(run):
         client.set_terminated(run.info.run_id)
-    remove_twins(client, experiment, made, known)
+    remove_duplicates(client, experiment, made, existing)
     return True
 
 
@@ -233,30 +234,30 @@ def _has(
     check: bool,
     files: set[str],
 ) -> bool:
-    """Whether a run was told of what a stage wrote and, if that is to be checked, has its files."""
+    """Whether a run has the outputs of a stage by its tag and, with ``check``, also the files."""
     if run.data.tags.get(tag) != drawn.lock_digest:
         return False
     if not check:
         return True
     folders = {path.rpartition("/")[0] for path in files}
-    there = {
+    existing = {
         name
         for folder in folders
         for name in names(client.list_artifacts(run.info.run_id, folder or None))
     }
-    return files <= there
+    return files <= existing
 
 
-def _tell_filters(client: mlflow.MlflowClient, run: Run, pictures: list[tuple[Path, Path]]) -> None:
-    """Logs pictures for the grid: as ``log_image`` does, but under names that stay the same.
+def _log_filters(client: mlflow.MlflowClient, run: Run, pictures: list[tuple[Path, Path]]) -> None:
+    """Logs pictures for the grid of MLflow's UI, as ``log_image`` does, but under constant names.
 
-    ``log_image`` draws a new name each time, so that a picture that is logged again would stand
-    in the grid twice.
+    ``log_image`` chooses a new name in each call. A picture that is logged again would be in the
+    grid twice.
     """
     with tempfile.TemporaryDirectory() as folder:
         for path, small in pictures:
-            whole, compressed = (Path(folder) / name for name in _grid_names(run, path.stem))
-            whole.write_bytes(path.read_bytes())
+            full, compressed = (Path(folder) / name for name in _grid_names(run, path.stem))
+            full.write_bytes(path.read_bytes())
             compressed.write_bytes(small.read_bytes())
         client.log_artifacts(run.info.run_id, folder, _IMAGES)
     client.set_tag(run.info.run_id, "mlflow.loggedImages", "True")  # the UI shows a grid
@@ -267,33 +268,41 @@ def _grid(run: Run, keys: list[str]) -> set[str]:
 
 
 def _grid_names(run: Run, key: str) -> tuple[str, str]:
-    """The files of a picture and of its small copy, as MLflow's UI takes them apart."""
+    """File names of a picture and of its small copy, in the pattern that MLflow's UI parses."""
     same = uuid.uuid5(uuid.UUID(run.info.run_id), key)
     name = f"{key}+step+0+timestamp+{run.info.start_time}+{same}"
     return f"{name}.png", f"{name}+compressed.webp"
 
 
 def _small(path: Path, folder: Path, drawn: Lineage) -> Path:
-    """A small copy of a picture, which finds out whether it can be read."""
+    """Writes a small copy of a picture.
+
+    Raises:
+        DamagedError: The picture can't be read.
+    """
     small = folder / f"{path.stem}.webp"
     try:
         with Image.open(path) as picture:
             picture.thumbnail((_SMALL, _SMALL))
             picture.save(small, "WEBP")
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises of damaged PNG files
+    except (OSError, SyntaxError, ValueError):  # Pillow raises these for damaged PNG files
         raise DamagedError(f"{path}: is damaged; run dvc repro {drawn.stage}") from None
     return small
 
 
 def _checked(table: Path, drawn: Lineage) -> pd.DataFrame:
-    """The gradient check, if it is whole."""
+    """Reads the gradient check.
+
+    Raises:
+        DamagedError: It is missing or damaged.
+    """
     try:
         checked = records.read_frame(table)
-        right = len(checked) > 0 and all(
+        complete = len(checked) > 0 and all(
             math.isfinite(value) for key in _MEASURED for value in checked[key]
         )
     except (records.RecordError, KeyError, TypeError, UnicodeDecodeError):
-        right = False
-    if not right or "layer" not in checked:
+        complete = False
+    if not complete or "layer" not in checked:
         raise DamagedError(f"{table}: is missing or damaged; run dvc repro {drawn.stage}")
     return checked

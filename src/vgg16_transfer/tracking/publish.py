@@ -1,9 +1,9 @@
-"""A study's results → MLflow: one parent run, one child run per trial, each told exactly once.
+"""Logs a study to MLflow: one parent run, and one child run per trial, each exactly once.
 
-A run is known by the digest of the stage's lock entry and, for a child, the trial's name. A
-finished one that has its files is left alone; one that broke off, or whose files are gone, is told
-again under the id that it has. What it holds already stays as it is: a store takes the same
-parameter, metric or file twice for one.
+A run is identified by the digest of the stage's lock entry. A child run is identified by the name
+of its trial as well. A finished run that has its files is not changed. An interrupted run, or one
+whose files are missing, is logged again under the same id. This adds nothing twice: a store keeps
+one copy of the same parameter, metric or file.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import MEASURES
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import study_figures
-from vgg16_transfer.tracking.known_runs import (
+from vgg16_transfer.tracking.logged_models import head_is_whole, log_head
+from vgg16_transfer.tracking.logged_runs import (
     FAILED,
     FAILURE,
     FINISHED,
-    TELLER,
+    LOGGING_PROCESS,
     failure,
     finished,
-    known_runs,
+    is_logged_elsewhere,
+    logged_runs,
+    logging_process,
     now,
-    remove_twins,
-    teller,
-    told_elsewhere,
+    remove_duplicates,
 )
-from vgg16_transfer.tracking.logged_models import head_is_whole, tell_head
 from vgg16_transfer.tracking.stored import note_run, run_is_whole
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Study, Trial
     from vgg16_transfer.tracking.mlflow_store import Store
 
-_PER_CALL = 1000  # MLflow's own bound on the metrics of one call
+_PER_CALL = 1000  # MLflow's limit on the metrics of one call
 _TABLE = "summary.json"
 
 
@@ -62,30 +62,29 @@ def publish_study(
     splits: Path,
     parent_run_id: str | None = None,
 ) -> int:
-    """Tells MLflow what a study measured, unless it knows already.
+    """Logs the results of a study, except for runs that the store already has.
 
     Args:
-        store: Where to.
-        study: Which study.
-        lineage: Where its results come from; becomes tags of every run.
-        results: Folder of its record.
-        heads: Folder of its heads.
-        splits: Folder of its dataset's manifests.
-        parent_run_id: A run that the study's parent run belongs under, such as that of
-            ``mlflow run``.
+        store: The MLflow store.
+        study: The study.
+        lineage: Lineage of the results. It becomes tags of every run.
+        results: Folder of the study's record.
+        heads: Folder of the study's heads.
+        splits: Folder of the dataset's manifests.
+        parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
 
     Returns:
-        How many runs were added or completed.
+        The number of runs that were added or completed.
 
     Raises:
-        RecordError: There are no results.
+        RecordError: The study has no results.
         TrackingError: The store can't be used.
     """
     record = records.read(results)
     client = store.client()
     experiment = store.experiment(client, study.dataset)
-    known = known_runs(client, experiment, lineage)
-    parent = known.get("")
+    existing = logged_runs(client, experiment, lineage)
+    parent = existing.get("")
     if parent is None:
         tags = lineage.tags() | {"study": study.name, "mlflow.note.content": _note(study)}
         if parent_run_id:
@@ -93,46 +92,46 @@ def publish_study(
         parent = client.create_run(
             experiment, run_name=study.name, tags=tags, start_time=lineage.started or now()
         )
-    told = 0
+    count = 0
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     for name, trial in tqdm(trials.items(), desc=f"mlflow {study.name}", unit="run", disable=None):
-        run = known.get(name)
-        if run is not None and (_whole(client, run) or told_elsewhere(run)):
+        run = existing.get(name)
+        if run is not None and (_whole(client, run) or is_logged_elsewhere(run)):
             continue
         run = _started(client, parent, run, study, name, lineage)
-        one = records.Record(*(frame[frame["trial"] == name] for frame in record))
-        _tell_trial(client, run, study, trial, one, splits)
-        why = _failure(one)
+        record_of_trial = records.Record(*(frame[frame["trial"] == name] for frame in record))
+        _log_trial(client, run, study, trial, record_of_trial, splits)
+        why = _failure(record_of_trial)
         if why is None:
-            tell_head(client, run, heads / f"{name}.keras")
+            log_head(client, run, heads / f"{name}.keras")
         note_run(client, run.info.run_id)
         if not finished(run):
             status = FINISHED if why is None else FAILED
             client.set_terminated(run.info.run_id, status, end_time=lineage.ended)
-        told += 1
+        count += 1
     if not (finished(parent) and run_is_whole(client, parent)):
-        _tell_study(client, parent, study, record)
+        _log_study(client, parent, study, record)
         note_run(client, parent.info.run_id)
         if not finished(parent):
             client.set_terminated(parent.info.run_id, end_time=lineage.ended)
-        told += 1
-    for run in known.values():
-        _lead_back(client, run, lineage)
-    remove_twins(client, experiment, lineage, known)
-    return told
+        count += 1
+    for run in existing.values():
+        _tag_commit(client, run, lineage)
+    remove_duplicates(client, experiment, lineage, existing)
+    return count
 
 
-def _lead_back(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
-    """Names the commit that holds a run's results, which is made after they are told."""
-    known = run.data.tags.get("checkout", "")
-    now_known = lineage.checkout()
-    if lineage.committed and now_known and not known.endswith("&& dvc checkout"):
-        with suppress(MlflowException):  # another process may just have removed it as a twin
-            client.set_tag(run.info.run_id, "checkout", now_known)
+def _tag_commit(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
+    """Adds the commit that holds a run's results. It is made after the run is logged."""
+    logged = run.data.tags.get("checkout", "")
+    checkout = lineage.checkout()
+    if lineage.committed and checkout and not logged.endswith("&& dvc checkout"):
+        with suppress(MlflowException):  # another process may have removed it as a duplicate
+            client.set_tag(run.info.run_id, "checkout", checkout)
 
 
 def _whole(client: mlflow.MlflowClient, run: Run) -> bool:
-    """Whether all was told of a trial, and the store still has its files."""
+    """Whether a trial was logged completely, and the store still has its files."""
     if not (finished(run) and run_is_whole(client, run)):
         return False
     return failure(run) is not None or head_is_whole(client, run)
@@ -146,21 +145,21 @@ def _started(
     name: str,
     lineage: Lineage,
 ) -> Run:
-    """The run of a trial, which other processes now leave to this one."""
+    """The run of a trial, with a tag that keeps other processes from logging it."""
     if run is not None:
-        client.set_tag(run.info.run_id, TELLER, teller())
+        client.set_tag(run.info.run_id, LOGGING_PROCESS, logging_process())
         return run
     tags = lineage.tags() | {
         "study": study.name,
         "trial": name,
         "mlflow.parentRunId": parent.info.run_id,
-        TELLER: teller(),
+        LOGGING_PROCESS: logging_process(),
     }
     experiment, start = parent.info.experiment_id, lineage.started or now()
     return client.create_run(experiment, run_name=name, tags=tags, start_time=start)
 
 
-def _tell_trial(
+def _log_trial(
     client: mlflow.MlflowClient,
     run: Run,
     study: Study,
@@ -168,14 +167,14 @@ def _tell_trial(
     one: records.Record,
     splits: Path,
 ) -> None:
-    """Logs what a trial measured; one that failed has its curves up to there, and the reason."""
+    """Logs the results of a trial. For a failed trial these are its curves and the reason."""
     run_id = run.info.run_id
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
     metrics = _curves(one.history, run.info.start_time) + _final(one.trials, trial, run)
     for start in range(0, len(metrics), _PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + _PER_CALL])
-    _tell_split(client, run_id, _split_input(study, trial, splits))
+    _log_split(client, run_id, _split_input(study, trial, splits))
     if len(one.history):
         for measure in ("loss", "accuracy"):
             figure = figures.trial_curves(one.history, measure)
@@ -192,20 +191,20 @@ def _tell_trial(
 
 
 def _failure(one: records.Record) -> str | None:
-    """Why a trial reached nothing, or None if it did."""
+    """The reason why a trial failed, or None if it finished."""
     row = one.trials.iloc[0]
     return str(row["failure"]) if row.get("status") == "failed" else None
 
 
-def _tell_split(client: mlflow.MlflowClient, run_id: str, split: DatasetInput) -> None:
-    """Logs the split; a server adds one that is new, and fails if another process just did."""
+def _log_split(client: mlflow.MlflowClient, run_id: str, split: DatasetInput) -> None:
+    """Logs a split. A server fails if another process adds the same new split; then it works."""
     try:
         client.log_inputs(run_id, datasets=[split])
     except MlflowException:
         client.log_inputs(run_id, datasets=[split])
 
 
-def _tell_study(
+def _log_study(
     client: mlflow.MlflowClient,
     parent: Run,
     study: Study,
@@ -224,12 +223,12 @@ def _tell_study(
         client.log_figure(run_id, figure, f"{title}.png")
     client.log_text(run_id, summary.to_csv(index=False), "summary.csv")
     tables = {artifact.path for artifact in client.list_artifacts(run_id)}
-    if _TABLE not in tables:  # log_table appends to a table that is there
+    if _TABLE not in tables:  # log_table appends to an existing table
         client.log_table(run_id, summary.astype(object).where(summary.notna(), None), _TABLE)
 
 
 def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
-    """All epochs of all measures; the step is the epoch. A head without a teacher has no such."""
+    """The metrics of all epochs; the step is the epoch. Values that are not finite are left out."""
     columns = [c for c in history.columns if c.partition("_")[2] in MEASURES]
     return [
         Metric(column, float(value), start_time + int(epoch), int(epoch))
@@ -244,15 +243,16 @@ def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
     return [
         Metric(measure, float(row[measure]), run.info.start_time, trial.epochs)
         for measure in records.MEASURED
-        # The curves hold these by the same name; a trial that failed has none.
+        # The curves already have these, under the same names. A failed trial has no values.
         if measure not in {"loss", "train_accuracy"} and pd.notna(row[measure])
     ]
 
 
 def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
-    """Mean and spread over seeds; the step is the number of samples per class.
+    """Mean and standard deviation over the seeds; the step is the number of samples per class.
 
-    Other axes stand behind it, spelt out, for MLflow takes neither = nor + in a name.
+    The values of other axes are appended to the metric's name, without = and +, which MLflow does
+    not allow.
     """
     others = [axis for axis in study.axes if axis not in {"seed", "samples_per_class"}]
     metrics = []
@@ -269,7 +269,7 @@ def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> lis
 
 
 def _split_input(study: Study, trial: Trial, splits: Path) -> DatasetInput:
-    """The split as an MLflow dataset, whose digest is the md5 that DVC knows its file by."""
+    """The split as an MLflow dataset. Its digest is the md5 of the file, as in DVC."""
     path = splits / f"{trial.seed}.csv"
     manifest = pd.read_csv(path)
     profile = {"pictures": len(manifest), **manifest["role"].value_counts().to_dict()}

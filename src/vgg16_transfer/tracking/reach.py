@@ -1,4 +1,4 @@
-"""What a store that can't be used says: one sentence that names the remedy, not a traceback."""
+"""Turns the failures of a store into one sentence that says what to do, without a traceback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import requests
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from vgg16_transfer.tracking.mlflow_private import RETRY_LOGGERS
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 if TYPE_CHECKING:
@@ -21,34 +22,33 @@ if TYPE_CHECKING:
 
 _REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "refuses the credentials; set MLFLOW_TRACKING_USERNAME and "
-    "MLFLOW_TRACKING_PASSWORD to those of a user whom the server knows",
-    HTTPStatus.FORBIDDEN: "does not permit this to the user whom MLFLOW_TRACKING_USERNAME and "
-    "MLFLOW_TRACKING_PASSWORD name; its admin can, or name another user",
+    "MLFLOW_TRACKING_PASSWORD to those of a user of the server",
+    HTTPStatus.FORBIDDEN: "does not permit this to the user in MLFLOW_TRACKING_USERNAME; ask the "
+    "server's admin for the permission, or set another user",
 }
 
 
-# One says of each retry that it was needed, the other prints a traceback before it raises.
-_LOUD = ("urllib3.connectionpool", "mlflow.store.db.utils")
-
-
 class TrackingUnreachableError(TrackingError):
-    """An MLflow store that does not answer, or not as one would."""
+    """The MLflow store can't be reached, or its answer is not that of an MLflow store."""
 
 
 class TrackingRefusedError(TrackingError):
-    """An MLflow store that knows the user not, or not as one who may do this."""
+    """The MLflow server rejected the user, or the user lacks permission."""
 
 
 @contextmanager
 def reached(store: Store) -> Iterator[None]:
-    """Whatever goes wrong between here and the store becomes a sentence.
+    """Turns every failure between this process and the store into one sentence.
+
+    Args:
+        store: The store, whose address begins the sentence.
 
     Raises:
-        TrackingUnreachableError: The store can't be reached, broke off, or can't be written to.
-        TrackingRefusedError: It does not take the credentials, or does not permit what was tried.
+        TrackingUnreachableError: The store can't be reached or written to, or the connection broke.
+        TrackingRefusedError: The server rejected the user, or the user lacks permission.
     """
-    levels = {name: logging.getLogger(name).level for name in _LOUD}
-    for name in _LOUD:
+    levels = {name: logging.getLogger(name).level for name in RETRY_LOGGERS}
+    for name in RETRY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
@@ -56,8 +56,8 @@ def reached(store: Store) -> Iterator[None]:
         status = _status(error)
         if status in _REFUSALS:
             raise TrackingRefusedError(f"{store}: {_REFUSALS[status]}") from None
-        # What MLflow calls a bad request is a mistake of this package, but for a bad address and
-        # what the database itself refuses.
+        # A bad request is a bug of this package, unless the address is wrong or the database itself
+        # refused it.
         refused = isinstance(error, InvalidUrlException) or isinstance(
             error.__cause__, SQLAlchemyError
         )
@@ -72,7 +72,7 @@ def reached(store: Store) -> Iterator[None]:
 
 
 def _status(error: Exception) -> HTTPStatus | None:
-    """What the server answered, or None if it did not."""
+    """The HTTP status of the server's answer, or None if it did not answer."""
     if isinstance(error, MlflowException):
         return HTTPStatus(error.get_http_status_code())
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -81,14 +81,14 @@ def _status(error: Exception) -> HTTPStatus | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause that all the others come from: where network or disk failed, not who noticed."""
+    """The first cause in a chain of errors: the failure of network or disk itself."""
     chain = [error]
     while chain[-1].__context__ is not None:
         chain.append(chain[-1].__context__)
-    # Pillow tries something else first, and the full disk is then noticed on the way.
-    failed = [one for one in chain if isinstance(one, (OSError, sqlite3.Error))]
-    cause = (failed or chain)[-1]
-    said = str(cause)
+    # Pillow tries another way first, so the full disk is not always the first error of the chain.
+    failures = [one for one in chain if isinstance(one, (OSError, sqlite3.Error))]
+    cause = (failures or chain)[-1]
+    message = str(cause)
     if isinstance(cause, OSError) and cause.strerror:
-        said = f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
-    return " ".join(said.partition("\n")[0].split()) or type(cause).__name__
+        message = f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    return " ".join(message.partition("\n")[0].split()) or type(cause).__name__

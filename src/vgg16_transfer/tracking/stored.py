@@ -1,6 +1,6 @@
-"""Which of the files that were logged a store still has: folders are cleaned, disks fill up.
+"""Checks whether a store still has all files that were logged: people clean folders, disks fill up.
 
-What was logged stands in a tag, so that nothing need be drawn or loaded to know what is missing.
+A tag holds the names of the logged files. So a missing file is found without drawing or loading it.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 LOGGED = "artifacts"
 """The tag that names the files of a run, or of a logged model."""
 
-_CODE = "code"  # travels with a classifier: many files, which come and go together with the others
+_CODE = "code"  # the package's code in a classifier: many files, which are not checked one by one
 
 
 def note_run(client: mlflow.MlflowClient, run_id: str) -> None:
-    """Notes which files a run has."""
+    """Writes the names of a run's files to its tag."""
     client.set_tag(run_id, LOGGED, _joined(names(client.list_artifacts(run_id))))
 
 
 def run_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
-    """Whether a run has the files that were noted; one without a note has any."""
-    there = names(client.list_artifacts(run.info.run_id))
-    return _noted(run.data.tags) <= there if LOGGED in run.data.tags else bool(there)
+    """Whether a run has all files that its tag names, or any file if it has no such tag."""
+    existing = names(client.list_artifacts(run.info.run_id))
+    return _noted(run.data.tags) <= existing if LOGGED in run.data.tags else bool(existing)
 
 
 def note_model(client: mlflow.MlflowClient, model: LoggedModel) -> None:
-    """Notes which files a logged model has."""
+    """Writes the names of a logged model's files to its tag."""
     tags = {LOGGED: _joined(_below(client, model.model_id))}
     client.set_logged_model_tags(model.model_id, tags)
 
 
 def model_is_whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
-    """Whether a logged model has the files that were noted; one without a note has any."""
+    """Whether a logged model has all files that its tag names, or any file without such a tag."""
     try:
-        there = _below(client, model.model_id)
-    except MlflowException:  # a server has no folder to list
+        existing = _below(client, model.model_id)
+    except MlflowException:  # a tracking server without the folder raises
         return False
-    return _noted(model.tags) <= there if LOGGED in model.tags else bool(there)
+    return _noted(model.tags) <= existing if LOGGED in model.tags else bool(existing)
 
 
 def names(files: Iterable[FileInfo]) -> set[str]:
-    """The paths of files and folders, without files that a full disk left empty."""
+    """The paths of files and folders. Empty files are left out: a full disk leaves those behind."""
     return {file.path for file in files if file.is_dir or file.file_size != 0}
 
 
 def _below(client: mlflow.MlflowClient, model_id: str) -> set[str]:
-    """The files of a model, in all its folders but that of its code."""
+    """The files of a model in all folders, except for the folder of its code."""
 
     def files(folder: str | None) -> set[str]:
         listed = client.list_logged_model_artifacts(model_id, folder)
-        found = names(file for file in listed if not file.is_dir)
+        paths = names(file for file in listed if not file.is_dir)
         for file in listed:
             if file.is_dir and file.path != _CODE:
-                found |= files(file.path)
-        return found
+                paths |= files(file.path)
+        return paths
 
     return files(None)
 

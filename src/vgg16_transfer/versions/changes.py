@@ -1,4 +1,4 @@
-"""What became another one between two versions of a dataset's splits, and how a person reads it."""
+"""The changes between two versions of a dataset's splits, as a frame and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 FIELDS = [column for column in COLUMNS if column != "path"]
 ROLES = ["train", "validation", "test"]
-NAMED = 20  # so many pictures of a kind are named before the rest is counted
+NAMED = 20  # pictures to name in a line; the others are only counted
 
 
 def difference(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """The rows in which two manifests of the same seed differ.
+    """The differences between two manifests of the same seed.
 
     Args:
         before: The old manifest; see :mod:`~vgg16_transfer.images.manifests`.
         after: The new one.
 
     Returns:
-        One row per picture that differs, sorted by ``path``: every other column of a manifest as
-        ``<column>_before`` and ``<column>_after``, missing where the picture was not or is no more
-        in the split. Taking the old columns out and the new ones in gives the new manifest.
+        One row per picture that differs, sorted by ``path``. Each other column of a manifest is
+        there as ``<column>_before`` and ``<column>_after``. The value is missing if the old or the
+        new split does not have the picture.
     """
     both = before.astype(object).merge(
         after.astype(object),
@@ -47,13 +47,13 @@ def entry(title: str, since: str | None, before: Manifests, after: Manifests) ->
     """An entry of CHANGES.md.
 
     Args:
-        title: Of the entry.
-        since: What the old version is called, or None if there is none.
-        before: The old manifests by seed.
-        after: The new ones.
+        title: Title of the entry.
+        since: Name of the old version, or None if there is none.
+        before: The old manifests, by seed.
+        after: The new manifests, by seed.
 
     Returns:
-        Markdown: what happened to the dataset's pictures, and for each seed to its split.
+        Markdown: the changes of the dataset's pictures, and of the split of each seed.
     """
     then = f"Since {since}" if since else "The first version"
     lines = [f"## {title}", "", f"{then}: {_count(before)} → {_count(after)} pictures.", ""]
@@ -67,14 +67,14 @@ def entry(title: str, since: str | None, before: Manifests, after: Manifests) ->
 
 
 def same(before: Manifests, after: Manifests) -> bool:
-    """Whether two versions hold the same splits."""
+    """Whether two versions have the same splits."""
     return before.keys() == after.keys() and all(
         difference(before[seed], after[seed]).empty for seed in before
     )
 
 
 def _of_pictures(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """What happened to the dataset as a whole, whatever the seed."""
+    """The changes of the dataset's pictures, independent of the seed."""
     old, new = before.index, after.index
     kept = old.intersection(new)
     then, now = before.loc[kept], after.loc[kept]
@@ -112,7 +112,7 @@ def _of_seed(seed: int, before: pd.DataFrame | None, after: pd.DataFrame | None)
 
 
 def _pictures(manifests: Manifests) -> pd.DataFrame:
-    """Class name and sha256 of every picture that is in any split, by path."""
+    """Class name and sha256 of every picture in any split, by path."""
     empty = pd.DataFrame(columns=["path", "class_name", "sha256"])
     rows = pd.concat([empty, *(manifest[empty.columns] for manifest in manifests.values())])
     return rows.drop_duplicates("path").set_index("path")
@@ -132,7 +132,7 @@ def _sizes(manifest: pd.DataFrame) -> str:
 
 
 def _bullet(what: str, items: Iterable[str]) -> list[str]:
-    """``- added, 2: `a.jpg`, `b.jpg```, or no line if there is nothing to say."""
+    """``- added, 2: `a.jpg`, `b.jpg```, or no line without items."""
     listed = list(items)
     if not listed:
         return []
@@ -145,6 +145,6 @@ def _paths(rows: pd.DataFrame) -> Iterable[str]:
 
 
 def _code(text: str) -> str:
-    """A name as Markdown shows it letter by letter, on one line."""
+    """A name as Markdown code on one line, with escapes for characters that can't be printed."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return f"`` {shown} ``" if "`" in shown else f"`{shown}`"

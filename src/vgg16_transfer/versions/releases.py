@@ -1,6 +1,6 @@
-"""Versions of a dataset's splits: which were released, and what an old one held.
+"""Versions of a dataset's splits: finds the released ones, and reads old ones.
 
-A version is an annotated tag ``<dataset>-v<number>`` of git; its bytes are DVC's.
+A version is an annotated git tag ``<dataset>-v<number>``. DVC keeps its bytes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.repo.brancher import switch
-from dvc_data.index import DataIndexError
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images.manifests import manifest_paths, read_manifests
+from vgg16_transfer.lineage import dvc_private
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,17 +28,17 @@ Every released version of the splits, the newest first; made by `vgg16-transfer 
 
 
 class ReleaseError(InputError):
-    """A version of a dataset that can't be told of."""
+    """A version of a dataset can't be read or released."""
 
 
 def released(workspace: Path, dataset: str) -> str | None:
-    """The tag of the newest version of a dataset that HEAD has behind it, or None."""
+    """The tag of the newest version of a dataset among the ancestors of HEAD, or None."""
     numbers = _versions(workspace, dataset, "--merged", "HEAD")
     return f"{dataset}-v{max(numbers)}" if numbers else None
 
 
 def next_version(workspace: Path, dataset: str) -> str:
-    """The tag of the version to come: no branch has it yet."""
+    """The tag of the next version. No branch has a tag with this number yet."""
     return f"{dataset}-v{max(_versions(workspace, dataset), default=0) + 1}"
 
 
@@ -48,34 +46,29 @@ def manifests_here(folder: Path) -> dict[int, pd.DataFrame]:
     """The manifests in a folder, by seed.
 
     Raises:
-        ManifestError: There is none.
+        ManifestError: The folder has no manifests.
     """
     manifests = read_manifests(folder)
     return dict(zip(manifest_paths(folder), manifests, strict=True))
 
 
 def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.DataFrame]:
-    """The manifests of a revision of git, by seed, from DVC's cache or else its remote.
+    """The manifests of a git revision, by seed. The bytes come from DVC's cache or its remote.
 
     Raises:
-        ReleaseError: There is no such revision, no such dataset in it, or its bytes are nowhere.
+        ReleaseError: git has no such revision, the revision has no such dataset, or its bytes are
+            neither in the cache nor on the remote.
     """
-    folder = f"/data/splits/{dataset}"
     try:
-        with (
-            tempfile.TemporaryDirectory() as copy,
-            Repo(str(workspace)) as repo,
-            switch(repo, revision),
-        ):
-            if not repo.dvcfs.exists(folder):
+        with tempfile.TemporaryDirectory() as copy:
+            folder = f"data/splits/{dataset}"
+            if not dvc_private.copy_folder(workspace, revision, folder, Path(copy)):
                 raise ReleaseError(f"{revision}: dvc.lock has no splits of '{dataset}' there")
-            for path in repo.dvcfs.ls(folder, detail=False):
-                repo.dvcfs.get_file(path, str(Path(copy) / Path(path).name))
             return manifests_here(Path(copy))
     except DvcException as error:
         reason = " ".join(str(error).split())
         raise ReleaseError(f"{revision}: can't be read: {reason}") from None
-    except (OSError, DataIndexError):
+    except OSError:
         raise ReleaseError(
             f"{revision}: its splits of '{dataset}' are neither in DVC's cache nor on its remote; "
             f"whoever released them can dvc push --all-tags"
@@ -83,26 +76,31 @@ def manifests_at(workspace: Path, dataset: str, revision: str) -> dict[int, pd.D
 
 
 def check_locked(workspace: Path, dataset: str) -> None:
-    """Makes sure that a dataset's splits are what dvc.lock says.
+    """Checks that a dataset's splits are those that dvc.lock names.
 
     Raises:
-        ReleaseError: They are not.
+        ReleaseError: They differ, or are missing.
     """
     stage = f"splits@{dataset}"
     try:
-        with Repo(str(workspace)) as repo, repo.lock:
-            differs = repo.stage.load_one(str(workspace / "dvc.yaml"), stage).status()
+        up_to_date = dvc_private.stage_is_up_to_date(workspace, stage)
     except DvcException as error:
-        raise ReleaseError(f"dvc.yaml: the state of '{stage}' can't be told: {error}") from None
-    if differs:
+        raise ReleaseError(f"dvc.yaml: the state of '{stage}' can't be found: {error}") from None
+    if not up_to_date:
         raise ReleaseError(
             f"dvc.lock: '{stage}' is not up to date; run dvc repro {stage} first, "
-            f"or dvc pull {stage} if it is only not here (dvc status {stage} says what differs)"
+            f"or dvc pull {stage} if only its files are missing (see dvc status {stage})"
         )
 
 
 def add_entry(path: Path, version: str, entry: str) -> None:
-    """Puts an entry on top of CHANGES.md; one of the same version, not yet tagged, is replaced."""
+    """Adds an entry at the top of CHANGES.md, and removes an older entry of the same version.
+
+    Args:
+        path: The file.
+        version: Tag of the version, like ``clipart-v2``.
+        entry: The entry, as Markdown.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else _TITLE
     title, *entries = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     kept = [one for one in entries if one.split(maxsplit=2)[1].rstrip(",") != version]
@@ -120,9 +118,9 @@ def _versions(workspace: Path, dataset: str, *options: str) -> list[int]:
 def _git(workspace: Path, *arguments: str) -> str:
     command = ["git", "-C", str(workspace), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:
         raise ReleaseError("git: is not installed, and versions are its tags") from None
-    if done.returncode:
-        raise ReleaseError(f"{workspace}: git {arguments[0]} fails: {done.stderr.strip()}")
-    return done.stdout.strip()
+    if process.returncode:
+        raise ReleaseError(f"{workspace}: git {arguments[0]} fails: {process.stderr.strip()}")
+    return process.stdout.strip()

@@ -1,43 +1,44 @@
-"""Whether what a remote holds is what was pushed: every byte is read, which DVC itself never does.
+"""Checks whether a remote still holds what was pushed. It reads every byte.
 
-``dvc push`` looks at names alone, so that it neither notices a damaged object nor replaces it.
+``dvc push`` compares names only. It neither notices a damaged object nor replaces it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.lineage import dvc_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_CHUNK = 1 << 20
+    from vgg16_transfer.lineage.dvc_private import ObjectStore
+
 _AT_ONCE = 4  # an SSH server takes ten sessions by default
 
 
 class RemoteError(InputError):
-    """A remote that can't be relied on: one sentence per object."""
+    """A remote that can't be read or has damaged objects: one sentence per object."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """An object of a remote that is not what its name says.
+    """An object of a remote that is missing, or whose bytes do not have the md5 in its name.
 
     Attributes:
-        path: A file of the workspace that needs it, or a folder whose list of files it is.
-        place: Where it lies on the remote.
-        problem: What is wrong.
-        repaired: Whether the bytes of this clone's cache were put in its place.
+        path: Path in the workspace of the file, or of the folder whose list of files it is.
+        place: Its location on the remote.
+        problem: ``is missing`` or ``is damaged``.
+        repaired: Whether it was replaced by the copy in this clone's cache.
     """
 
     path: str
@@ -47,82 +48,82 @@ class Damage:
 
 
 def verify_remote(workspace: Path, remote: str | None, *, repair: bool) -> tuple[int, list[Damage]]:
-    """Reads everything that dvc.lock names from a remote.
+    """Reads every object of a remote that dvc.lock names.
 
     Args:
         workspace: The DVC root.
-        remote: Name of the remote; the default one if None.
-        repair: Whether to put this clone's bytes, where it has them, in the place of damaged ones.
+        remote: Name of the remote, or None for the default one.
+        repair: Whether to replace damaged and missing objects by the copies in this clone's cache.
 
     Returns:
-        How many objects were read, and which are damaged or missing, by path.
+        The number of objects, and those that are damaged or missing, sorted by path.
 
     Raises:
         RemoteError: There is no such remote, or it can't be reached.
     """
     try:
         with Repo(str(workspace)) as repo:
-            there = repo.cloud.get_remote_odb(remote, hash_name="md5")
-            here = repo.cache.local
-            tops = {
-                out.hash_info.value: str(out)
-                for out in repo.index.outs
-                if out.use_cache and out.hash_info
-            }
-            bad = _bad(there, tops)
-            inside = _inside(there, {oid: tops[oid] for oid in tops if oid not in bad})
-            bad |= _bad(there, inside)
-            names = tops | inside
-            found = [
+            objects = dvc_private.remote(repo, remote)
+            cache = dvc_private.cache(repo)
+            outputs = dvc_private.cached_outputs(repo)
+            problems = _problems(objects, outputs)
+            sound = {oid: path for oid, path in outputs.items() if oid not in problems}
+            files = _files(objects, sound)
+            problems |= _problems(objects, files)
+            paths = outputs | files
+            damages = [
                 Damage(
-                    names[oid],
-                    there.oid_to_path(oid),
+                    paths[oid],
+                    objects.location(oid),
                     problem,
-                    repaired=repair and _resend(here, there, oid),
+                    repaired=repair and _repair(objects, cache, oid),
                 )
-                for oid, problem in bad.items()
+                for oid, problem in problems.items()
             ]
     except (DvcException, OSError) as error:
         reason = " ".join(str(error).split())
         raise RemoteError(f"{remote or 'the default remote'}: can't be read: {reason}") from None
-    return len(names), sorted(found, key=lambda damage: damage.path)
+    return len(paths), sorted(damages, key=lambda damage: damage.path)
 
 
-def _bad(odb: Any, oids: Iterable[str]) -> dict[str, str]:
-    """What is wrong with objects, by name, for those with which something is."""
-    listed = list(oids)
+def _problems(objects: ObjectStore, oids: Iterable[str]) -> dict[str, str]:
+    """Reads objects and says what is wrong with those that are missing or damaged, by name."""
+    names = list(oids)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        problems = pool.map(lambda oid: _problem(odb, oid), listed)
-        shown = tqdm(problems, total=len(listed), desc="verify", unit="object", disable=None)
-        return {oid: problem for oid, problem in zip(listed, shown, strict=True) if problem}
+        results = pool.map(lambda oid: _problem(objects, oid), names)
+        bar = tqdm(results, total=len(names), desc="verify", unit="object", disable=None)
+        return {oid: problem for oid, problem in zip(names, bar, strict=True) if problem}
 
 
-def _problem(odb: Any, oid: str) -> str | None:
+def _problem(objects: ObjectStore, oid: str) -> str | None:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with odb.fs.open(odb.oid_to_path(oid), "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        for chunk in objects.chunks(oid):
+            digest.update(chunk)
     except FileNotFoundError:
         return "is missing"
-    # The list of a folder's files is called after its md5 as well, with .dir behind it.
+    # A folder's list of files is named after its own md5 as well, with .dir appended.
     return None if digest.hexdigest() == oid.partition(".")[0] else "is damaged"
 
 
-def _inside(odb: Any, tops: dict[str, str]) -> dict[str, str]:
-    """The objects that whole lists of files name, with the files' paths."""
-    files: dict[str, str] = {}
-    for oid, path in tops.items():
-        if oid.endswith(".dir"):
-            listed = json.loads(odb.fs.cat_file(odb.oid_to_path(oid)))
-            files |= {entry["md5"]: f"{path}/{entry['relpath']}" for entry in listed}
-    return files
+def _files(objects: ObjectStore, outputs: dict[str, str]) -> dict[str, str]:
+    """The objects of all files in folders: path in the workspace, by name of the object.
+
+    Args:
+        objects: The remote.
+        outputs: Path by name of the object. The lists of all folders among them are undamaged.
+    """
+    return {
+        md5: f"{folder}/{path}"
+        for oid, folder in outputs.items()
+        if oid.endswith(".dir")
+        for md5, path in objects.files(oid).items()
+    }
 
 
-def _resend(here: Any, there: Any, oid: str) -> bool:
-    """Puts the cache's copy in an object's place, if the cache has a whole one."""
-    if _problem(here, oid):
+def _repair(objects: ObjectStore, cache: ObjectStore, oid: str) -> bool:
+    """Replaces an object by the cache's copy, if the cache has an undamaged one."""
+    if _problem(cache, oid):
         return False
-    there.fs.makedirs(there.fs.parent(there.oid_to_path(oid)), exist_ok=True)
-    there.fs.put_file(here.oid_to_path(oid), there.oid_to_path(oid))
-    return _problem(there, oid) is None
+    objects.upload(oid, cache)
+    return _problem(objects, oid) is None

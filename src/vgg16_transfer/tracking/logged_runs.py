@@ -1,0 +1,158 @@
+"""The runs of a study that a store already has."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+
+from vgg16_transfer.tracking.logged_models import models_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import mlflow
+    from mlflow.entities import Run
+
+    from vgg16_transfer.lineage.lineage import Lineage
+
+LOGGING_PROCESS = "logging_process"
+"""The tag that names the process that is logging a run, and since when."""
+
+FAILURE = "failure"
+"""The tag with the reason why a trial failed, such as a loss that is not finite."""
+
+FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+FAILED = RunStatus.to_string(RunStatus.FAILED)
+
+_PARENT = "mlflow.parentRunId"
+_MINUTE = 60_000  # milliseconds; logging a trial takes seconds
+
+
+def every_run(client: mlflow.MlflowClient, experiment: str, filter_string: str) -> list[Run]:
+    """All runs of an experiment that match a filter, from all pages of the answer.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        filter_string: As for ``MlflowClient.search_runs``.
+    """
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], filter_string=filter_string, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def logged_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
+    """The runs of a lock entry, by trial name. The study's own run has the name ''.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        lineage: Lineage of the study, with the digest of the lock entry.
+    """
+    return {name: runs[0] for name, runs in _by_trial(client, experiment, lineage).items()}
+
+
+def remove_duplicates(
+    client: mlflow.MlflowClient, experiment: str, lineage: Lineage, before: Mapping[str, Run]
+) -> None:
+    """Removes duplicate runs. Two processes create them if neither sees the run of the other.
+
+    The run that finished first stays. A duplicate that is not finished may belong to another
+    process, which removes it when it is done. If the first run had finished before this process
+    began, no process is logging the duplicate any more, and it is removed here.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        lineage: Lineage of the study, with the digest of the lock entry.
+        before: The runs that the store had when this process began, by trial name.
+    """
+    by_trial = _by_trial(client, experiment, lineage)
+    for name, (run, *duplicates) in by_trial.items():
+        for duplicate in duplicates:
+            if finished(duplicate) or (name in before and finished(before[name])):
+                _remove(client, duplicate)
+        if name and run.data.tags.get(_PARENT) != by_trial[""][0].info.run_id:
+            client.set_tag(run.info.run_id, _PARENT, by_trial[""][0].info.run_id)
+
+
+def finished(run: Run) -> bool:
+    """Whether a run was logged completely. Its trial may have finished or failed."""
+    return run.info.status in {FINISHED, FAILED}
+
+
+def failure(run: Run) -> str | None:
+    """The reason why a trial failed, or None if it finished."""
+    return run.data.tags.get(FAILURE, "no reason is noted") if run.info.status == FAILED else None
+
+
+def logging_process() -> str:
+    """This process and the time, as the value of the tag LOGGING_PROCESS."""
+    return f"{platform.node()} {os.getpid()} {now()}"
+
+
+def is_logged_elsewhere(run: Run) -> bool:
+    """Whether a run is probably being logged by another process.
+
+    A process on this machine counts while it is alive. A process on another machine can't be
+    checked, so that it counts as well. Both count for one minute only.
+    """
+    host, pid, since = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
+    if finished(run) or now() - int(since) > _MINUTE:
+        return False
+    return host != platform.node() or (int(pid) != os.getpid() and _alive(int(pid)))
+
+
+def now() -> int:
+    """The time in milliseconds since 1970, as MLflow stores it."""
+    return int(time.time() * 1000)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only checks that the process exists
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # the process exists, but belongs to another user
+    return True
+
+
+def _by_trial(
+    client: mlflow.MlflowClient, experiment: str, lineage: Lineage
+) -> dict[str, list[Run]]:
+    """All runs of a lock entry, by trial name. The run that finished first is the first one."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    of_entry = f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'"
+    for run in every_run(client, experiment, of_entry):
+        runs[run.data.tags.get("trial", "")].append(run)
+    return {name: sorted(same, key=_order) for name, same in runs.items()}
+
+
+def _order(run: Run) -> tuple[bool, int, str]:
+    since = run.info.end_time if finished(run) else run.info.start_time
+    return not finished(run), since, run.info.run_id
+
+
+def _remove(client: mlflow.MlflowClient, run: Run) -> None:
+    """Removes a duplicate run and its models. Another process may be removing it at the same time.
+
+    If a part can't be removed now, the next ``publish`` removes it.
+    """
+    for model in models_of(client, run):
+        with suppress(MlflowException):
+            client.delete_logged_model(model.model_id)
+    with suppress(MlflowException):
+        client.delete_run(run.info.run_id)

@@ -1,0 +1,74 @@
+"""Every part of MLflow that MLflow does not document as its Python interface, in one place.
+
+Any minor version of MLflow can change these parts. pyproject.toml therefore sets an upper bound,
+and tests/tracking/test_mlflow_private.py names the version that was tested.
+
+This module travels with registered models: it imports only MLflow, and what costs time is imported
+inside the functions.
+"""
+
+from __future__ import annotations
+
+from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.uri import get_uri_scheme, is_local_uri
+
+RETRY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
+"""The first logs a line for each retry. The second prints a traceback before it raises."""
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Whether a store answered that it has no object of that name or id."""
+    return bool(error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST))
+
+
+def is_missing_run(error: MlflowException) -> bool:
+    """Whether a store answered that it has no run of that id, or that it can't be an id."""
+    return is_missing(error) or error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE)
+
+
+def is_duplicate(error: MlflowException) -> bool:
+    """Whether a store answered that it already has an object of that name."""
+    return bool(error.error_code == ErrorCode.Name(RESOURCE_ALREADY_EXISTS))
+
+
+def is_refused_folder(uri: str) -> bool:
+    """Whether a tracking URI is a local folder, which MLflow no longer accepts as a store."""
+    return is_local_uri(uri) and not MLFLOW_ALLOW_FILE_STORE.get()
+
+
+def is_database(uri: str) -> bool:
+    """Whether a tracking URI is a database that MLflow opens without a server."""
+    return get_uri_scheme(uri) in DATABASE_ENGINES
+
+
+def limit_connection_attempts(attempts: int) -> None:
+    """Sets how often MLflow tries to connect to a database; it waits longer after each attempt."""
+    from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
+
+    utils.MAX_RETRY_COUNT = attempts
+
+
+def bad_request(message: str, reason: str) -> MlflowException:
+    """An error that MLflow's scoring server answers with status 400.
+
+    Args:
+        message: The message of the answer.
+        reason: Is sent beside it; :func:`reason` reads it.
+    """
+    error = MlflowException.invalid_parameter_value(message, reason=reason)
+    # The scoring server prepends the request to the message; the one set here replaces both.
+    error.json_kwargs["message"] = message
+    return error
+
+
+def reason(error: MlflowException) -> str:
+    """The reason of an error that :func:`bad_request` made, or the message of another one."""
+    return str(error.json_kwargs.get("reason", error.message))
