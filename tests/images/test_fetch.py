@@ -156,17 +156,17 @@ def test_a_part_that_is_whole_already_is_only_checked(server, archive, out, brin
     assert beside(out) == ["ants.archive"]
 
 
-def test_a_part_of_something_else_is_thrown_away(server, archive, out, bring) -> None:
+def test_a_part_of_something_else_is_deleted(server, archive, out, bring) -> None:
     out.parent.mkdir()
     (out.parent / ".ants.archive.part").write_bytes(b"x" * HALF)
-    with pytest.raises(FetchError, match=f"does not have the md5 {md5(archive)} and was thrown"):
+    with pytest.raises(FetchError, match=f"does not have the md5 {md5(archive)} and was deleted"):
         bring()
     assert beside(out) == []
     bring()
     assert out.read_bytes() == archive
 
 
-def test_wrong_bytes_are_thrown_away(server, archive, out, bring) -> None:
+def test_wrong_bytes_are_deleted(server, archive, out, bring) -> None:
     server.content = archive[:-1] + b"x"
     with pytest.raises(FetchError) as raised:
         bring()
@@ -405,7 +405,7 @@ def test_a_folder_that_holds_the_workspace_is_refused(tmp_path, out, bring) -> N
 
 def test_a_folder_has_no_md5(tmp_path, out, bring) -> None:
     folder = write_folder(tmp_path / "mine", FILES)
-    with pytest.raises(FetchError, match=r"datasets\.ants\.md5: a folder has no md5; leave the"):
+    with pytest.raises(FetchError, match=r"datasets\.ants\.md5: a folder has no md5; remove the"):
         bring(source=str(folder))
     assert beside(out) == []
 
@@ -437,8 +437,8 @@ def test_urban_tribes_without_a_source_says_where_to_ask_and_where_to_put_it(out
         bring(source=None, md5=None, layout="urban_tribes")
     assert str(raised.value) == (
         "params.yaml: datasets.ants.source is missing; Urban Tribes has no public address: ask its "
-        "authors (Kwak, Murillo, Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, copy it "
-        "to this machine, and set datasets.NAME.source to its path"
+        "authors (Kwak, Murillo, Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, copy "
+        "it to this machine, and set datasets.NAME.source to its path"
     )
 
 

@@ -1,7 +1,8 @@
-"""[stage] What the filters are, and what they see → reports/filters/<dataset>/*.png.
+"""[stage] Kernels and activations of the network → reports/filters/<dataset>/*.png.
 
-The report's figure: the 64 kernels of the first convolution in colour, and, for one probe picture
-of a dataset, the first six activations of a convolution of each set.
+``kernels.png`` shows the 64 kernels of the first convolution in colour. ``probe.png`` is a test
+picture of the dataset, as the network sees it. For each convolution in ``REPORTED``,
+``<convolution>.png`` shows its first ``MAPS`` activation maps for this picture.
 """
 
 from __future__ import annotations
@@ -50,21 +51,21 @@ def write_filters(
     out: Path,
     convolutions: Sequence[str] = REPORTED,
 ) -> None:
-    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` each.
+    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` per convolution.
 
-    The folder is replaced as a whole.
+    The whole folder is replaced.
 
     Args:
-        backbone: How pictures enter the network.
-        weights: What the stage ``weights`` wrote.
-        manifest: Its first test picture is the probe.
-        source: Where the picture is.
+        backbone: Settings of the network and of its input pictures.
+        weights: Output of the stage ``weights``.
+        manifest: Manifest of a split. Its first test picture is the probe.
+        source: Source of the dataset's pictures.
         out: Folder to write to.
-        convolutions: Whose activations to show.
+        convolutions: Names of the convolutions whose activations are shown.
 
     Raises:
-        WeightsError: The weights are missing, or hold no such convolution.
-        SourceError: The source does not hold the probe.
+        WeightsError: The weights are missing, or lack one of the convolutions.
+        SourceError: The source lacks the probe, or the probe has changed.
     """
     network = vgg16.load(weights, backbone.image_size)
     tapped = vgg16.tap(network, convolutions)
@@ -83,10 +84,10 @@ def write_filters(
 
 
 def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
-    """All kernels of the first convolution, eight in a row, on one common scale.
+    """Draws all kernels of the first convolution, eight per row, on a common scale.
 
     Args:
-        kernels: Shape (3, 3, 3, n): height, width, colour (the network's order, BGR), kernel.
+        kernels: Shape (3, 3, 3, n): height, width, colour (BGR, as in the network), kernel.
     """
     bound = np.abs(kernels).max()
     colours = np.round((kernels[:, :, ::-1] / bound + 1) * 127.5).astype(np.uint8)
@@ -100,10 +101,10 @@ def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
 
 
 def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
-    """The first activations of a layer side by side, each from black (0) to white (its largest).
+    """Draws the first activation maps of a layer side by side, each scaled to 0 (black) to 255.
 
     Args:
-        maps: Shape (height, width, channels), not negative.
+        maps: Activations of one picture, not negative; shape (height, width, channels).
     """
     tiles = []
     for channel in np.moveaxis(maps[..., :MAPS], -1, 0):
