@@ -35,7 +35,7 @@ CHECKED = 100
 """Number of weights to check in each layer: every weight costs two forward passes."""
 
 STEP = 1e-5
-"""ε: a smaller step has larger rounding errors, a larger one crosses more kinks of ReLU and pool."""
+"""ε: smaller steps have larger rounding errors, larger steps cross more kinks of ReLU and pool."""
 
 _SEED = 0
 _CONVOLUTION = 4  # rank of a convolution's kernel
