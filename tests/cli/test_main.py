@@ -145,9 +145,15 @@ def write_truncated_tar() -> None:
         (lambda: None, "source: no such file or folder: animals.tar"),
         (lambda: write_bytes(b""), "is empty"),
         (lambda: write_bytes(b"<html>Not found</html>" * 99), "is not a .tar, .tar.gz, .zip or"),
-        (write_truncated_tar, "cut off"),
-        (lambda: write_tar({"../../x.png": picture(0)}), r"'../../x.png' leads out of the archive"),
-        (lambda: write_tar({"/etc/x.png": picture(0)}), r"'/etc/x.png' leads out of the archive"),
+        (write_truncated_tar, "incomplete"),
+        (
+            lambda: write_tar({"../../x.png": picture(0)}),
+            r"'../../x.png' points outside of the archive",
+        ),
+        (
+            lambda: write_tar({"/etc/x.png": picture(0)}),
+            r"'/etc/x.png' points outside of the archive",
+        ),
         (lambda: write_tar({}, link(tarfile.SYMTYPE)), "'ant/link.png' is a link"),
         (lambda: write_tar({}, link(tarfile.LNKTYPE)), "'ant/link.png' is a link"),
     ],

@@ -114,9 +114,9 @@ def test_the_nearest_are_those_of_the_largest_cosine(tmp_path, monkeypatch, pool
     rows = RANDOM.standard_normal((40, 24)).astype(np.float32)
     trial = Trial(pooling=pooling)
     store, train = make_store(tmp_path, rows), make_train(range(2, 40))
-    found = evidence.nearest(trial, store, [sha256(0), sha256(1)], train, 5)
+    by_query = evidence.nearest(trial, store, [sha256(0), sha256(1)], train, 5)
     space = rows if pooling == "flatten" else rows.reshape(40, 6, 4).mean(axis=1)
-    for query, neighbours in enumerate(found):
+    for query, neighbours in enumerate(by_query):
         lengths = np.linalg.norm(space, axis=1) * np.linalg.norm(space[query])
         cosines = (space @ space[query] / lengths)[2:]
         best = np.argsort(-cosines)[:5]
@@ -127,8 +127,8 @@ def test_the_nearest_are_those_of_the_largest_cosine(tmp_path, monkeypatch, pool
 
 def test_a_class_of_few_pictures_has_few_neighbours(tmp_path) -> None:
     store = make_store(tmp_path, RANDOM.random((3, 24), dtype=np.float32))
-    found = evidence.nearest(Trial(), store, [sha256(0)], make_train(range(1, 3)), 5)
-    assert len(found[0]) == 2
+    by_query = evidence.nearest(Trial(), store, [sha256(0)], make_train(range(1, 3)), 5)
+    assert len(by_query[0]) == 2
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def write_explained(study: Study, inputs: Inputs, out: Path) -> None:
     explain.write_explained(study, **given, out=out)
 
 
-def read_shown(study: Study, inputs: Inputs) -> explain.Shown:
-    return explain.read_shown(
+def read_explained(study: Study, inputs: Inputs) -> explain.Explained:
+    return explain.read_explained(
         study,
         study.trials()[0],
         splits=inputs.splits,
@@ -95,11 +95,13 @@ def measure(study: Study, given: Inputs, folder: Path, mistakes: int) -> Inputs:
     """Heads, and predictions for every trial, the first few of which are wrong."""
     manifest = pd.read_csv(given.splits / "0.csv")
     test = manifest[manifest["role"] == "test"]
-    found = pd.DataFrame({"path": test["path"], "true": test["class_name"], "probability": 0.5})
-    wrong = np.arange(len(found)) < mistakes
-    found["predicted"] = found["true"].where(~wrong, "bee")
+    predictions = pd.DataFrame(
+        {"path": test["path"], "true": test["class_name"], "probability": 0.5}
+    )
+    wrong = np.arange(len(predictions)) < mistakes
+    predictions["predicted"] = predictions["true"].where(~wrong, "bee")
     names = [study.trial_name(trial) for trial in study.trials()]
-    frame = pd.concat([found.assign(trial=name) for name in names])
+    frame = pd.concat([predictions.assign(trial=name) for name in names])
     inputs = given._replace(heads=folder / "heads", results=folder / "results")
     for room in (inputs.heads, inputs.results):
         room.mkdir()
@@ -167,24 +169,24 @@ def test_a_dense_layer_has_no_maps(given, tmp_path) -> None:
 
 def test_a_map_is_that_of_the_class_that_was_predicted(given, tmp_path) -> None:
     study = make_study(normalise="none")
-    shown = read_shown(study, measure(study, given, tmp_path, mistakes=3))
-    probes = shown.predictions.iloc[:1]
+    explained = read_explained(study, measure(study, given, tmp_path, mistakes=3))
+    probes = explained.predictions.iloc[:1]
     kernel = np.zeros((WIDTH, 3), dtype=np.float32)
     classes = ("cat", "ant", "bee")  # the head's own order is what counts
     kernel[:, classes.index("bee")] = 1.0
-    head = softmax.head(shown.trial, SHAPES["block5_pool"], kernel, np.zeros(3, np.float32))
+    head = softmax.head(explained.trial, SHAPES["block5_pool"], kernel, np.zeros(3, np.float32))
     path = tmp_path / "head.keras"
     softmax.save(head, path, MadeOf("block5_pool", RECIPE, classes, "0" * 32))
-    (shares,) = explain.predicted_maps(shown, probes, path)
-    row = shown.store.rows("block5_pool", probes["sha256"].tolist())
+    (shares,) = explain.predicted_maps(explained, probes, path)
+    row = explained.store.rows("block5_pool", probes["sha256"].tolist())
     assert probes["predicted"].tolist() == ["bee"]
     np.testing.assert_allclose(shares, row.reshape(2, 2, 3).sum(axis=2), rtol=1e-6)
 
 
 def test_only_pictures_that_the_trial_learned_from_are_neighbours(given, tmp_path) -> None:
     study = make_study(samples_per_class=1)
-    shown = read_shown(study, measure(study, given, tmp_path, mistakes=0))
-    assert shown.train["path"].tolist() == [f"{name}/0.png" for name in CLASSES]
+    explained = read_explained(study, measure(study, given, tmp_path, mistakes=0))
+    assert explained.train["path"].tolist() == [f"{name}/0.png" for name in CLASSES]
 
 
 def test_the_same_study_gives_the_same_bytes(given, tmp_path) -> None:

@@ -97,8 +97,8 @@ def test_a_difference_is_that_of_the_whole_network() -> None:
         outputs = tf.nn.conv2d(linear.below, kernel, 1, "SAME") + linear.bias
         return float(linear.above(outputs))
 
-    found = gradients.differentiate(linear, [place], step)
-    assert found == pytest.approx((loss(step) - loss(-step)) / (2 * step), rel=1e-9)
+    slopes = gradients.differentiate(linear, [place], step)
+    assert slopes == pytest.approx((loss(step) - loss(-step)) / (2 * step), rel=1e-9)
 
 
 def test_a_head_alone_has_the_gradient_that_is_in_every_textbook() -> None:

@@ -18,21 +18,21 @@ def words(rows: list[Row], side: float = 1.0) -> list[str]:
 
 
 def test_headings_and_titles_are_written() -> None:
-    found = words([Row("first", [Tile(RED, "an ant"), None]), Row("second", [Tile(RED, "b", YES)])])
-    assert found == ["first", "an ant", "second", "✓ b"]
+    texts = words([Row("first", [Tile(RED, "an ant"), None]), Row("second", [Tile(RED, "b", YES)])])
+    assert texts == ["first", "an ant", "second", "✓ b"]
 
 
 def test_a_title_of_more_than_two_lines_loses_its_middle() -> None:
     title = "a class of a name that nobody would want to type"
-    found = words([Row("", [Tile(RED, title, NO)])])
-    assert found[::-1] == ["✗ a class of a", "…ld want to type"]
+    texts = words([Row("", [Tile(RED, title, NO)])])
+    assert texts[::-1] == ["✗ a class of a", "…ld want to type"]
 
 
 def test_a_long_heading_keeps_its_end() -> None:
     heading = f"Corn_(maize)___{'x' * 40} → Corn_(maize)___{'y' * 40}: 3 of 8 test pictures"
-    found = words([Row(heading, [Tile(RED, "a"), None, None])])
-    assert found[0].startswith("Corn_(maize)___")
-    assert found[1].endswith("8 test pictures")
+    texts = words([Row(heading, [Tile(RED, "a"), None, None])])
+    assert texts[0].startswith("Corn_(maize)___")
+    assert texts[1].endswith("8 test pictures")
 
 
 NAMES = ["犬" * 60, "WMWM" * 20, "कुत्ता" * 20, "a\nb\tc" * 20, "\u200b", "عربى" * 30, "x" * 3000, ""]
@@ -53,10 +53,10 @@ def test_no_words_leave_the_sheet_or_touch_the_next_title(side: float) -> None:
     ]
 
 
-def test_titles_that_begin_and_end_alike_are_told_apart() -> None:
+def test_titles_that_begin_and_end_alike_stay_different() -> None:
     titles = [f"{'a' * 60}{letter}{'z' * 60}" for letter in "bcd"]
-    found = words([Row("", [Tile(RED, title) for title in titles])])
-    assert all(any(f"…{letter}" in line for line in found) for letter in "bcd")
+    texts = words([Row("", [Tile(RED, title) for title in titles])])
+    assert all(any(f"…{letter}" in line for line in texts) for letter in "bcd")
 
 
 def test_dollars_begin_no_formula(tmp_path) -> None:
@@ -73,11 +73,11 @@ def test_a_frame_says_by_its_colour_what_the_mark_says() -> None:
 
 def test_a_picture_keeps_its_shape(tmp_path) -> None:
     figure = sheets.sheet([Row("", [Tile(RED, "a")])], 1.0)
-    shown = np.asarray(figure.axes[0].get_images()[0].get_array())
-    red = (shown == (255, 0, 0)).all(axis=2)
+    pixels = np.asarray(figure.axes[0].get_images()[0].get_array())
+    red = (pixels == (255, 0, 0)).all(axis=2)
     assert red.any(axis=1).mean() == pytest.approx(0.5, abs=0.02)
     assert red.any(axis=0).all()
-    assert (shown[~red] == 255).all()
+    assert (pixels[~red] == 255).all()
 
 
 def test_the_same_sheet_gives_the_same_bytes(tmp_path) -> None:

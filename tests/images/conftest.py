@@ -152,12 +152,12 @@ class Server:
 
         return Handler
 
-    def answer(self, wanted: str | None) -> tuple[int, bytes]:
+    def answer(self, range_header: str | None) -> tuple[int, bytes]:
         if self.status != 200:
             return self.status, b"sorry"
-        if wanted is None or not self.ranges:
+        if range_header is None or not self.ranges:
             return 200, self.content
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        start = int(range_header.removeprefix("bytes=").removesuffix("-"))
         if start >= len(self.content):
             return 416, b""
         return 206, self.content[start:]

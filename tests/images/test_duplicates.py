@@ -48,8 +48,8 @@ def test_different_pictures_are_not_near() -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_pairs_come_in_order_with_their_distance_whatever_the_chunk(monkeypatch, chunk) -> None:
     monkeypatch.setattr(duplicates, "_CHUNK", chunk)
-    ours, theirs = [FAR, flipped(NEAR + 1), flipped(200)], [flipped(NEAR), flipped(201), FAR]
-    assert list(near_pairs(ours, theirs)) == [
+    left, right = [FAR, flipped(NEAR + 1), flipped(200)], [flipped(NEAR), flipped(201), FAR]
+    assert list(near_pairs(left, right)) == [
         Pair(0, 0, NEAR),
         Pair(0, 2, 0),
         Pair(1, 0, 1),
@@ -71,9 +71,9 @@ def test_pairs_across_the_sides_of_a_split_are_listed_once_test_side_first() -> 
     roles = {"t1": "test", "t2": "test", "v": "validation", "r": "train", "s": "train"}
     manifest = pd.DataFrame({"path": roles.keys(), "role": roles.values()})
     hashes = {"t1": FAR, "t2": FAR, "v": flipped(2), "r": flipped(5), "s": flipped(250)}
-    found = across(manifest, hashes, seed=7)
-    assert list(found.columns) == COLUMNS
-    assert found.to_numpy().tolist() == [
+    pairs = across(manifest, hashes, seed=7)
+    assert list(pairs.columns) == COLUMNS
+    assert pairs.to_numpy().tolist() == [
         [7, "t1", "test", "v", "validation", 2],
         [7, "t2", "test", "v", "validation", 2],
         [7, "t1", "test", "r", "train", 5],

@@ -156,24 +156,24 @@ def test_a_part_that_is_whole_already_is_only_checked(server, archive, out, brin
     assert beside(out) == ["ants.archive"]
 
 
-def test_a_part_of_something_else_is_thrown_away(server, archive, out, bring) -> None:
+def test_a_part_of_something_else_is_deleted(server, archive, out, bring) -> None:
     out.parent.mkdir()
     (out.parent / ".ants.archive.part").write_bytes(b"x" * HALF)
-    with pytest.raises(FetchError, match=f"does not have the md5 {md5(archive)} and was thrown"):
+    with pytest.raises(FetchError, match=f"does not have the md5 {md5(archive)} and was deleted"):
         bring()
     assert beside(out) == []
     bring()
     assert out.read_bytes() == archive
 
 
-def test_wrong_bytes_are_thrown_away(server, archive, out, bring) -> None:
+def test_wrong_bytes_are_deleted(server, archive, out, bring) -> None:
     server.content = archive[:-1] + b"x"
     with pytest.raises(FetchError) as raised:
         bring()
     assert str(raised.value) == (
-        f"{server.url}: what arrived does not have the md5 {md5(archive)} and was thrown away; "
+        f"{server.url}: the download does not have the md5 {md5(archive)} and was deleted; "
         f"run this again, or download it elsewhere, check that its md5 is {md5(archive)}, "
-        "and give its path"
+        "and write its path in params.yaml"
     )
     assert beside(out) == []
 
@@ -217,7 +217,8 @@ def test_without_a_network_the_message_says_what_else_would_do(out, bring, close
         bring(source=url, md5="0" * 32)
     assert str(raised.value) == (
         f"{url}: could not be reached (ConnectionError); run this again to go on, "
-        f"or download it elsewhere, check that its md5 is {'0' * 32}, and give its path"
+        f"or download it elsewhere, check that its md5 is {'0' * 32}, "
+        "and write its path in params.yaml"
     )
     assert beside(out) == []
 
@@ -307,12 +308,12 @@ def test_a_path_that_is_not_here_is_looked_for_at_home(tmp_path, out, bring, mon
 
 def test_a_path_whose_md5_is_another_is_refused_with_both(tmp_path, out, bring, archive) -> None:
     path = write_tar(tmp_path / "mine.tar", {"a.jpg": b"a"})
-    found = md5(path.read_bytes())
+    actual = md5(path.read_bytes())
     with pytest.raises(FetchError) as raised:
         bring(source=str(path))
     assert str(raised.value) == (
-        f"params.yaml: datasets.ants.md5 is {md5(archive)}, but {path} has {found}; "
-        "write that there if this is the file you mean"
+        f"params.yaml: datasets.ants.md5 is {md5(archive)}, but {path} has {actual}; "
+        f"if this is the right file, set md5 to {actual}"
     )
     assert beside(out) == []
 
@@ -332,7 +333,7 @@ def test_a_path_where_nothing_is(tmp_path, out, bring, md5: str | None) -> None:
     [
         (b"", "is empty"),
         (b"<html></html>", "is not a .tar, .tar.gz, .zip or folder"),
-        (None, "is damaged, or cut off before its end; fetch it again"),
+        (None, "is damaged or incomplete; fetch it again"),
     ],
 )
 def test_a_path_that_holds_no_whole_archive_is_refused_by_its_name(
@@ -386,11 +387,11 @@ def test_what_dvc_would_not_see_in_a_folder_is_refused(tmp_path, out, bring) -> 
         bring(source=str(folder), md5=None)
     (folder / "bees").unlink()
     (folder / "ants" / "2.jpg").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FetchError, match=r"ants/2\.jpg: is a link that leads nowhere"):
+    with pytest.raises(FetchError, match=r"ants/2\.jpg: is a broken link"):
         bring(source=str(folder), md5=None)
     (folder / "ants" / "2.jpg").unlink()
     os.mkfifo(folder / "ants" / "pipe")
-    with pytest.raises(FetchError, match="ants/pipe: is no regular file, which DVC can't hash"):
+    with pytest.raises(FetchError, match="ants/pipe: is not a regular file, which DVC can't hash"):
         bring(source=str(folder), md5=None)
     assert not out.exists()
 
@@ -398,13 +399,13 @@ def test_what_dvc_would_not_see_in_a_folder_is_refused(tmp_path, out, bring) -> 
 def test_a_folder_that_holds_the_workspace_is_refused(tmp_path, out, bring) -> None:
     write_folder(tmp_path / "mine", FILES)
     out.parent.mkdir()
-    with pytest.raises(FetchError, match="holds this workspace's own data/raw; name the folder"):
+    with pytest.raises(FetchError, match="contains data/raw of this workspace; set source to"):
         bring(source=str(tmp_path), md5=None)
 
 
 def test_a_folder_has_no_md5(tmp_path, out, bring) -> None:
     folder = write_folder(tmp_path / "mine", FILES)
-    with pytest.raises(FetchError, match=r"datasets\.ants\.md5: a folder has no md5; leave the"):
+    with pytest.raises(FetchError, match=r"datasets\.ants\.md5: a folder has no md5; remove the"):
         bring(source=str(folder))
     assert beside(out) == []
 
@@ -436,8 +437,8 @@ def test_urban_tribes_without_a_source_says_where_to_ask_and_where_to_put_it(out
         bring(source=None, md5=None, layout="urban_tribes")
     assert str(raised.value) == (
         "params.yaml: datasets.ants.source is missing; Urban Tribes has no public address: ask its "
-        "authors (Kwak, Murillo, Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, put it "
-        "on this machine, and let datasets.NAME.source hold its path"
+        "authors (Kwak, Murillo, Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, copy "
+        "it to this machine, and set datasets.NAME.source to its path"
     )
 
 
@@ -449,7 +450,9 @@ def test_urban_tribes_that_is_not_where_params_say_says_where_to_ask(out, bring)
 
 
 def test_class_folders_without_a_source_have_no_address(out, bring) -> None:
-    with pytest.raises(FetchError, match=r"datasets\.ants\.source is missing; write the path or"):
+    with pytest.raises(
+        FetchError, match=r"datasets\.ants\.source is missing; set it to the path or"
+    ):
         bring(source=None, md5=None)
 
 

@@ -9,7 +9,7 @@ from vgg16_transfer.images.layouts import (
     Files,
     LayoutError,
     arrange,
-    found,
+    describe,
 )
 from vgg16_transfer.params import Layout
 
@@ -25,8 +25,8 @@ def class_names(layout: Layout, names: list[str]) -> dict[str, str]:
 @pytest.mark.parametrize("root", ["", "pictures/", "a/b/c/", "./", "./pictures/"])
 def test_class_folders_may_lie_at_any_depth(root: str) -> None:
     names = [f"{root}ants/1.jpg", f"{root}ants/2.jpg", f"{root}bees/1.jpg"]
-    found = class_names("class_folders", names)
-    assert found == dict(zip(names, ["ants", "ants", "bees"], strict=True))
+    classes = class_names("class_folders", names)
+    assert classes == dict(zip(names, ["ants", "ants", "bees"], strict=True))
 
 
 def test_folders_below_a_class_folder_do_not_matter() -> None:
@@ -110,8 +110,11 @@ def test_split_folders_give_classes_and_splits(root: str, layout: Layout) -> Non
     expected = {root + name: value for name, value in GIVEN.items()}
     arranged = arrange(layout, Files(sorted(expected)))
     assert given_by(arranged) == expected
-    said = ("the folders test, train, val are splits, not classes: read as layout: split_folders",)
-    assert arranged.notes == (said if layout == "class_folders" else ())
+    note = (
+        "the folders test, train, val are splits, not classes: the source is read with layout: "
+        "split_folders"
+    )
+    assert arranged.notes == ((note,) if layout == "class_folders" else ())
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,9 @@ def test_pictures_outside_of_the_class_folders_of_a_split_say_so() -> None:
     "names", [["cats/1.jpg", "dogs/1.jpg"], ["val/a/1.jpg", "test/a/1.jpg"], []]
 )
 def test_without_a_training_folder_there_are_no_split_folders(names: list[str]) -> None:
-    with pytest.raises(LayoutError, match="split_folders needs one folder train, and test or val"):
+    with pytest.raises(
+        LayoutError, match="split_folders needs a folder train and a folder test or val"
+    ):
         arrange("split_folders", Files(sorted(names)))
 
 
@@ -233,7 +238,7 @@ def test_a_row_without_split_is_taken_for_training_and_that_is_said() -> None:
     content = "path,label,split\n1.jpg,a,test\n2.jpg,a,\n"
     arranged = arrange("csv", table(content, ["1.jpg", "2.jpg"]))
     assert arranged.roles == {"1.jpg": "test", "2.jpg": "train"}
-    assert arranged.notes == ("1 rows of the CSV name no split: taken as train",)
+    assert arranged.notes == ("1 rows of the CSV have no split: they are used as train",)
 
 
 def test_labels_and_paths_of_a_table_may_be_spelled_either_way() -> None:
@@ -244,13 +249,13 @@ def test_labels_and_paths_of_a_table_may_be_spelled_either_way() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("id,breed\n1,ant\n", "found 0 such: labels.csv has id, breed"),
-        ("", "found 0 such: labels.csv has "),
+        ("id,breed\n1,ant\n", "found 0: labels.csv has id, breed"),
+        ("", "found 0: labels.csv has "),
         (
             "path,label\n9.jpg,a\n",
-            "labels.csv: names no file that is there: it has 9.jpg, the source 1",
+            "labels.csv: no path in it exists: it lists 9.jpg, the source has 1",
         ),
-        ("path,label,split\n1.jpg,a,foo\n", "labels.csv: row 2: split 'foo' is none of train, val"),
+        ("path,label,split\n1.jpg,a,foo\n", "labels.csv: row 2: split 'foo' is not train, val"),
         (b"path,label\n\xe9.jpg,a", "labels.csv: is not UTF-8; save it as UTF-8"),
     ],
 )
@@ -262,22 +267,20 @@ def test_what_is_wrong_with_a_table_is_one_sentence(content: str | bytes, senten
 
 def test_two_tables_that_would_do_are_named() -> None:
     files = Files(["1.jpg"], ["a.csv", "b.csv"], read=lambda _: b"path,label\n1.jpg,a\n")
-    with pytest.raises(
-        LayoutError, match=r"found 2 such: a.csv has path, label; b.csv has path, l"
-    ):
+    with pytest.raises(LayoutError, match=r"found 2: a.csv has path, label; b.csv has path, l"):
         arrange("csv", files)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "described"),
     [
         (Files([]), "no files"),
         (Files([], ["a.txt"]), "1 files, none of them a picture"),
-        (Files(["1.jpg", "2.jpg"]), "2 pictures beside each other (1.jpg, 2.jpg)"),
-        (Files(["cats/1.jpg"]), "1 pictures in the one folder cats (cats/1.jpg)"),
+        (Files(["1.jpg", "2.jpg"]), "2 pictures without a folder (1.jpg, 2.jpg)"),
+        (Files(["cats/1.jpg"]), "1 pictures in one folder, cats (cats/1.jpg)"),
         (
             Files([], ["x/101.tar.gz"]),
-            "the archive x/101.tar.gz inside it (unpack that, or name it",
+            "the archive x/101.tar.gz inside it (unpack it, or set source",
         ),
         (
             Files(["1.jpg"], ["labels.csv"]),
@@ -285,8 +288,8 @@ def test_two_tables_that_would_do_are_named() -> None:
         ),
     ],
 )
-def test_what_a_source_holds_is_said(files: Files, said: str) -> None:
-    assert said in found(files)
+def test_a_source_is_described_by_its_files(files: Files, described: str) -> None:
+    assert described in describe(files)
 
 
 def test_every_layout_says_what_it_looks_for() -> None:
@@ -352,9 +355,9 @@ def test_a_group_photo_without_an_underscore_has_no_class() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_order_of_the_archive_does_not_matter(layout: Layout) -> None:
     names = [f"p/{c:03}.x/{c:03}_{i:04}.jpg" for c in (3, 1, 2) for i in (2, 1)]
-    found = class_names(layout, names)
-    assert list(found.items()) == list(class_names(layout, sorted(names)).items())
-    assert list(found) == sorted(names)
+    classes = class_names(layout, names)
+    assert list(classes.items()) == list(class_names(layout, sorted(names)).items())
+    assert list(classes) == sorted(names)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

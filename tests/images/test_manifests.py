@@ -35,8 +35,8 @@ def test_a_class_may_be_called_what_looks_like_a_value(tmp_path, name: str) -> N
 def test_any_path_and_class_name_is_read_as_it_was_written(tmp_path_factory, rows) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     write_frame(manifest(rows), path)
-    found = read_manifest(path)
-    assert list(zip(found["path"], found["class_name"], strict=True)) == rows
+    frame = read_manifest(path)
+    assert list(zip(frame["path"], frame["class_name"], strict=True)) == rows
 
 
 def test_the_bytes_are_those_of_plain_csv_on_every_machine(tmp_path) -> None:
@@ -79,5 +79,5 @@ def test_all_seeds_are_read_and_the_lists_beside_them_are_not(tmp_path) -> None:
         write_frame(manifest([(f"{seed}.jpg", "ants")]), tmp_path / f"{seed}.csv")
     for name in (LEFT_OUT, NEAR_DUPLICATES):
         write_frame(pd.DataFrame([("x", "ants", "is empty")]), tmp_path / name)
-    found = [frame["path"].item() for frame in read_manifests(tmp_path)]
-    assert sorted(found) == ["0.jpg", "1.jpg", "10.jpg"]
+    paths = [frame["path"].item() for frame in read_manifests(tmp_path)]
+    assert sorted(paths) == ["0.jpg", "1.jpg", "10.jpg"]

@@ -160,22 +160,22 @@ def png_of_16_bits(values: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("white", [1, 255, 65_535])
 def test_fractions_whose_white_is_not_known_are_left_out_with_their_range(white: int) -> None:
-    found = reason(tiff((RAMP * white).astype(np.float32)))
-    assert found.startswith(f"holds fractions, from 0 to {white}, and does not say which of them")
-    assert found.endswith("; save it with 8 or 16 bits")
+    message = reason(tiff((RAMP * white).astype(np.float32)))
+    assert message.startswith(f"holds fractions, from 0 to {white}, and does not say which of them")
+    assert message.endswith("; save it with 8 or 16 bits")
 
 
 @pytest.mark.parametrize("white", [1, 255, 1000])
 def test_fractions_whose_white_is_named_become_what_a_person_sees(white: int) -> None:
-    found = pixels(tiff((RAMP * white).astype(np.float32), max_sample=white))[..., 0]
-    np.testing.assert_allclose(found, RAMP * 255, atol=1)
+    decoded = pixels(tiff((RAMP * white).astype(np.float32), max_sample=white))[..., 0]
+    np.testing.assert_allclose(decoded, RAMP * 255, atol=1)
 
 
 @pytest.mark.parametrize("white", [255, 1023, 4095, 16_383, 65_535])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_deep_grey_of_any_depth_becomes_what_a_person_sees(white: int, dtype: Any) -> None:
-    found = pixels(tiff((RAMP * white).astype(dtype)))[..., 0]
-    np.testing.assert_allclose(found, RAMP * 255, atol=1)
+    decoded = pixels(tiff((RAMP * white).astype(dtype)))[..., 0]
+    np.testing.assert_allclose(decoded, RAMP * 255, atol=1)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
@@ -189,8 +189,8 @@ def test_the_white_that_a_tiff_names_is_white() -> None:
 
 
 def test_deep_grey_whose_zero_is_white_is_turned_round() -> None:
-    found = pixels(tiff((RAMP * 4095).astype(np.uint16), photometric=0))[..., 0]
-    np.testing.assert_allclose(found, 255 - RAMP * 255, atol=1)
+    decoded = pixels(tiff((RAMP * 4095).astype(np.uint16), photometric=0))[..., 0]
+    np.testing.assert_allclose(decoded, 255 - RAMP * 255, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_deep_grey_whose_zero_is_white_is_turned_round() -> None:
 def test_values_that_are_no_brightness_are_a_reason_with_their_range(value, said: str) -> None:
     values = RAMP.astype(np.float32).copy()
     values[3, 4] = value
-    found = reason(tiff(values))
-    assert found.startswith("holds values that are no brightness: ")
-    assert said in found
+    message = reason(tiff(values))
+    assert message.startswith("holds values that are no brightness: ")
+    assert said in message
 
 
 def test_whole_numbers_below_zero_are_no_brightness() -> None:
@@ -235,14 +235,14 @@ def test_what_is_transparent_in_16_bits_of_grey_is_white() -> None:
     values = (RAMP * 65_535).astype(np.uint16)
     content = encode(Image.fromarray(values), "PNG", transparency=0)
     assert Image.open(io.BytesIO(content)).info["transparency"] == 0
-    found = pixels(content)[..., 0]
-    assert found[0, 0] == 255
-    np.testing.assert_allclose(found[:, 1:], RAMP[:, 1:] * 255, atol=1)
+    decoded = pixels(content)[..., 0]
+    assert decoded[0, 0] == 255
+    np.testing.assert_allclose(decoded[:, 1:], RAMP[:, 1:] * 255, atol=1)
 
 
 def test_colours_of_16_bits_are_scaled() -> None:
-    found = pixels(png_of_16_bits(np.dstack([RAMP * 65_535] * 3)))
-    np.testing.assert_allclose(found[..., 1], RAMP * 255, atol=1)
+    decoded = pixels(png_of_16_bits(np.dstack([RAMP * 65_535] * 3)))
+    np.testing.assert_allclose(decoded[..., 1], RAMP * 255, atol=1)
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "ICO", "PCX", "QOI"])
@@ -285,18 +285,18 @@ def test_transparent_pixels_of_rgba_are_white() -> None:
     picture = Image.new("RGBA", SIZE, (255, 0, 0, 255))
     picture.putpixel((0, 0), (0, 0, 0, 0))
     picture.putpixel((1, 0), (0, 0, 0, 128))
-    found = pixels(encode(picture))
-    assert tuple(found[0, 0]) == (255, 255, 255)
-    np.testing.assert_allclose(found[0, 1], 127, atol=1)
-    assert tuple(found[1, 1]) == (255, 0, 0)
+    decoded = pixels(encode(picture))
+    assert tuple(decoded[0, 0]) == (255, 255, 255)
+    np.testing.assert_allclose(decoded[0, 1], 127, atol=1)
+    assert tuple(decoded[1, 1]) == (255, 0, 0)
 
 
 def test_transparent_pixels_of_grey_are_white() -> None:
     picture = Image.new("LA", SIZE, (50, 255))
     picture.putpixel((0, 0), (0, 0))
-    found = pixels(encode(picture))
-    assert tuple(found[0, 0]) == (255, 255, 255)
-    assert tuple(found[1, 1]) == (50, 50, 50)
+    decoded = pixels(encode(picture))
+    assert tuple(decoded[0, 0]) == (255, 255, 255)
+    assert tuple(decoded[1, 1]) == (50, 50, 50)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_transparent_pixels_of_a_palette_are_white(kind: str, transparency: int 
     picture = Image.new("P", SIZE, 1)
     picture.putpalette([0, 0, 0, 255, 0, 0])
     picture.putpixel((0, 0), 0)
-    found = pixels(encode(picture, kind, transparency=transparency))
-    assert tuple(found[0, 0]) == (255, 255, 255)
-    assert tuple(found[1, 1]) == (255, 0, 0)
+    decoded = pixels(encode(picture, kind, transparency=transparency))
+    assert tuple(decoded[0, 0]) == (255, 255, 255)
+    assert tuple(decoded[1, 1]) == (255, 0, 0)
 
 
 def test_the_transparent_colour_of_an_rgb_png_is_white() -> None:
@@ -334,9 +334,9 @@ def test_pictures_are_turned_as_the_camera_says(orientation: int, row: int, colu
     picture.paste(255, (0, 0, 8, 8))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = pixels(encode(picture, "JPEG", exif=exif, quality=100))
-    assert found.shape[:2] == ((32, 40) if orientation < 5 else (40, 32))
-    bright = {corner: found[corner][0] > 200 for corner in [(0, 0), (0, -1), (-1, 0), (-1, -1)]}
+    decoded = pixels(encode(picture, "JPEG", exif=exif, quality=100))
+    assert decoded.shape[:2] == ((32, 40) if orientation < 5 else (40, 32))
+    bright = {corner: decoded[corner][0] > 200 for corner in [(0, 0), (0, -1), (-1, 0), (-1, -1)]}
     assert [corner for corner, is_bright in bright.items() if is_bright] == [(row, column)]
 
 

@@ -17,7 +17,7 @@ from vgg16_transfer.images import splits
 from vgg16_transfer.images.archives import ArchiveError
 from vgg16_transfer.images.layouts import LayoutError
 from vgg16_transfer.images.manifests import COLUMNS, LEFT_OUT, NEAR_DUPLICATES, read_manifest
-from vgg16_transfer.images.splits import NAMED, SplitError, Written, deal, write_splits
+from vgg16_transfer.images.splits import NAMED, SplitError, Written, split_pictures, write_splits
 from vgg16_transfer.images.survey import Picture
 from vgg16_transfer.params import Dataset, Split
 
@@ -83,7 +83,7 @@ sometimes = settings(deadline=None, max_examples=30)
 @given(problem=problems(), seed=SEEDS)
 def test_roles_are_as_large_as_asked_and_share_nothing(problem, seed: int) -> None:
     pictures, split = problem
-    manifest = deal("d", pictures, split, seed)
+    manifest = split_pictures("d", pictures, split, seed)
     sizes = manifest.groupby(["class_name", "role"]).size().to_dict()
     assert sizes == {
         (class_name, role): getattr(split, f"{role}_per_class")
@@ -99,7 +99,7 @@ def test_roles_are_as_large_as_asked_and_share_nothing(problem, seed: int) -> No
 @given(problem=problems(), seed=SEEDS)
 def test_rows_say_of_a_picture_what_was_known_of_it(problem, seed: int) -> None:
     pictures, split = problem
-    manifest = deal("d", pictures, split, seed)
+    manifest = split_pictures("d", pictures, split, seed)
     assert list(manifest.columns) == COLUMNS
     rows = manifest[["path", "class_name", "sha256"]].itertuples(index=False)
     assert {Picture(*row) for row in rows} <= set(pictures)
@@ -111,7 +111,7 @@ def test_rows_say_of_a_picture_what_was_known_of_it(problem, seed: int) -> None:
 @given(problem=problems(), seed=SEEDS)
 def test_ranks_number_a_role_of_a_class_so_that_samples_nest(problem, seed: int) -> None:
     pictures, split = problem
-    manifest = deal("d", pictures, split, seed)
+    manifest = split_pictures("d", pictures, split, seed)
     for (_, role), rows in manifest.groupby(["class_name", "role"]):
         assert rows["rank"].tolist() == list(range(getattr(split, f"{role}_per_class")))
 
@@ -121,8 +121,8 @@ def test_ranks_number_a_role_of_a_class_so_that_samples_nest(problem, seed: int)
 def test_a_smaller_training_set_is_the_beginning_of_a_larger_one(problem, seed, fewer) -> None:
     pictures, split = problem
     fewer = min(fewer, split.train_per_class)
-    large = deal("d", pictures, split, seed)
-    small = deal("d", pictures, split.model_copy(update={"train_per_class": fewer}), seed)
+    large = split_pictures("d", pictures, split, seed)
+    small = split_pictures("d", pictures, split.model_copy(update={"train_per_class": fewer}), seed)
     beginning = (large["role"] != "train") | (large["rank"] < fewer)
     pd.testing.assert_frame_equal(small, large[beginning].reset_index(drop=True))
 
@@ -135,7 +135,7 @@ def test_the_order_of_the_pictures_does_not_matter(
     pictures, split = problem
     shuffled = order.sample(pictures, len(pictures))
     pd.testing.assert_frame_equal(
-        deal("d", shuffled, split, seed), deal("d", pictures, split, seed)
+        split_pictures("d", shuffled, split, seed), split_pictures("d", pictures, split, seed)
     )
 
 
@@ -143,7 +143,7 @@ def test_the_order_of_the_pictures_does_not_matter(
 @given(problem=problems(), seed=SEEDS)
 def test_a_group_stays_on_one_side(problem, seed: int) -> None:
     pictures, split = problem
-    manifest = deal("d", pictures, split.model_copy(update={"group": GROUP}), seed)
+    manifest = split_pictures("d", pictures, split.model_copy(update={"group": GROUP}), seed)
     group = manifest["path"].str.extract(r"(.*)_")[0]
     assert manifest.groupby(group)["role"].nunique().max() == 1
 
@@ -155,9 +155,9 @@ def test_asking_for_one_more_leaves_the_other_roles_as_they_are(problem, seed, r
     spare = [made_up(p.class_name, 100, 0) for p in pictures]
     pictures = sorted({*pictures, *spare})
     count = getattr(split, f"{role}_per_class")
-    before = deal("d", pictures, split, seed)
+    before = split_pictures("d", pictures, split, seed)
     more = split.model_copy(update={f"{role}_per_class": count + 1})
-    after = deal("d", pictures, more, seed)
+    after = split_pictures("d", pictures, more, seed)
     added = (after["role"] == role) & (after["rank"] == count)
     pd.testing.assert_frame_equal(after[~added].reset_index(drop=True), before)
 
@@ -167,8 +167,8 @@ def test_asking_for_one_more_leaves_the_other_roles_as_they_are(problem, seed, r
 def test_a_picture_that_is_added_moves_at_most_one_of_each_role(problem, seed: int) -> None:
     pictures, split = problem
     split = split.model_copy(update={"group": None})
-    before = deal("d", pictures, split, seed)
-    after = deal("d", [*pictures, made_up(pictures[0].class_name, 999, 0)], split, seed)
+    before = split_pictures("d", pictures, split, seed)
+    after = split_pictures("d", [*pictures, made_up(pictures[0].class_name, 999, 0)], split, seed)
     for role in ROLES:
         assert len(chosen(before, role) - chosen(after, role)) <= 1
     others = before["class_name"] != pictures[0].class_name
@@ -179,25 +179,25 @@ CLASSES = {name: [made_up(name, group, 0) for group in range(20)] for name in ("
 MANY = [p for members in CLASSES.values() for p in members]
 
 
-def test_another_seed_deals_other_pictures() -> None:
+def test_another_seed_gives_other_test_pictures() -> None:
     split = Split(train_per_class=12)
-    tests = [frozenset(chosen(deal("d", MANY, split, seed), "test")) for seed in range(5)]
+    tests = [frozenset(chosen(split_pictures("d", MANY, split, seed), "test")) for seed in range(5)]
     assert len(set(tests)) == 5
 
 
 def test_classes_are_shuffled_each_in_its_own_way() -> None:
-    manifest = deal("d", MANY, Split(train_per_class=12), 0)
+    manifest = split_pictures("d", MANY, Split(train_per_class=12), 0)
     of_class = [
         rows["path"].str.split("/").str[-1].tolist() for _, rows in manifest.groupby("label")
     ]
     assert of_class[0] != of_class[1]
 
 
-def test_a_deal_is_what_it_was_when_the_first_results_were_published() -> None:
+def test_a_split_is_what_it_was_when_the_first_results_were_published() -> None:
     """Another answer here means that every split, and so every result, changes."""
-    manifest = deal("d", MANY, Split(train_per_class=2, test_per_class=2), 0)
-    found = manifest.loc[manifest["class_name"] == "ants", ["path", "role", "rank"]]
-    assert list(found.itertuples(index=False, name=None)) == [
+    manifest = split_pictures("d", MANY, Split(train_per_class=2, test_per_class=2), 0)
+    rows = manifest.loc[manifest["class_name"] == "ants", ["path", "role", "rank"]]
+    assert list(rows.itertuples(index=False, name=None)) == [
         ("p/ants/g13_0.jpg", "train", 0),
         ("p/ants/g0_0.jpg", "train", 1),
         ("p/ants/g12_0.jpg", "test", 0),
@@ -209,27 +209,27 @@ def test_pictures_that_the_group_does_not_match_stand_by_themselves() -> None:
     pictures = [Picture(f"{c}/{i}.jpg", c, f"{c}{i}") for c in "ab" for i in range(5)]
     for group in (GROUP, r"(g\d+_)?\d"):
         split = Split(train_per_class=3, test_per_class=2, group=group)
-        assert len(deal("d", pictures, split, 0)) == 10
+        assert len(split_pictures("d", pictures, split, 0)) == 10
 
 
 def test_the_same_group_in_two_classes_is_two_groups() -> None:
     pictures = [made_up(name, group, 0) for name in ("ants", "bees") for group in range(5)]
     split = Split(train_per_class=3, test_per_class=2, group=GROUP)
-    assert len(deal("d", pictures, split, 0)) == 10
+    assert len(split_pictures("d", pictures, split, 0)) == 10
 
 
 @pytest.mark.parametrize("changes", [{"train_per_class": 13}, {"validation_per_class": 1}])
 def test_a_class_with_too_few_pictures_is_named_with_what_would_do(changes) -> None:
     pictures = [*MANY, *(made_up("cats", group, 0) for group in range(30))]
     split = Split(**({"train_per_class": 12, "test_per_class": 8} | changes))
-    assert len(deal("d", pictures, Split(train_per_class=12, test_per_class=8), 0)) == 60
+    assert len(split_pictures("d", pictures, Split(train_per_class=12, test_per_class=8), 0)) == 60
     with pytest.raises(SplitError) as raised:
-        deal("d", pictures, split, 0)
+        split_pictures("d", pictures, split, 0)
     assert str(raised.value) == (
         "params.yaml: datasets.d: too few usable pictures for "
         f"{split.train_per_class} train + {split.validation_per_class} validation + 8 test = 21: "
-        "class 'ants' has 20, class 'bees' has 20; lower those under datasets.d.split, or add "
-        "these classes to datasets.d.leave_out"
+        "class 'ants' has 20, class 'bees' has 20; lower these numbers under "
+        "datasets.d.split, or add these classes to datasets.d.leave_out"
     )
 
 
@@ -238,13 +238,13 @@ def test_one_class_with_too_few_pictures_is_to_be_left_out_by_name() -> None:
     with pytest.raises(
         SplitError, match=r"class 'cats' has 3; .* or add 'cats' to datasets.d.leave"
     ):
-        deal("d", pictures, Split(train_per_class=4), 0)
+        split_pictures("d", pictures, Split(train_per_class=4), 0)
 
 
 def test_of_very_many_small_classes_the_rest_is_counted() -> None:
     pictures = [made_up(f"c{number:03}", 0, 0) for number in range(NAMED + 5)]
     with pytest.raises(SplitError) as raised:
-        deal("d", pictures, Split(), 0)
+        split_pictures("d", pictures, Split(), 0)
     assert str(raised.value).count("' has 1") == NAMED
     assert " and 5 more classes; " in str(raised.value)
 
@@ -253,15 +253,15 @@ def test_a_class_with_too_few_groups_is_named_with_their_number() -> None:
     pictures = [made_up(name, index % 2, index) for name in ("ants", "bees") for index in range(30)]
     split = Split(train_per_class=2, test_per_class=1, validation_per_class=1, group=GROUP)
     with pytest.raises(SplitError, match=r"class 'ants' has 30 in 2 groups, class 'b"):
-        deal("d", pictures, split, 0)
+        split_pictures("d", pictures, split, 0)
 
 
 @pytest.mark.parametrize(
     ("pictures", "found"), [([], "no classes"), (CLASSES["ants"], "only the class 'ants'")]
 )
 def test_fewer_than_two_classes_are_no_task(pictures, found: str) -> None:
-    with pytest.raises(SplitError, match=re.escape(f"datasets.d: found {found}, and a head tells")):
-        deal("d", pictures, Split(), 0)
+    with pytest.raises(SplitError, match=re.escape(f"datasets.d: found {found}, but a head")):
+        split_pictures("d", pictures, Split(), 0)
 
 
 FILES = {
@@ -316,7 +316,9 @@ def test_a_manifest_holds_the_digests_of_the_bytes_in_the_archive(write, out) ->
 def test_a_manifest_is_what_was_dealt(write, out) -> None:
     write()
     pictures = [Picture(path, path.split("/")[1], sha256(FILES[path])) for path in FILES]
-    pd.testing.assert_frame_equal(read_manifest(out / "1.csv"), deal("ants", pictures, SPLIT, 1))
+    pd.testing.assert_frame_equal(
+        read_manifest(out / "1.csv"), split_pictures("ants", pictures, SPLIT, 1)
+    )
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip", "folder", "tar in another order"])
@@ -504,42 +506,42 @@ def test_what_systems_leave_behind_is_passed_by_and_counted(write, out) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (
             {"cat.1.png": picture(0), "dog.1.png": picture(1)},
-            "found no classes, and a head tells at",
+            "found no classes, but a head n",
         ),
         (
             {"cat.1.png": picture(0), "dog.1.png": picture(1)},
-            "2 pictures beside each other (cat.1.p",
+            "2 pictures without a folder (cat.1.p",
         ),
         (
             {"cats/1.png": picture(0)},
-            "found only the class 'cats', and a head tells at least 2 apart",
+            "found only the class 'cats', but a head needs at least 2",
         ),
         ({"x/101.tar.gz": b"x"}, "found no classes"),
         (
             {"x/101.tar.gz": b"x"},
-            "the archive x/101.tar.gz inside it (unpack that, or name it as the",
+            "the archive x/101.tar.gz inside it (unpack it, or set source to",
         ),
-        ({}, "the source holds no files"),
+        ({}, "the source has no files"),
     ],
 )
-def test_a_source_without_classes_is_told_by_what_it_holds(tmp_path, out, files, said) -> None:
+def test_a_source_without_classes_is_described(tmp_path, out, files, message) -> None:
     with pytest.raises(SplitError) as raised:
         write_splits("ants", dataset(), write_tar(tmp_path / "t.tar", files), out)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert beside(out) == []
 
 
-def test_the_wrong_layout_is_told_by_what_it_looks_for(write, out) -> None:
-    with pytest.raises(SplitError, match=r"layout: caltech256 looks for pictures like 056\.dog/"):
+def test_an_error_about_the_layout_says_what_it_needs(write, out) -> None:
+    with pytest.raises(SplitError, match=r"layout: caltech256 needs pictures like 056\.dog/"):
         write(layout="caltech256", leave_out=["257.clutter"])
     assert beside(out) == []
 
 
-def test_a_table_that_is_missing_is_told(write, out) -> None:
+def test_a_missing_table_is_an_error(write, out) -> None:
     with pytest.raises(
         LayoutError, match="layout: csv needs one CSV with the columns path and label"
     ):
@@ -748,7 +750,7 @@ def test_what_is_near_a_given_test_picture_does_not_train_if_one_side_is_asked_f
         assert not chosen(manifest, "train") & set(near)
 
 
-def test_a_split_that_can_not_be_dealt_leaves_the_one_that_was_there(write, out) -> None:
+def test_a_split_that_is_not_possible_leaves_the_one_that_was_there(write, out) -> None:
     write()
     before = contents(out)
     with pytest.raises(SplitError, match="class 'ants' has 6, class 'bees' has 6;"):

@@ -43,7 +43,7 @@ def make_params(layout: str, studies: dict[str, dict[str, Any]]) -> Params:
 def make_record(study: Study) -> records.Record:
     """Heads of which each takes one picture more for what it is."""
     true = [name for name in ("ant", "bee") for _ in range(8)]
-    found = []
+    of_trials = []
     for index, trial in enumerate(study.trials()):
         right = 8 + index % 8
         predicted = true[:right] + ["ant"] * (len(true) - right)
@@ -53,8 +53,8 @@ def make_record(study: Study) -> records.Record:
         columns = [f"{role}_{name}" for role in ("train", "test") for name in ("loss", "accuracy")]
         columns += ["train_top5_accuracy", "test_top5_accuracy"]
         history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
-        found.append(records.of_trial(study.trial_name(trial), trial, history, predictions))
-    return records.join(found)
+        of_trials.append(records.of_trial(study.trial_name(trial), trial, history, predictions))
+    return records.join(of_trials)
 
 
 def folders_in(folder: Path) -> dict[str, Path]:

@@ -56,8 +56,8 @@ def test_a_number_without_an_axis_is_a_level() -> None:
 
 
 def test_names_of_many_curves_stand_below_the_figure() -> None:
-    theirs = NUMBERS.curves("caltech256", "samples_per_class")
-    few, many = figures.answer(OURS, [THEIRS]), figures.answer(OURS, theirs)
+    published_curves = NUMBERS.curves("caltech256", "samples_per_class")
+    few, many = figures.answer(OURS, [THEIRS]), figures.answer(OURS, published_curves)
     assert many.get_figheight() > few.get_figheight()
     many.draw_without_rendering()
     legend, axes = axes_of(many).get_legend(), axes_of(many)
@@ -66,9 +66,9 @@ def test_names_of_many_curves_stand_below_the_figure() -> None:
 
 def test_others_are_drawn_in_grey() -> None:
     figure = figures.answer(OURS, NUMBERS.curves("caltech256", "samples_per_class"))
-    ours, *theirs = [one.lines[0].get_color() for one in axes_of(figure).containers]
+    ours, *published_colours = [one.lines[0].get_color() for one in axes_of(figure).containers]
     assert ours in figures.COLOURS
-    assert all(len({colour[1:3], colour[3:5], colour[5:7]}) == 1 for colour in theirs)
+    assert all(len({colour[1:3], colour[3:5], colour[5:7]}) == 1 for colour in published_colours)
 
 
 def test_the_alternative_text_holds_every_number() -> None:

@@ -159,8 +159,8 @@ def _legend(figure: Figure) -> list[str]:
 def test_alternative_texts_mark_what_failed() -> None:
     trials = failed_trials(COUNTS, "class=2,seed=1", "class=4")
     lines = answers.lines(COUNTS, trials)
-    told = alternatives.answer(lines, [])
-    assert "50.0 % (failed: 1 of 2 trials) at 2, failed: 2 of 2 trials at 4" in told
+    text = alternatives.answer(lines, [])
+    assert "50.0 % (failed: 1 of 2 trials) at 2, failed: 2 of 2 trials at 4" in text
     against = alternatives.accuracy_against(lines["s"], "samples_per_class")
     assert "2: 50.0 % (failed: 1 of 2 trials); 4: failed: 2 of 2 trials; 8: " in against
     row = answers.table(lines, [])[0]
@@ -169,60 +169,60 @@ def test_alternative_texts_mark_what_failed() -> None:
 
 
 def test_a_value_without_a_finished_trial_is_in_no_comparison() -> None:
-    told = findings.sentences(COUNTS, failed_trials(COUNTS, "class=8"))
-    assert told[0].startswith("From 2 to 4 training pictures a class, test accuracy rises")
-    assert "At samples per class 8 every trial failed." in told
-    assert "Of 6 trials, 2 failed: no number includes them." in told
+    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=8"))
+    assert sentences[0].startswith("From 2 to 4 training pictures per class, test accuracy rises")
+    assert "At samples per class 8 every trial failed." in sentences
+    assert "Of 6 trials, 2 failed; no number includes them." in sentences
 
 
 def test_a_single_value_with_finished_trials_is_compared_with_nothing() -> None:
-    told = findings.sentences(COUNTS, failed_trials(COUNTS, "class=[48]"))
-    assert told[0].startswith("At samples per class 2 test accuracy is 53.1 ± 4.4 %")
-    assert told[1] == "At samples per class 4 and 8 every trial failed."
+    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=[48]"))
+    assert sentences[0].startswith("At samples per class 2 test accuracy is 53.1 ± 4.4 %")
+    assert sentences[1] == "At samples per class 4 and 8 every trial failed."
 
 
 def test_trials_are_compared_only_where_all_of_them_finished() -> None:
     """Without the trials that match those that failed, the others would be means of other sets."""
     trials = failed_trials(SOME, "class=4.*decay=10")
-    told = " ".join(findings.sentences(SOME, trials))
+    text = " ".join(findings.sentences(SOME, trials))
     accuracies = trials.set_index(["samples_per_class", "weight_decay", "seed"])["accuracy"]
     low, high = (100 * accuracies.sort_index()[n, 0.0].mean() for n in (2, 4))
-    assert f"from {low:.1f} ± " in told
-    assert f"to {high:.1f} ± " in told
-    assert "3 pairs of trials" in told
+    assert f"from {low:.1f} ± " in text
+    assert f"to {high:.1f} ± " in text
+    assert "3 pairs of trials" in text
 
 
 def test_trials_of_which_none_match_are_not_compared() -> None:
     trials = failed_trials(COUNTS, "class=2,seed=0", "class=4,seed=1")
-    told = findings.along(COUNTS, trials, "samples_per_class")
-    assert told == ["Along samples per class no trials that finished can be compared."]
+    sentences = findings.along(COUNTS, trials, "samples_per_class")
+    assert sentences == ["Along samples per class no trials that finished can be compared."]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "sentence"),
     [
-        ("weight=0.0", "What the teacher adds is unknown: no trials can be compared."),
-        ("weight=0.[59]", "What the teacher adds is unknown: no trials can be compared."),
+        ("weight=0.0", "The effect of the teacher is unknown: no trials can be compared."),
+        ("weight=0.[59]", "The effect of the teacher is unknown: no trials can be compared."),
         ("weight=0.9", "At teacher weight 0.9 every trial failed."),
     ],
 )
-def test_a_teacher_is_compared_only_with_heads_that_finished(pattern: str, told: str) -> None:
+def test_a_teacher_is_compared_only_with_heads_that_finished(pattern: str, sentence: str) -> None:
     taught = study(
         teacher_layer="block5_pool",
         teacher_weight=[0.0, 0.5, 0.9],
         samples_per_class=2,
         seed=[0, 1],
     )
-    assert told in findings.sentences(taught, failed_trials(taught, pattern))
+    assert sentence in findings.sentences(taught, failed_trials(taught, pattern))
 
 
 @pytest.mark.parametrize("patterns", [("class=4",), ("seed=1",), (".",), ("class=2,seed=0", "=8")])
 def test_no_sentence_holds_a_number_that_is_none(patterns: tuple[str, ...]) -> None:
     for every in (COUNTS, SOME):
         trials = failed_trials(every, *patterns)
-        told = findings.sentences(every, trials)
-        told += findings.along(every, trials, "samples_per_class")
-        assert not [one for one in told if "nan" in one.lower()]
+        sentences = findings.sentences(every, trials)
+        sentences += findings.along(every, trials, "samples_per_class")
+        assert not [one for one in sentences if "nan" in one.lower()]
 
 
 def written(folder: Any, params: Params, *patterns: str) -> str:

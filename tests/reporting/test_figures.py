@@ -25,8 +25,8 @@ def axes_of(figure: Figure) -> Axes:
 
 def lines(figure: Figure, style: str = "-") -> dict[str, list[tuple[float, float]]]:
     """The points of every line of a style, by label."""
-    found = [line for line in axes_of(figure).lines if line.get_linestyle() == style]
-    return {str(line.get_label()): list(map(tuple, line.get_xydata())) for line in found}
+    lines = [line for line in axes_of(figure).lines if line.get_linestyle() == style]
+    return {str(line.get_label()): list(map(tuple, line.get_xydata())) for line in lines}
 
 
 def legend(figure: Figure) -> list[str]:

@@ -38,7 +38,7 @@ def reached(study: Study, percents: list[float], **columns: Any) -> pd.DataFrame
     return pd.DataFrame(rows).assign(**columns)
 
 
-def told(percents: list[float], **axes: Any) -> list[str]:
+def sentences(percents: list[float], **axes: Any) -> list[str]:
     study = make_study(**axes)
     return findings.sentences(study, reached(study, percents))
 
@@ -48,10 +48,10 @@ COUNTS = {"samples_per_class": [2, 4, 8]} | SEEDS
 TEACHER = {"samples_per_class": 2, "teacher_layer": "block5_pool"}
 
 
-def test_a_rise_is_told_from_end_to_end_and_step_by_step() -> None:
-    ends, steps, *_ = told([40, 42, 44, 50, 53, 53, 60, 60, 66], **COUNTS)
+def test_a_rise_is_described_from_end_to_end_and_step_by_step() -> None:
+    ends, steps, *_ = sentences([40, 42, 44, 50, 53, 53, 60, 60, 66], **COUNTS)
     assert ends == (
-        "From 2 to 8 training pictures a class, test accuracy rises from 42.0 ± 2.0 % to "
+        "From 2 to 8 training pictures per class, test accuracy rises from 42.0 ± 2.0 % to "
         "62.0 ± 3.5 % (3 splits): +20.0 ± 2.0 points, up in all 3 splits."
     )
     assert steps == (
@@ -61,20 +61,20 @@ def test_a_rise_is_told_from_end_to_end_and_step_by_step() -> None:
 
 
 def test_a_fall_is_a_fall() -> None:
-    ends, *_ = told([60, 61, 62, 50, 51, 53, 40, 41, 42], **COUNTS)
+    ends, *_ = sentences([60, 61, 62, 50, 51, 53, 40, 41, 42], **COUNTS)
     assert "test accuracy falls from 61.0 ± 1.0 % to 41.0 ± 1.0 %" in ends
     assert ends.endswith("−20.0 ± 0.0 points, down in all 3 splits.")
 
 
 def test_differences_within_their_spread_have_no_clear_order() -> None:
-    ends, steps, *_ = told([40, 50, 45, 46, 44, 46, 45, 44, 49], **COUNTS)
+    ends, steps, *_ = sentences([40, 50, 45, 46, 44, 46, 45, 44, 49], **COUNTS)
     assert "test accuracy shows no clear order, from " in ends
     assert ends.endswith("+1.0 ± 6.1 points, up in 2 of 3 splits.")
     assert steps.endswith("No step is larger than its spread.")
 
 
 def test_a_peak_is_not_called_a_rise_nor_a_fall() -> None:
-    ends, steps, *_ = told(
+    ends, steps, *_ = sentences(
         [49, 50, 51, 53, 54, 55, 30, 31, 32],
         layer="predictions",
         temperature=[1.0, 2.0, 16.0],
@@ -85,48 +85,50 @@ def test_a_peak_is_not_called_a_rise_nor_a_fall() -> None:
 
 
 def test_a_rise_with_a_step_within_its_spread_says_so() -> None:
-    ends, steps, *_ = told([40, 41, 42, 50, 51, 52, 53, 48, 55], **COUNTS)
+    ends, steps, *_ = sentences([40, 41, 42, 50, 51, 52, 53, 48, 55], **COUNTS)
     assert "test accuracy rises" in ends
     assert "4 → 8: +1.0 ± 3.5 points, up in 2 of 3 splits" in steps
     assert steps.endswith("Of these steps, 1 of 2 is larger than its spread.")
 
 
 def test_equal_accuracies_stay_the_same() -> None:
-    (one, *_) = told([50, 60, 70, 50, 60, 70], pooling=["flatten", "average"], **SEEDS)
+    (one, *_) = sentences([50, 60, 70, 50, 60, 70], pooling=["flatten", "average"], **SEEDS)
     assert "test accuracy stays the same, from 60.0 ± 10.0 % to 60.0 ± 10.0 %" in one
     assert one.endswith("+0.0 ± 0.0 points, the same in all 3 splits.")
 
 
 def test_pairs_are_of_the_same_split() -> None:
-    ends, *_ = told([20, 40, 60, 21, 41, 61], pooling=["flatten", "average"], **SEEDS)
+    ends, *_ = sentences([20, 40, 60, 21, 41, 61], pooling=["flatten", "average"], **SEEDS)
     assert ends.startswith("From pooling flatten to average, test accuracy rises from 40.0 ± 20.0 ")
     assert ends.endswith("+1.0 ± 0.0 points, up in all 3 splits.")
 
 
 def test_numbers_rise_and_names_keep_the_order_of_the_params() -> None:
-    ends, *_ = told([60, 61, 50, 51, 40, 41], samples_per_class=[8, 4, 2], seed=[0, 1])
-    assert ends.startswith("From 2 to 8 training pictures a class, test accuracy rises")
-    ends, *_ = told([60, 61, 40, 41], layer=["block5_pool", "block3_pool"], seed=[0, 1])
+    ends, *_ = sentences([60, 61, 50, 51, 40, 41], samples_per_class=[8, 4, 2], seed=[0, 1])
+    assert ends.startswith("From 2 to 8 training pictures per class, test accuracy rises")
+    ends, *_ = sentences([60, 61, 40, 41], layer=["block5_pool", "block3_pool"], seed=[0, 1])
     assert ends.startswith("From block5_pool to block3_pool, test accuracy falls")
 
 
 def test_one_split_has_numbers_without_spread_and_no_verdict() -> None:
-    ends, gap, caution = told([40, 45, 60], samples_per_class=[2, 4, 8])
+    ends, gap, caution = sentences([40, 45, 60], samples_per_class=[2, 4, 8])
     assert ends == (
-        "From 2 to 8 training pictures a class, test accuracy goes from 40.0 % to 60.0 %, "
-        "by way of 45.0 % at 4."
+        "From 2 to 8 training pictures per class, test accuracy goes from 40.0 % to 60.0 %, "
+        "with 45.0 % at 4."
     )
     assert "points on average" in gap
-    assert caution == "All this is from one split: how much another would change it is unknown."
+    assert (
+        caution == "All numbers are from one split, so the differences between splits are unknown."
+    )
 
 
-def test_several_axes_are_told_one_after_the_other_over_matching_pairs() -> None:
+def test_several_axes_are_described_one_after_the_other_over_matching_pairs() -> None:
     layers = ["block4_pool", "block5_pool"]
     percents = [40, 42, 50, 52, 60, 62, 70, 74]
-    count, layer, _ = told(percents, layer=layers, samples_per_class=[2, 4], seed=[0, 1])
+    count, layer, _ = sentences(percents, layer=layers, samples_per_class=[2, 4], seed=[0, 1])
     assert count == (
-        "From 2 to 4 training pictures a class, test accuracy rises from 51.0 ± 1.4 % to "
-        "61.5 ± 2.1 % (averaged over layer; 4 pairs of trials that differ in nothing else): "
+        "From 2 to 4 training pictures per class, test accuracy rises from 51.0 ± 1.4 % to "
+        "61.5 ± 2.1 % (averaged over layer; 4 pairs of trials that differ only in this setting): "
         "+10.5 ± 1.0 points, up in all 4 pairs."
     )
     assert layer.startswith("From block4_pool to block5_pool, test accuracy rises from 46.0 ± 1.4 ")
@@ -134,26 +136,28 @@ def test_several_axes_are_told_one_after_the_other_over_matching_pairs() -> None
 
 
 def test_a_study_without_an_axis_has_one_number() -> None:
-    first, gap = told([50, 60, 70], **SEEDS)
-    assert first == "With 16 training pictures a class, test accuracy is 60.0 ± 10.0 % (3 splits)."
+    first, gap = sentences([50, 60, 70], **SEEDS)
+    assert (
+        first == "With 16 training pictures per class, test accuracy is 60.0 ± 10.0 % (3 splits)."
+    )
     assert gap.endswith("test accuracy is 40.0 points lower.")
-    first, _, caution = told([50])
-    assert first == "With 16 training pictures a class, test accuracy is 50.0 %."
+    first, _, caution = sentences([50])
+    assert first == "With 16 training pictures per class, test accuracy is 50.0 %."
     assert "one split" in caution
 
 
 @pytest.mark.parametrize(
-    ("train", "said"),
+    ("train", "text"),
     [
         ([1.0, 1.0], "reach 100.0 % in every trial"),
         ([0.5, 1.0], "reach between 50.0 % and 100.0 %"),
     ],
 )
-def test_the_gap_to_the_training_pictures_is_told(train: list[float], said: str) -> None:
+def test_the_gap_to_the_training_pictures_is_described(train: list[float], text: str) -> None:
     study = make_study(seed=[0, 1])
     gap = findings.gap(study, reached(study, [50, 50], train_accuracy=train))
-    assert gap.startswith("On their own training pictures the heads ")
-    assert said in gap
+    assert gap.startswith("On their training pictures, the heads ")
+    assert text in gap
 
 
 def test_every_weight_of_a_teacher_is_compared_with_labels_alone() -> None:
@@ -164,7 +168,7 @@ def test_every_weight_of_a_teacher_is_compared_with_labels_alone() -> None:
         study, trials.assign(teacher_accuracy=(0.6 + 0.1 * trials["seed"]).where(taught))
     )
     assert first == (
-        "From labels alone (α = 0) the student's test accuracy is 41.0 ± 1.0 %; with the teacher, "
+        "With labels only (α = 0), the student's test accuracy is 41.0 ± 1.0 %; with the teacher, "
         "α = 0.5: 42.0 ± 2.6 % (+1.0 ± 2.0 points, up in 2 of 3 splits); "
         "α = 0.9: 51.0 ± 1.0 % (+10.0 ± 0.0 points, up in all 3 splits)."
     )
@@ -172,13 +176,13 @@ def test_every_weight_of_a_teacher_is_compared_with_labels_alone() -> None:
 
 
 def test_a_teacher_without_labels_alone_is_an_axis_like_any_other() -> None:
-    first, *_ = told([40, 50], teacher_weight=[0.5, 0.9], **TEACHER)
+    first, *_ = sentences([40, 50], teacher_weight=[0.5, 0.9], **TEACHER)
     assert first == "From α = 0.5 to 0.9, test accuracy goes from 40.0 % to 50.0 %."
 
 
 def test_a_teachers_temperature_is_judged_by_those_who_listen_to_it() -> None:
     axes = {"teacher_temperature": [1.0, 4.0], "teacher_weight": [0.0, 0.5], "seed": [0, 1]}
-    *_, temperature, _ = told([40, 40, 50, 50, 40, 40, 60, 60], **TEACHER, **axes)
+    *_, temperature, _ = sentences([40, 40, 50, 50, 40, 40, 60, 60], **TEACHER, **axes)
     assert temperature.startswith("From temperature 1 to 4 of the teacher, test accuracy rises")
     assert "+10.0 ± 0.0 points, up in both pairs" in temperature
 

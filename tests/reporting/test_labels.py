@@ -39,13 +39,13 @@ NAMES = [
 
 
 def one(name: str, inches: float = INCHES) -> str:
-    (label,) = labels.shown([name], inches, SIZE)
+    (label,) = labels.fit_all([name], inches, SIZE)
     return label
 
 
 @pytest.fixture
 def _fresh(monkeypatch: pytest.MonkeyPatch):
-    """What is known of fonts and what was said is forgotten, before and after."""
+    """Clears the caches of fonts and warnings, before and after."""
 
     def forget() -> None:
         labels._family.cache_clear()
@@ -53,7 +53,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch):
         labels._letters.cache_clear()
         labels._is_drawn.cache_clear()
 
-    monkeypatch.setattr(labels, "_said", set())
+    monkeypatch.setattr(labels, "_warned_packages", set())
     forget()
     yield
     forget()
@@ -125,51 +125,51 @@ def test_a_long_name_loses_its_middle() -> None:
 
 @pytest.mark.parametrize("inches", [0.5, 1.9, 4.0])
 def test_a_label_is_no_wider_than_it_may_be(inches: float) -> None:
-    shown = labels.shown(NAMES, inches, SIZE)
-    assert max(labels.width(label, SIZE) for label in shown) <= inches
+    fitted = labels.fit_all(NAMES, inches, SIZE)
+    assert max(labels.width(label, SIZE) for label in fitted) <= inches
 
 
-def test_names_that_begin_and_end_alike_are_told_apart_by_where_they_differ() -> None:
-    first, second = labels.shown([f"{LONG}b{LONG}", f"{LONG}c{LONG}"], INCHES, SIZE)
+def test_names_that_begin_and_end_alike_stay_different() -> None:
+    first, second = labels.fit_all([f"{LONG}b{LONG}", f"{LONG}c{LONG}"], INCHES, SIZE)
     assert first.startswith("…b")
     assert second.startswith("…c")
 
 
 def test_names_that_look_alike_are_numbered_in_the_same_order_whatever_the_order() -> None:
-    assert labels.shown(["a\nb", r"a\nb"], INCHES, SIZE) == [r"a\nb", r"a\nb (2)"]
-    assert labels.shown([r"a\nb", "a\nb"], INCHES, SIZE) == [r"a\nb (2)", r"a\nb"]
+    assert labels.fit_all(["a\nb", r"a\nb"], INCHES, SIZE) == [r"a\nb", r"a\nb (2)"]
+    assert labels.fit_all([r"a\nb", "a\nb"], INCHES, SIZE) == [r"a\nb (2)", r"a\nb"]
 
 
 def test_a_name_that_comes_twice_has_one_label() -> None:
-    assert labels.shown(["a", "b", "a"], INCHES, SIZE) == ["a", "b", "a"]
+    assert labels.fit_all(["a", "b", "a"], INCHES, SIZE) == ["a", "b", "a"]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))
 def test_different_names_have_different_labels_that_can_be_drawn(names: list[str]) -> None:
-    shown = labels.shown(names, INCHES, SIZE)
-    assert len(set(shown)) == len(names)
+    fitted = labels.fit_all(names, INCHES, SIZE)
+    assert len(set(fitted)) == len(names)
     figure = Figure()
-    for label in shown:
+    for label in fitted:
         figure.text(0, 0, label, **labels.style([label]))
     figure.draw_without_rendering()  # a letter without a glyph would warn, which is an error here
 
 
 @pytest.mark.usefixtures("_bare")
-def test_a_letter_that_no_font_has_is_shown_by_its_number_and_said_once(caplog) -> None:
-    assert labels.shown(["犬", "क a", "犬"], INCHES, SIZE) == ["U+72AC", "U+0915 a", "U+72AC"]
+def test_a_letter_that_no_font_has_is_shown_by_its_number_and_logged_once(caplog) -> None:
+    assert labels.fit_all(["犬", "क a", "犬"], INCHES, SIZE) == ["U+72AC", "U+0915 a", "U+72AC"]
     assert one("猫") == "U+732B"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "no installed font has क 犬, so figures show their numbers, like U+0915; fonts that have "
-        "them are, for example, in Debian's fonts-noto-cjk and fonts-noto-core"
+        "no installed font has क 犬, so figures show their numbers, like U+0915; fonts with them "
+        "are, for example, in Debian's fonts-noto-cjk and fonts-noto-core"
     )
 
 
 @pytest.mark.usefixtures("_dogs")
 def test_a_letter_of_an_installed_font_is_drawn_with_it(caplog) -> None:
-    assert labels.shown(["犬", "猫"], INCHES, SIZE) == ["犬", "U+732B"]
+    assert labels.fit_all(["犬", "猫"], INCHES, SIZE) == ["犬", "U+732B"]
     assert labels.style(["犬"]) == {"parse_math": False, "fontfamily": ["DejaVu Sans", "Dog Sans"]}
     assert labels.width("犬", 72) == pytest.approx(800 / 1000, abs=0.21)
     assert "犬" not in caplog.text
@@ -187,7 +187,7 @@ def test_a_mark_that_no_font_has_together_with_its_letter_is_shown_by_its_number
 
 @pytest.mark.usefixtures("_fresh")
 def test_fonts_are_not_searched_for_letters_that_matplotlibs_own_font_has() -> None:
-    assert labels.style(labels.shown(["ant", "собака", "ابن", "😀"], INCHES, SIZE)) == {
+    assert labels.style(labels.fit_all(["ant", "собака", "ابن", "😀"], INCHES, SIZE)) == {
         "parse_math": False
     }
     assert labels._installed.cache_info().currsize == 0

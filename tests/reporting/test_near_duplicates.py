@@ -25,14 +25,14 @@ def write(folder: Path, *rows: str, tests: int = 4) -> None:
         (folder / f"{seed}.csv").write_text(f"path,role\n{manifest}", encoding="utf-8")
 
 
-def found(folder: Path) -> Any:
+def read_pairs(folder: Path) -> Any:
     return near_duplicates.read(folder, "photos", SEEDS)
 
 
 def test_without_a_file_or_a_pair_nothing_is_said(tmp_path) -> None:
-    assert found(tmp_path) is None
+    assert read_pairs(tmp_path) is None
     write(tmp_path)
-    assert found(tmp_path) is None
+    assert read_pairs(tmp_path) is None
 
 
 def test_test_pictures_are_counted_split_by_split(tmp_path) -> None:
@@ -44,7 +44,7 @@ def test_test_pictures_are_counted_split_by_split(tmp_path) -> None:
         "0,z,validation,c,test,0",  # listed the other way round
         "2,x,train,z,validation,3",  # no test picture
     )
-    first, second, third = found(tmp_path).sentences
+    first, second, third = read_pairs(tmp_path).sentences
     assert first == (
         "Split 0: of 4 test pictures, 2 nearly equal a training picture and 1 nearly equals a "
         "validation picture."
@@ -56,10 +56,10 @@ def test_test_pictures_are_counted_split_by_split(tmp_path) -> None:
 def test_the_closest_pairs_come_first_and_the_rest_is_counted(tmp_path) -> None:
     rows = [f"{seed},{n}.jpg,test,n,train,{30 - n}" for seed in (1, 0) for n in range(13)]
     write(tmp_path, *rows)
-    told = found(tmp_path)
-    assert len(told.pairs) == SHOWN
-    assert told.rest == 26 - SHOWN
-    assert told.pairs[0] == {
+    near = read_pairs(tmp_path)
+    assert len(near.pairs) == SHOWN
+    assert near.rest == 26 - SHOWN
+    assert near.pairs[0] == {
         "split": 0,
         "picture": "12.jpg",
         "role": "test",
@@ -67,7 +67,7 @@ def test_the_closest_pairs_come_first_and_the_rest_is_counted(tmp_path) -> None:
         "its role": "train",
         "distance": "18",
     }
-    assert [row["split"] for row in told.pairs] == [0] * 13 + [1] * 7
+    assert [row["split"] for row in near.pairs] == [0] * 13 + [1] * 7
 
 
 def page(folder: Path, *rows: str) -> str:

@@ -39,12 +39,12 @@ def test_every_published_number_says_where_it_is_printed(page) -> None:
 
 
 def test_fewer_classes_than_others_had_are_not_comparable(page) -> None:
-    assert "photos holds 2 of the 257 classes of Caltech-256" in text(page)
+    assert "photos has 2 of the 257 classes of Caltech-256" in text(page)
 
 
-def test_a_dataset_without_published_numbers_on_file_says_so(write_page) -> None:
+def test_a_dataset_without_published_numbers_says_so(write_page) -> None:
     seen = text(write_page("class_folders", samples=AXIS))
-    assert "No published numbers are on file for photos, so our curves stand alone." in seen
+    assert "There are no published numbers for photos to compare with." in seen
     assert "Sohn" not in seen
 
 
@@ -54,7 +54,7 @@ def test_numbers_of_an_unknown_count_of_pictures_are_lines(write_page) -> None:
     assert "Kwak et al. 2013 | 46 % | " in text(page)
 
 
-def test_temperatures_of_others_are_told_in_a_study_of_temperatures(write_page) -> None:
+def test_temperatures_of_others_are_in_the_figure_of_a_study_of_temperatures(write_page) -> None:
     page = write_page("caltech256", soft={"layer": "predictions", "temperature": [1.0, 2.0]})
     assert len(alternatives(page)) == 3
     assert "From temperature 1 to 2 of VGG16's softmax" in text(page)

@@ -88,14 +88,14 @@ class Chromium:
         self._browser.wait()
         self._from.close()
 
-    def _until(self, wanted: Any) -> dict[str, Any]:
+    def _until(self, condition: Any) -> dict[str, Any]:
         while True:
             heard = self._hear()
             if heard.get("method") in {"Runtime.exceptionThrown", "Runtime.consoleAPICalled"} or (
                 heard.get("method") == "Log.entryAdded"
             ):
                 self.errors.append(heard["params"])
-            if wanted(heard):
+            if condition(heard):
                 return heard
 
     def _hear(self) -> dict[str, Any]:

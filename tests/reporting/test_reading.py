@@ -95,7 +95,7 @@ def test_a_word_where_a_number_belongs_names_the_column(damaged, name: str) -> N
         frame.loc[0, columns.get(Path(name).stem, "distance")] = "many"
         return frame.to_csv(index=False).encode()
 
-    assert "holds something else than " in damaged(name, change)
+    assert "does not hold " in damaged(name, change)
 
 
 def edited(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[bytes], bytes]:
@@ -117,9 +117,9 @@ def test_a_trial_that_failed_needs_no_numbers(tmp_path, full) -> None:
     trials = pd.read_csv(folder / "trials.csv").assign(status="finished", failure="")
     trials.loc[0, ["status", "failure", *MEASURED]] = ["failed", "it was", *[None] * len(MEASURED)]
     trials.to_csv(folder / "trials.csv", index=False)
-    found = reading.record(folder, PARAMS.studies["samples"]).trials
-    assert found["status"].tolist() == ["failed", *["finished"] * 7]
-    assert found.loc[0, list(MEASURED)].isna().all()
+    trials = reading.record(folder, PARAMS.studies["samples"]).trials
+    assert trials["status"].tolist() == ["failed", *["finished"] * 7]
+    assert trials.loc[0, list(MEASURED)].isna().all()
 
 
 @pytest.mark.parametrize("name", ["trials", "history"])
@@ -131,7 +131,9 @@ def test_a_record_without_a_trial_of_the_study_names_the_trial(damaged, name: st
 
 @pytest.mark.parametrize("content", [b"[]", b'{"a.png": 1}', b"null"])
 def test_captions_that_are_no_texts_are_damage(damaged, content: bytes) -> None:
-    assert "holds no texts by name" in damaged("explained/samples/captions.json", lambda _: content)
+    assert "is not an object of texts by file name" in damaged(
+        "explained/samples/captions.json", lambda _: content
+    )
 
 
 def test_a_picture_that_is_no_png_is_damage(damaged) -> None:

@@ -40,7 +40,7 @@ def make_params(**studies: dict[str, Any]) -> Params:
 def make_record(study: Study) -> records.Record:
     """Heads that take every picture for an ant, but more pictures rightly with every trial."""
     true = [name for name in CLASSES for _ in range(4)]
-    found = []
+    of_trials = []
     for index, trial in enumerate(study.trials()):
         right = index % 5 + 4
         predictions = pd.DataFrame(
@@ -54,8 +54,8 @@ def make_record(study: Study) -> records.Record:
         columns = [f"{role}_{name}" for role in ("train", "test") for name in ("loss", "accuracy")]
         columns += ["train_top5_accuracy", "test_top5_accuracy"]
         history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
-        found.append(records.of_trial(study.trial_name(trial), trial, history, predictions))
-    return records.join(found)
+        of_trials.append(records.of_trial(study.trial_name(trial), trial, history, predictions))
+    return records.join(of_trials)
 
 
 class Page(HTMLParser):
@@ -176,20 +176,20 @@ def test_a_page_needs_nothing_but_itself(written) -> None:
 
 
 def test_every_picture_says_what_it_shows(written) -> None:
-    told = [str(picture.get("alt") or "") for picture in written.page().images()]
-    assert all(told)
-    assert len(set(told)) == len(told)
+    alt_texts = [str(picture.get("alt") or "") for picture in written.page().images()]
+    assert all(alt_texts)
+    assert len(set(alt_texts)) == len(alt_texts)
     for study in PARAMS.studies:
-        assert len([alt for alt in told if alt.startswith(f"{study}: ")]) == 3
+        assert len([alt for alt in alt_texts if alt.startswith(f"{study}: ")]) == 3
 
 
 def test_pictures_of_the_page_are_those_of_the_folders(written) -> None:
-    shown = [
+    on_page = [
         base64.b64decode(str(picture["src"]).partition(",")[2])
         for picture in written.page().images()
     ]
     files = {name: content for name, content in written.files().items() if name.endswith(".png")}
-    assert sorted(shown) == sorted(files.values())
+    assert sorted(on_page) == sorted(files.values())
     assert {"samples", "layers"} == {
         path.name for path in (written.out / "figures").iterdir() if path.is_dir()
     }

@@ -7,8 +7,8 @@ from vgg16_transfer.reporting.run_links import lock_marker, run_marker, with_run
 
 def cells(page: str, kind: str) -> dict[tuple[str, ...], str]:
     """What stands in the cells of a kind, by the names that they belong to."""
-    found = re.findall(rf'<td class="{kind}"([^>]*)>(.*?)</td>', page)
-    return {tuple(re.findall(r'="([^"]*)"', names)): content for names, content in found}
+    cells = re.findall(rf'<td class="{kind}"([^>]*)>(.*?)</td>', page)
+    return {tuple(re.findall(r'="([^"]*)"', names)): content for names, content in cells}
 
 
 def test_there_is_room_for_every_trial_and_study(page) -> None:

@@ -1,1 +1,1 @@
-"""What is looked at, not trained: filters, gradient checks, explained pictures."""
+"""Pictures and checks of trained networks: filters, gradients, explained predictions."""

@@ -1,7 +1,7 @@
-"""What a head goes by, in numbers: what it confuses, what lies near, and what each position adds.
+"""Numbers that explain a head's predictions: confusions, nearest neighbours, activation maps.
 
-All of it is about one trial of a study, which is chosen by its setting and never by what it
-reaches. Nothing here needs TensorFlow, which takes seconds to import.
+They are about one trial of a study, which is chosen by its setting and not by its accuracy. This
+module does not need TensorFlow, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 _BATCH = 128
-"""Training pictures that are compared at once: all of a wide pool's need not fit in memory."""
+"""Number of training pictures that are compared at once, to limit memory."""
 
 _TINY = np.float32(1e-6)
-"""Keras takes features for no shorter than this when it scales them to length 1."""
+"""Smallest length by which Keras divides when it scales features to length 1."""
 
 
 class Pair(NamedTuple):
-    """Two classes that met.
+    """Test pictures of one class that were predicted as another class.
 
     Attributes:
-        true: The pictures' own class.
-        predicted: What they were taken for.
-        paths: Theirs.
-        of: How many test pictures their class has.
+        true: True class of the pictures.
+        predicted: Predicted class.
+        paths: Paths of the pictures.
+        of: Number of test pictures of the true class.
     """
 
     true: str
@@ -47,12 +47,12 @@ class Pair(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A training picture near another picture.
+    """A training picture that is near another picture.
 
     Attributes:
-        path: Its path.
-        class_name: Its class.
-        similarity: The cosine of the angle between the features of the two.
+        path: Path of the training picture.
+        class_name: Class of the training picture.
+        similarity: Cosine similarity of the features of the two pictures.
     """
 
     path: str
@@ -61,21 +61,22 @@ class Neighbour(NamedTuple):
 
 
 def chosen_trial(study: Study, finished: Container[str]) -> Trial | None:
-    """The trial that is shown: the first seed, most samples per class, the last of all else.
+    """Chooses the trial that is explained; None if all trials failed.
 
-    If that one failed, it is the next by the same order, and None if all of them did.
+    It is the finished trial with the most samples per class, then the first seed, then the last
+    value of each other axis.
 
     Args:
-        study: Of which one trial is shown.
+        study: The study.
         finished: Names of the trials that did not fail.
     """
 
     def order(trial: Trial) -> list[int]:
-        places = {field: values.index(getattr(trial, field)) for field, values in grid.items()}
+        indices = {field: values.index(getattr(trial, field)) for field, values in grid.items()}
         return [
             -trial.samples_per_class,
-            places.pop("seed"),
-            *(-place for place in places.values()),
+            indices.pop("seed"),
+            *(-index for index in indices.values()),
         ]
 
     grid = study.grid
@@ -84,16 +85,16 @@ def chosen_trial(study: Study, finished: Container[str]) -> Trial | None:
 
 
 def chosen_probes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Test pictures to show: half of them recognised, as far as there are enough of both kinds.
+    """Chooses test pictures to show: half of them predicted correctly, if there are enough.
 
-    Both halves are spread evenly over the pictures as they come, so nobody picks the pretty ones.
+    Both halves are spread evenly over the pictures, so that nobody selects them.
 
     Args:
-        predictions: One trial's rows of ``predictions.csv``.
-        count: How many.
+        predictions: Rows of ``predictions.csv`` of one trial.
+        count: Number of pictures.
 
     Returns:
-        Some of the rows, those that are right first.
+        The chosen rows, correct predictions first.
     """
     is_right = (predictions["true"] == predictions["predicted"]).to_numpy()
     right, wrong = np.flatnonzero(is_right), np.flatnonzero(~is_right)
@@ -103,10 +104,10 @@ def chosen_probes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def confused_pairs(predictions: pd.DataFrame) -> list[Pair]:
-    """The pairs of classes that a head confuses, most often first, and then by the alphabet.
+    """Pairs of classes that a head confuses, sorted by count, then by name.
 
     Args:
-        predictions: One trial's rows of ``predictions.csv``.
+        predictions: Rows of ``predictions.csv`` of one trial.
     """
     size = predictions["true"].value_counts()
     wrong = predictions[predictions["true"] != predictions["predicted"]]
@@ -120,26 +121,27 @@ def confused_pairs(predictions: pd.DataFrame) -> list[Pair]:
 def nearest(
     trial: Trial, store: FeatureStore, sha256s: Sequence[str], train: pd.DataFrame, count: int
 ) -> list[list[Neighbour]]:
-    """The training pictures nearest to some pictures by cosine similarity, the nearest first.
+    """Training pictures nearest to each given picture by cosine similarity, the nearest first.
 
     Args:
-        trial: Decides the features; of a network that was fine-tuned, those that it began with.
-        store: Where they are.
-        sha256s: Of the pictures.
-        train: Rows of a manifest.
-        count: How many training pictures for each.
+        trial: The trial; it decides the layer and pooling of the features. For a fine-tuned
+            network, the features are those before fine-tuning.
+        store: Store of the features.
+        sha256s: Hashes of the given pictures.
+        train: Rows of a manifest: the training pictures.
+        count: Number of training pictures per given picture.
 
     Raises:
         FeaturesError: The store lacks the layer or a picture, or is damaged.
     """
 
-    def unit(of: Sequence[str]) -> Floats:
-        rows = pooled(trial, store.rows(trial.layer, of), store.shapes[trial.layer])
+    def unit(hashes: Sequence[str]) -> Floats:
+        rows = pooled(trial, store.rows(trial.layer, hashes), store.shapes[trial.layer])
         return rows / _length(rows)
 
-    wanted = unit(sha256s)
+    queries = unit(sha256s)
     batches = (train["sha256"].iloc[i : i + _BATCH].tolist() for i in range(0, len(train), _BATCH))
-    similarity = np.concatenate([wanted @ unit(batch).T for batch in batches], axis=1)
+    similarity = np.concatenate([queries @ unit(batch).T for batch in batches], axis=1)
     return [
         [
             Neighbour(train["path"].iloc[i], train["class_name"].iloc[i], float(row[i]))
@@ -150,15 +152,17 @@ def nearest(
 
 
 def pooled(trial: Trial, rows: Floats, shape: Sequence[int]) -> Floats:
-    """Features as a head weighs them, but for their length: what ``heads.softmax`` does in Keras.
+    """Applies a head's temperature and pooling to activations, as ``heads.softmax`` does in Keras.
+
+    The features are not scaled to length 1.
 
     Args:
-        trial: The setting.
-        rows: A layer's activations, shape (n, width).
-        shape: Of one picture's.
+        trial: The trial with the settings.
+        rows: Activations of a layer, shape (n, width).
+        shape: Shape of the activations of one picture.
 
     Returns:
-        Shape (n, width), or (n, channels) where the trial averages a pool.
+        Shape (n, width), or (n, channels) if the trial averages a pool.
     """
     if trial.layer == "predictions":
         powers = np.exp((rows - rows.max(axis=1, keepdims=True)) / np.float32(trial.temperature))
@@ -169,21 +173,21 @@ def pooled(trial: Trial, rows: Floats, shape: Sequence[int]) -> Floats:
 
 
 def has_maps(trial: Trial) -> bool:
-    """Whether what a head weighs has positions, and is what the store holds."""
+    """Whether activation maps exist: the layer has positions, and the network is not fine-tuned."""
     return trial.layer not in DENSE_LAYERS and trial.fine_tune_from == "none"
 
 
 def activation_map(trial: Trial, activations: Floats, weights: Floats) -> Floats:
-    """What each position adds to a class's logit (Zhou et al. 2016, eq. 2).
+    """Share of each position in a class's logit (Zhou et al. 2016, eq. 2).
 
-    The positions' shares and the bias sum to the logit: where the head scales features to length 1,
-    so is the map. A flattened pool has weights of its own for every position.
+    The logit is the sum of all shares and the bias. If the head scales features to length 1, the
+    shares are scaled in the same way. A flattened pool has separate weights for every position.
 
     Args:
-        trial: The setting; its layer is convolutional.
-        activations: One picture's, shape (height, width, channels).
+        trial: The trial with the settings; its layer is convolutional.
+        activations: Activations of one picture, shape (height, width, channels).
         weights: The class's column of the head's kernel, shape (height * width * channels,), or
-            (channels,) where the trial averages the pool.
+            (channels,) if the trial averages the pool.
 
     Returns:
         Shape (height, width).
@@ -195,13 +199,13 @@ def activation_map(trial: Trial, activations: Floats, weights: Floats) -> Floats
         shares = (activations * weights.reshape(height, width, channels)).sum(axis=2)
     if trial.normalise == "none":
         return shares
-    weighed = pooled(trial, activations.reshape(1, -1), activations.shape)
-    scaled: Floats = shares / _length(weighed)
+    features = pooled(trial, activations.reshape(1, -1), activations.shape)
+    scaled: Floats = shares / _length(features)
     return scaled
 
 
 def focus(shares: Floats) -> float:
-    """The part of a map's positions that half of what speaks for the class comes from, 0 to 1."""
+    """Smallest fraction of positions, 0 to 1, that gives half of the sum of positive shares."""
     positive = np.sort(np.maximum(shares, 0), axis=None)[::-1]
     needed = np.searchsorted(np.cumsum(positive), positive.sum() / 2) + 1
     return float(needed / positive.size)

@@ -1,7 +1,7 @@
-"""[stage] What a head goes by → reports/explained/<study>/*.png and captions.json.
+"""[stage] Explains one head of a study → reports/explained/<study>/*.png and captions.json.
 
-Pictures of one trial of a study: the classes it confuses most; the training pictures that lie
-nearest to test pictures in the space of its features; and, for pools, class activation maps.
+The pictures show the classes that the head confuses most, the training pictures whose features are
+nearest to those of test pictures and, for pooling layers, class activation maps.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     Read = Callable[[str], Image.Image]
 
 CAPTIONS = "captions.json"
-"""By file name, in the order of the page, what each picture shows, for those who can't see it."""
+"""Alternative texts by file name of the picture, in the order of the page."""
 
 PAIRS = 4
 PER_PAIR = 2
 PROBES = 6
 NEIGHBOURS = 5
 
-_SIDE, _SMALL_SIDE = 1.3, 1.0  # of a tile, in inches
+_SIDE, _SMALL_SIDE = 1.3, 1.0  # inches; sides of a tile
 
 
-class Shown(NamedTuple):
-    """The trial that is shown, and what it met.
+class Explained(NamedTuple):
+    """The trial that is explained, with its data.
 
     Attributes:
-        head: What captions call it.
-        trial: Its setting.
-        predictions: Its rows of ``predictions.csv``, and the ``sha256`` of each picture.
-        train: The rows of the manifest that it learned from.
-        sha256s: Of all pictures of the split, by path.
-        store: Their features.
+        head: Name of the head in captions.
+        trial: The trial with its settings.
+        predictions: Rows of ``predictions.csv`` of the trial, with the ``sha256`` of each picture.
+        train: Rows of the manifest that the head was trained on.
+        sha256s: Hashes of all pictures of the split, by path.
+        store: Store of the features.
     """
 
     head: str
@@ -75,26 +75,26 @@ def write_explained(
     results: Path,
     out: Path,
 ) -> None:
-    """Writes the pictures and their captions; the folder is replaced as a whole.
+    """Writes the pictures and their captions. The whole folder is replaced.
 
-    A picture that has nothing to show is left out: confusions of a head that makes none, and maps
-    of a dense layer, which has no positions, or of a fine-tuned network, whose activations are not
-    the ones that are stored. Of a study whose trials all failed there is nothing to show.
+    Confusions are left out if the head makes none. Maps are left out for a dense layer, which has
+    no positions, and for a fine-tuned network, whose activations are not stored. The folder is
+    empty but for the captions if all trials of the study failed.
 
     Args:
-        study: Of which one trial is shown.
-        splits: Folder of manifests.
-        source: Where the pictures are.
-        features: The store of the dataset's features.
+        study: The study; one of its trials is explained.
+        splits: Folder of the dataset's manifests.
+        source: Source of the dataset's pictures.
+        features: Store of the dataset's features.
         heads: Folder of the study's heads.
         results: Folder of the study's record; see :mod:`~vgg16_transfer.heads.records`.
         out: Folder to write.
 
     Raises:
-        RecordError: The study has no results, or none for the pictures of the split.
+        RecordError: The study has no results for the pictures of the split.
         FeaturesError: The store is missing or damaged, or lacks a picture.
         HeadError: The head is missing or damaged.
-        SourceError: The source does not hold a picture.
+        SourceError: The source lacks a picture, or the picture has changed.
     """
     trials = records.read_frame(results / "trials.csv", ["trial", "status"])
     finished = set(trials.loc[trials["status"] == records.FINISHED, "trial"])
@@ -102,33 +102,35 @@ def write_explained(
     if trial is None:
         _publish({}, {}, out)
         return
-    shown = read_shown(study, trial, splits=splits, features=features, results=results)
-    probes = evidence.chosen_probes(shown.predictions, PROBES)
+    explained = read_explained(study, trial, splits=splits, features=features, results=results)
+    probes = evidence.chosen_probes(explained.predictions, PROBES)
     sha256s = probes["sha256"].tolist()
-    pairs = evidence.confused_pairs(shown.predictions)[:PAIRS]
-    near = evidence.nearest(shown.trial, shown.store, sha256s, shown.train, NEIGHBOURS)
+    pairs = evidence.confused_pairs(explained.predictions)[:PAIRS]
+    near = evidence.nearest(explained.trial, explained.store, sha256s, explained.train, NEIGHBOURS)
     drawn: dict[str, Figure] = {}
     captions: dict[str, str] = {}
     with source.open() as opened:
 
         def read(path: str) -> Image.Image:
-            return pictures.decode(opened.read(path, shown.sha256s[path]))
+            return pictures.decode(opened.read(path, explained.sha256s[path]))
 
         if pairs:
-            drawn["confusions.png"] = draw_confusions(pairs, shown.train, read)
-            captions["confusions.png"] = describe_confusions(shown, pairs)
+            drawn["confusions.png"] = draw_confusions(pairs, explained.train, read)
+            captions["confusions.png"] = describe_confusions(explained, pairs)
         drawn["nearest.png"] = draw_nearest(probes, near, read)
-        captions["nearest.png"] = describe_nearest(shown, probes, near)
-        if evidence.has_maps(shown.trial):
-            name = study.trial_name(shown.trial)
-            maps = predicted_maps(shown, probes, heads / f"{name}.keras")
-            drawn["activation_maps.png"] = draw_maps(probes, maps, read, shown.store.recipe)
-            captions["activation_maps.png"] = describe_maps(shown, probes, maps)
+        captions["nearest.png"] = describe_nearest(explained, probes, near)
+        if evidence.has_maps(explained.trial):
+            name = study.trial_name(explained.trial)
+            maps = predicted_maps(explained, probes, heads / f"{name}.keras")
+            drawn["activation_maps.png"] = draw_maps(probes, maps, read, explained.store.recipe)
+            captions["activation_maps.png"] = describe_maps(explained, probes, maps)
     _publish(drawn, captions, out)
 
 
-def read_shown(study: Study, trial: Trial, *, splits: Path, features: Path, results: Path) -> Shown:
-    """Reads what there is of the trial that is shown; see :func:`write_explained` for errors."""
+def read_explained(
+    study: Study, trial: Trial, *, splits: Path, features: Path, results: Path
+) -> Explained:
+    """Reads the data of the trial that is explained; see :func:`write_explained` for errors."""
     name = study.trial_name(trial)
     store = FeatureStore.open(features)
     split = splits / f"{trial.seed}.csv"
@@ -146,38 +148,38 @@ def read_shown(study: Study, trial: Trial, *, splits: Path, features: Path, resu
     train = manifest[(manifest["role"] == "train") & (manifest["rank"] < trial.samples_per_class)]
     setting = "" if name == "only" else f" with {name.replace(',', ', ')}"
     head = f"the head of {study.name}{setting}"
-    return Shown(head, trial, predictions, train, sha256s, store)
+    return Explained(head, trial, predictions, train, sha256s, store)
 
 
-def predicted_maps(shown: Shown, probes: pd.DataFrame, head: Path) -> list[Floats]:
-    """Each probe's activation map, for the class that it was taken for."""
+def predicted_maps(explained: Explained, probes: pd.DataFrame, head: Path) -> list[Floats]:
+    """Activation map of each probe for its predicted class."""
     kernel = saved.kernel(head)
     labels = {name: label for label, name in enumerate(saved.made_of(head).class_names)}
-    rows = shown.store.rows(shown.trial.layer, probes["sha256"].tolist())
-    rows = rows.reshape(-1, *shown.store.shapes[shown.trial.layer])
+    rows = explained.store.rows(explained.trial.layer, probes["sha256"].tolist())
+    rows = rows.reshape(-1, *explained.store.shapes[explained.trial.layer])
     return [
-        evidence.activation_map(shown.trial, activations, kernel[:, labels[predicted]])
+        evidence.activation_map(explained.trial, activations, kernel[:, labels[predicted]])
         for activations, predicted in zip(rows, probes["predicted"], strict=True)
     ]
 
 
 def draw_confusions(pairs: Sequence[Pair], train: pd.DataFrame, read: Read) -> Figure:
-    """A row for each pair: pictures that were confused, then training pictures of the other class.
+    """Draws a row per pair: confused test pictures, then training pictures of the predicted class.
 
     Args:
-        pairs: At least one.
-        train: Rows of a manifest.
-        read: Gives a picture by its path.
+        pairs: At least one pair.
+        train: Rows of a manifest: the training pictures.
+        read: Function that returns a picture by its path.
     """
     rows = []
     for pair in pairs:
-        learned = train.loc[train["class_name"] == pair.predicted, "path"].tolist()
+        train_paths = train.loc[train["class_name"] == pair.predicted, "path"].tolist()
         rows.append(
             Row(
                 f"{pair.true} → {pair.predicted}: {len(pair.paths)} of {pair.of} test pictures",
                 [
                     *_tiles(read, pair.paths, f"test: {pair.true}", NO),
-                    *_tiles(read, learned, f"training: {pair.predicted}"),
+                    *_tiles(read, train_paths, f"training: {pair.predicted}"),
                 ],
             )
         )
@@ -185,7 +187,7 @@ def draw_confusions(pairs: Sequence[Pair], train: pd.DataFrame, read: Read) -> F
 
 
 def draw_nearest(probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]], read: Read) -> Figure:
-    """A row for each probe: itself, then its neighbours, marked by whether they share its class."""
+    """Draws a row per probe: the probe, then its neighbours with a mark for the same class."""
     rows = []
     for probe, neighbours in zip(_of(probes), near, strict=True):
         tiles = [Tile(read(probe["path"]), "test picture")]
@@ -199,64 +201,67 @@ def draw_nearest(probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]], read
 def draw_maps(
     probes: pd.DataFrame, maps: Sequence[Floats], read: Read, recipe: Mapping[str, Any]
 ) -> Figure:
-    """Each probe as the network saw it, beside itself under its map; two of them in a row.
+    """Draws each probe as the network sees it, then with its map on top; two probes per row.
 
     Args:
         probes: Rows of predictions.
-        maps: Theirs.
-        read: Gives a picture by its path.
-        recipe: Of the features: ``image_size``, in pixels, and ``resize``.
+        maps: Activation maps of the probes.
+        read: Function that returns a picture by its path.
+        recipe: Settings of the features: ``image_size``, in pixels, and ``resize``.
     """
     tiles = []
     for probe, shares in zip(_of(probes), maps, strict=True):
         picture = read(probe["path"])
-        seen = pictures.to_square(picture, recipe["image_size"], recipe["resize"])
+        pixels = pictures.to_square(picture, recipe["image_size"], recipe["resize"])
         mark = YES if probe["true"] == probe["predicted"] else NO
-        tiles.append(Tile(Image.fromarray(seen), probe["true"]))
-        # A frame's colour would be taken for the map's.
-        tiles.append(Tile(sheets.overlay(seen, shares), f"{mark} {_verdict(probe)}"))
+        tiles.append(Tile(Image.fromarray(pixels), probe["true"]))
+        # No coloured frame: it could be confused with the colours of the map.
+        tiles.append(Tile(sheets.overlay(pixels, shares), f"{mark} {_verdict(probe)}"))
     legend = Row("orange speaks for the class that was predicted, blue against it")
     return sheets.sheet(
         [legend, *(Row("", tiles[i : i + 4]) for i in range(0, len(tiles), 4))], _SIDE
     )
 
 
-def describe_confusions(shown: Shown, pairs: Sequence[Pair]) -> str:
-    """What the figure says, in a sentence."""
+def describe_confusions(explained: Explained, pairs: Sequence[Pair]) -> str:
+    """Describes the figure in a sentence."""
     counts = [
         f"{len(pair.paths)} of {pair.of} test pictures of {pair.true} for {pair.predicted}"
         for pair in pairs
     ]
-    return f"What {shown.head} confuses most often: it takes {_listed(counts)}."
+    return f"What {explained.head} confuses most often: it takes {_listed(counts)}."
 
 
 def describe_nearest(
-    shown: Shown, probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]]
+    explained: Explained, probes: pd.DataFrame, near: Sequence[Sequence[Neighbour]]
 ) -> str:
-    """What the figure says, in a sentence."""
+    """Describes the figure in a sentence."""
     parts: list[str] = []
-    for verb, wanted in (("recognises", True), ("mistakes", False)):
+    for verb, is_right in (("recognises", True), ("mistakes", False)):
         group = [
             (probe, neighbours)
             for probe, neighbours in zip(_of(probes), near, strict=True)
-            if (probe["true"] == probe["predicted"]) == wanted
+            if (probe["true"] == probe["predicted"]) == is_right
         ]
-        alike = [one.class_name == probe["true"] for probe, them in group for one in them]
+        same_class = [
+            one.class_name == probe["true"] for probe, neighbours in group for one in neighbours
+        ]
         if group:
-            who = "it" if parts else shown.head
+            who = "it" if parts else explained.head
             tests = f"{len(group)} test pictures that {who} {verb}"
-            parts.append(f"{sum(alike)} of {len(alike)} are of the class of {tests}")
-    before = "" if shown.trial.fine_tune_from == "none" else " before it was fine-tuned"
-    return f"Of the training pictures nearest in {shown.trial.layer}{before}, {_listed(parts)}."
+            parts.append(f"{sum(same_class)} of {len(same_class)} are of the class of {tests}")
+    before = "" if explained.trial.fine_tune_from == "none" else " before it was fine-tuned"
+    return f"Of the training pictures nearest in {explained.trial.layer}{before}, {_listed(parts)}."
 
 
-def describe_maps(shown: Shown, probes: pd.DataFrame, maps: Sequence[Floats]) -> str:
-    """What the figure says, in a sentence."""
-    told = [f"{probe['true']} ({_verdict(probe)})" for probe in _of(probes)]
+def describe_maps(explained: Explained, probes: pd.DataFrame, maps: Sequence[Floats]) -> str:
+    """Describes the figure in a sentence."""
+    probe_texts = [f"{probe['true']} ({_verdict(probe)})" for probe in _of(probes)]
     part = np.mean([evidence.focus(shares) for shares in maps])
     return (
-        f"Class activation maps of {shown.head} on {shown.trial.layer}, over {_listed(told)}: half "
-        f"of what speaks for the predicted class comes from {part:.0%} of the positions on average."
+        f"Class activation maps of {explained.head} on {explained.trial.layer}, over "
+        f"{_listed(probe_texts)}: half of what speaks for the predicted class comes from "
+        f"{part:.0%} of the positions on average."
     )
 
 

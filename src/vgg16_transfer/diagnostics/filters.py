@@ -1,7 +1,8 @@
-"""[stage] What the filters are, and what they see → reports/filters/<dataset>/*.png.
+"""[stage] Kernels and activations of the network → reports/filters/<dataset>/*.png.
 
-The report's figure: the 64 kernels of the first convolution in colour, and, for one probe picture
-of a dataset, the first six activations of a convolution of each set.
+``kernels.png`` shows the 64 kernels of the first convolution in colour. ``probe.png`` is a test
+picture of the dataset, as the network sees it. For each convolution in ``REPORTED``,
+``<convolution>.png`` shows its first ``MAPS`` activation maps for this picture.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ def write_filters(
     out: Path,
     every: bool = False,
 ) -> None:
-    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` each.
+    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` per convolution.
 
-    The folder is replaced as a whole.
+    The whole folder is replaced.
 
     Args:
-        backbone: How pictures enter the network.
-        weights: What the stage ``weights`` wrote.
-        manifest: Its first test picture is the probe.
-        source: Where the picture is.
+        backbone: Settings of the network and of its input pictures.
+        weights: Output of the stage ``weights``.
+        manifest: Manifest of a split. Its first test picture is the probe.
+        source: Source of the dataset's pictures.
         out: Folder to write to.
         every: Show all convolutions, not only those that the network's row names.
 
     Raises:
-        WeightsError: The weights are missing, or another network's.
-        SourceError: The source does not hold the probe.
+        WeightsError: The weights are missing, or are those of another network.
+        SourceError: The source lacks the probe, or the probe has changed.
     """
     network = base.load(backbone.network, weights, backbone.image_size)
     shown = NETWORKS[backbone.network].shown
@@ -78,7 +79,7 @@ def write_filters(
 
 
 def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
-    """All kernels of the first convolution, eight in a row, on one common scale.
+    """Draws all kernels of the first convolution, eight per row, on a common scale.
 
     Args:
         kernels: Shape (height, width, 3, n): height, width, colour in the order BGR, kernel.
@@ -95,10 +96,10 @@ def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
 
 
 def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
-    """The first activations of a layer side by side, each from black (0) to white (its largest).
+    """Draws the first activation maps of a layer side by side, each scaled to 0 (black) to 255.
 
     Args:
-        maps: Shape (height, width, channels). What is negative is black.
+        maps: Activations of one picture, shape (height, width, channels). Negative ones are black.
     """
     tiles = []
     for channel in np.moveaxis(maps[..., :MAPS], -1, 0):

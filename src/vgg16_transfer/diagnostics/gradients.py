@@ -1,9 +1,9 @@
-"""[stage] Back-propagation against central differences → reports/gradients/<dataset>.csv.
+"""[stage] Check of back-propagation by central differences → reports/gradients/<dataset>.csv.
 
-The report's table: for weights ω_jk of the softmax and ω_ij of the layer below it, how far
-(L(ω + ε) - L(ω - ε)) / 2ε lies from what back-propagation gives, all in float64. The layer below is
-the one that the network's row names. For VGG16 that is fc2 where the weights hold it, and otherwise
-the last convolution, with its pool and the scaling to length 1 between the two.
+The table has the differences between (L(ω + ε) - L(ω - ε)) / 2ε and the gradient of
+back-propagation, for weights ω_jk of the softmax and ω_ij of the layer below it, all in float64.
+The network's row names the layer below. For VGG16 it is fc2 if the weights have it, otherwise the
+last convolution. It is followed by ReLU, the pool of the convolution and the scaling to length 1.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
 PICTURES = 8
 CHECKED = 100
-"""Weights of each layer; a sample, since every one of them costs two forward passes."""
+"""Number of weights to check in each layer: every weight costs two forward passes."""
 
 STEP = 1e-5
-"""ε: smaller drowns in rounding, larger crosses more kinks of ReLU and pool."""
+"""ε: smaller steps have larger rounding errors, larger steps cross more kinks of ReLU and pool."""
 
 _SEED = 0
-_CONVOLUTION = 4  # the rank of its kernel
+_CONVOLUTION = 4  # rank of a convolution's kernel
 
 
 class Linear(NamedTuple):
-    """A layer whose weights are checked, and all that stands between it and the loss.
+    """A layer whose weights are checked, and the functions between it and the loss.
 
     Attributes:
-        weights: What the report calls them.
-        layer: Its name.
-        below: What comes in: shape (n, height, width, channels) or (n, units).
-        kernel: HWIO of a convolution, or (units, outputs).
+        weights: Name of the weights in the table.
+        layer: Name of the layer.
+        below: Input of the layer: shape (n, height, width, channels) or (n, units).
+        kernel: HWIO for a convolution, otherwise shape (units, outputs).
         bias: Shape (outputs,).
-        above: From the layer's output, before any activation function, to the loss.
+        above: Function from the layer's output, before its activation function, to the loss.
     """
 
     weights: str
@@ -65,18 +65,19 @@ class Linear(NamedTuple):
 def write_gradients(
     backbone: Backbone, *, weights: Path, manifest: Path, source: Source, out: Path
 ) -> None:
-    """Writes the table: one row per layer, with the columns that :func:`compare` names.
+    """Writes the table: one row per layer, with the columns of :func:`compare`.
 
     Args:
-        backbone: How pictures enter the network.
-        weights: What the stage ``weights`` wrote.
-        manifest: Its first training pictures, of as many classes as there are, make the loss.
-        source: Where the pictures are.
+        backbone: Settings of the network and of its input pictures.
+        weights: Output of the stage ``weights``.
+        manifest: Manifest of a split. The loss is that of its first ``PICTURES`` training pictures,
+            from as many classes as possible.
+        source: Source of the dataset's pictures.
         out: File to write.
 
     Raises:
-        WeightsError: The weights are missing, or another network's.
-        SourceError: The source does not hold the pictures.
+        WeightsError: The weights are missing, or are those of another network.
+        SourceError: The source lacks a picture, or the picture has changed.
     """
     network = base.load(backbone.network, weights, backbone.image_size)
     row = NETWORKS[backbone.network]
@@ -114,21 +115,22 @@ def chain(
     classes: int,
     random: np.random.Generator,
 ) -> tuple[Linear, ...]:
-    """The layer below and a head on it: mean cross-entropy of the softmax of features of length 1.
+    """Builds a layer and a softmax head on it. Their loss is the mean cross-entropy.
 
-    The head's weights are random, since a head of zeros passes no gradient on; features of length 1
-    and weights of variance 1 make logits of variance 1, so that the softmax is not saturated.
+    The head's weights are random, because a head of zeros passes no gradient to the layer below.
+    Features of length 1 and weights of variance 1 give logits of variance 1, so the softmax is not
+    saturated.
 
     Args:
-        layer: Name of the layer below, or None to check the head alone.
-        below: What comes into it; see :class:`Linear`.
-        weights: Its kernel and bias, if there is such a layer. After a convolution comes its pool.
-        labels: Shape (n,).
+        layer: Name of the layer below the head, or None to check the head alone.
+        below: Input of the layer; see :class:`Linear`.
+        weights: Kernel and bias of the layer, if there is one. A convolution is followed by a pool.
+        labels: Labels of the pictures, shape (n,).
         classes: Number of classes.
-        random: Where the head's weights come from.
+        random: Generator for the head's weights.
 
     Returns:
-        ω_ij, if there is such a layer, and ω_jk.
+        The layer with ω_ij, if there is one, and the head with ω_jk.
     """
 
     def unit_length(activations: tf.Tensor) -> tf.Tensor:
@@ -141,10 +143,13 @@ def chain(
         return unit_length(activations)
 
     def loss(logits: tf.Tensor) -> tf.Tensor:
-        crossed = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.reduce_mean(crossed)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return tf.reduce_mean(losses)
 
-    outputs = features(_respond(below, weights[0]) + weights[1]) if weights else unit_length(below)
+    if weights:
+        outputs = features(_linear_output(below, weights[0]) + weights[1])
+    else:
+        outputs = unit_length(below)
     unit = outputs.numpy()
     kernel, bias = random.standard_normal((unit.shape[1], classes)), np.zeros(classes)
     head = Linear("ω_jk", "softmax", unit, kernel, bias, loss)
@@ -158,77 +163,77 @@ def chain(
 
 
 def sample(linear: Linear, count: int, random: np.random.Generator) -> list[tuple[int, ...]]:
-    """Places of different weights of a layer's kernel, all equally likely."""
+    """Random indices of different weights in a layer's kernel, uniformly distributed."""
     size = linear.kernel.size
     chosen = random.choice(size, min(count, size), replace=False)
-    return [tuple(map(int, np.unravel_index(place, linear.kernel.shape))) for place in chosen]
+    return [tuple(map(int, np.unravel_index(index, linear.kernel.shape))) for index in chosen]
 
 
 def backpropagate(linear: Linear) -> Doubles:
-    """The derivative of the loss by every weight of a layer's kernel, in the kernel's shape."""
+    """Gradient of the loss for every weight of a layer's kernel, in the kernel's shape."""
     kernel = tf.constant(linear.kernel)
     with tf.GradientTape() as tape:
         tape.watch(kernel)
-        loss = linear.above(_respond(linear.below, kernel) + linear.bias)
+        loss = linear.above(_linear_output(linear.below, kernel) + linear.bias)
     gradient: Doubles = tape.gradient(loss, kernel).numpy()
     return gradient
 
 
 def differentiate(linear: Linear, places: Sequence[tuple[int, ...]], step: float = STEP) -> Doubles:
-    """The derivative of the loss by some weights, by central differences.
+    """Gradient of the loss for some weights, by central differences.
 
-    A weight moves no output channel but its own, so that one alone is computed anew: a convolution
-    of 512 channels at the price of one.
+    A weight changes only its own output channel. Only that channel is computed again, which makes a
+    convolution of 512 channels as cheap as one of a single channel.
 
     Args:
         linear: The layer.
-        places: Of the weights in its kernel; the last index is the output channel.
+        places: Indices of the weights in its kernel; the last index is the output channel.
         step: ε.
 
     Returns:
         Shape (len(places),).
     """
-    outputs = _respond(linear.below, linear.kernel) + linear.bias
+    outputs = _linear_output(linear.below, linear.kernel) + linear.bias
     channels = np.arange(len(linear.bias))
 
     def loss(kernel: tf.Tensor, channel: tf.Tensor) -> tf.Tensor:
-        moved = _respond(linear.below, kernel) + tf.gather(linear.bias, channel)
-        return linear.above(tf.where(channels == channel, moved, outputs))
+        changed = _linear_output(linear.below, kernel) + tf.gather(linear.bias, channel)
+        return linear.above(tf.where(channels == channel, changed, outputs))
 
     compiled = tf.function(loss)
 
-    def moved_by(distance: float, place: tuple[int, ...]) -> float:
+    def loss_at(distance: float, place: tuple[int, ...]) -> float:
         *inner, channel = place
         kernel = linear.kernel[..., channel : channel + 1].copy()
         kernel[(*inner, 0)] += distance
         return float(compiled(tf.constant(kernel), tf.constant(channel, tf.int64)))
 
-    slopes = [(moved_by(step, place) - moved_by(-step, place)) / (2 * step) for place in places]
+    slopes = [(loss_at(step, place) - loss_at(-step, place)) / (2 * step) for place in places]
     return np.array(slopes)
 
 
 def compare(linear: Linear, places: Sequence[tuple[int, ...]]) -> dict[str, str | int | float]:
-    """A row of the table.
+    """Compares both gradients of some weights; a row of the table.
 
     Returns:
-        ``weights``, ``layer``, how many were ``checked``, the ``average`` and the ``max`` of
-        abs(difference - back-propagation), and, to hold them against, ``gradient``: the average
-        size of what back-propagation gives for the same weights.
+        ``weights``, ``layer``, number of ``checked`` weights, ``average`` and ``max`` of
+        abs(central difference - back-propagation), and for scale ``gradient``: the average absolute
+        value of back-propagation for the same weights.
     """
     gradient = backpropagate(linear)
     backward = np.array([gradient[place] for place in places])
-    apart = np.abs(differentiate(linear, places) - backward)
+    differences = np.abs(differentiate(linear, places) - backward)
     return {
         "weights": linear.weights,
         "layer": linear.layer,
         "checked": len(places),
-        "average": float(apart.mean()),
-        "max": float(apart.max()),
+        "average": float(differences.mean()),
+        "max": float(differences.max()),
         "gradient": float(np.abs(backward).mean()),
     }
 
 
-def _respond(below: Doubles, kernel: tf.Tensor) -> tf.Tensor:
+def _linear_output(below: Doubles, kernel: tf.Tensor) -> tf.Tensor:
     if len(kernel.shape) == _CONVOLUTION:
         return tf.nn.conv2d(below, kernel, strides=1, padding="SAME")
     return tf.matmul(below, kernel)

@@ -1,4 +1,4 @@
-"""Pictures in rows, with words above them: pure functions, like :mod:`figures` is for numbers."""
+"""Draws sheets: rows of pictures with titles above them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 YES, NO = "✓", "✗"
-"""Said by a mark as well as by a frame's colour, which not everybody sees."""
+"""Marks for right and wrong, besides the frame colour, which not everybody can distinguish."""
 
 _FRAMES = {YES: COLOURS[2], NO: COLOURS[1], "": "#bbbbbb"}
 _FOR, _AGAINST = (213, 94, 0), (0, 114, 178)  # RGB of COLOURS[1] and COLOURS[0]
@@ -26,7 +26,7 @@ _OPAQUE = 0.85
 _PALE = 0.45
 
 _DPI = 120
-_GAP = 0.09  # inches, as all that follows
+_GAP = 0.09  # inches, like the next constants
 _SPACE = 0.16
 _HEADING = 0.19
 _LINE = 0.13
@@ -41,12 +41,12 @@ _CUT = "…"
 
 
 class Tile(NamedTuple):
-    """A picture of a row.
+    """A picture with a title.
 
     Attributes:
-        picture: RGB, of any size and shape.
-        title: Stands above it, in up to two lines.
-        mark: ``YES``, ``NO``, or nothing to mark.
+        picture: RGB picture of any size and shape.
+        title: Text above the picture, in up to two lines.
+        mark: ``YES``, ``NO``, or an empty string.
     """
 
     picture: Image.Image
@@ -58,8 +58,8 @@ class Row(NamedTuple):
     """Tiles side by side.
 
     Attributes:
-        heading: Stands above them, in up to two lines.
-        tiles: Any number; None leaves a place empty.
+        heading: Text above the tiles, in up to two lines.
+        tiles: Any number of tiles; None is an empty position.
     """
 
     heading: str
@@ -67,11 +67,11 @@ class Row(NamedTuple):
 
 
 def sheet(rows: Sequence[Row], side: float) -> Figure:
-    """Rows of tiles, all of the same size, below each other.
+    """Draws rows of tiles below each other. All tiles have the same size.
 
     Args:
-        rows: At least one that has a tile.
-        side: Of a tile, in inches.
+        rows: Rows; at least one of them has a tile.
+        side: Side of a tile in inches.
     """
     columns = max(len(row.tiles) for row in rows)
     width = _GAP + columns * (side + _GAP)
@@ -96,11 +96,12 @@ def sheet(rows: Sequence[Row], side: float) -> Figure:
 
 
 def overlay(picture: npt.NDArray[np.uint8], shares: npt.NDArray[np.float32]) -> Image.Image:
-    """A picture in pale grey under a heat map: orange where it is positive, blue where negative.
+    """Draws a heat map over a pale grey picture: positive values orange, negative values blue.
 
     Args:
         picture: Shape (height, width, 3), RGB.
-        shares: Of fewer pixels; the largest of them, positive or negative, is drawn strongest.
+        shares: Heat map with fewer pixels than the picture. Opacity is relative to its largest
+            absolute value.
     """
     height, width = picture.shape[:2]
     smooth = Image.fromarray(shares.astype(np.float32)).resize(
@@ -127,27 +128,27 @@ def _title(tile: Tile) -> str:
 def _wrapped(
     texts: Iterable[str], inches: float, letters: int, size: float
 ) -> dict[str, list[str]]:
-    """Texts in up to two lines; one that needs more loses its middle until it does not.
+    """Wraps texts to up to two lines. Longer texts are cut in the middle until they fit.
 
     Args:
-        texts: Any.
-        inches: The width of a line.
-        letters: Of a line, if they are of the usual width.
-        size: Of the letters, in points.
+        texts: Any texts.
+        inches: Width of a line.
+        letters: Number of letters of average width per line.
+        size: Font size in points.
     """
-    found: dict[str, list[str]] = {}
+    wrapped: dict[str, list[str]] = {}
     left = sorted(set(texts) - {""})
     for share in _SHARES:
-        names = labels.shown(left, _MOST_LINES * inches * share, size)
+        names = labels.fit_all(left, _MOST_LINES * inches * share, size)
         for text, name in zip(left, names, strict=True):
             if lines := _lines(name, inches, letters, size):
-                found[text] = lines
-        left = [text for text in left if text not in found]
-    return {"": []} | {text: [_CUT] for text in left} | found
+                wrapped[text] = lines
+        left = [text for text in left if text not in wrapped]
+    return {"": []} | {text: [_CUT] for text in left} | wrapped
 
 
 def _lines(label: str, inches: float, letters: int, size: float) -> list[str]:
-    """A label in up to two lines, or nothing if it has no room."""
+    """A label in up to two lines; empty if it does not fit."""
     for count in range(letters, 1, -1):
         lines = textwrap.wrap(label, count)
         if len(lines) > _MOST_LINES:

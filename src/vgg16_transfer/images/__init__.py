@@ -1,1 +1,1 @@
-"""Pictures: where they come from, how they are read in place, and which train and which test."""
+"""Pictures: fetching a source, reading it in place, and splitting it into train and test."""

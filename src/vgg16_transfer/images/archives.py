@@ -1,14 +1,14 @@
-r"""Files of an archive or folder, read in place: nothing is ever unpacked to disk.
+r"""Reads the files of an archive or folder in place: nothing is unpacked to disk.
 
-A tar is indexed once by its headers; a file is then one positioned read, so random access costs no
-full re-read. A .tar.gz can only be read forwards: ask for its files in the order of :meth:`names`.
+A tar is indexed once by its headers. After that, reading a file is one seek and one read. A .tar.gz
+can only be read forwards: read its files in the order of :meth:`Archive.names`.
 
-In an archive, which anyone may have made, names and links that lead out of it are refused. In a
-folder, links are followed: whoever put one there, on their own disk, means what it leads to.
+An archive may come from anyone, so links, and names that point outside of it, are refused. A folder
+is on the user's own disk, so its links are followed.
 
-An old zip or tar does not say how its names are encoded. They are UTF-8 if all of them can be read
-as UTF-8; otherwise whoever opens the archive names the encoding. In a zip without one ``/``, which
-old Windows programs make, ``\`` separates folders.
+An old zip or tar does not record the encoding of its names. They are taken as UTF-8 if all of them
+are valid UTF-8; otherwise the caller has to give the encoding. Old Windows programs write ``\``
+between folders: a zip without any ``/`` is read like that.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ T = TypeVar("T")
 _READ_AHEAD = 64
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
-_ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")  # with its first file, or without any
+_ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")  # a zip with files; an empty zip
 _UNIX_FILE_TYPE = 0o170000
 _UNIX_LINK = 0o120000
 
-# What reading damaged bytes raises, format by format.
+# Exceptions that the formats raise when they read damaged bytes.
 _DAMAGE = (
     OSError,
     EOFError,
     ValueError,
     NotImplementedError,
-    OverflowError,  # a header's size that is out of all bounds
+    OverflowError,  # a header with an impossible size
     MemoryError,  # the same
     struct.error,
     tarfile.TarError,
@@ -55,17 +55,18 @@ _DAMAGE = (
 )
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # the extra field in which Info-ZIP keeps a name as UTF-8
-# The likeliest of each writing first: Japanese, Western, Cyrillic, Chinese, Korean, Greek.
+# For each writing system, the most common one first: Japanese, Western, Cyrillic, Chinese, Korean,
+# Greek.
 _CODE_PAGES = ("cp932", "cp850", "cp866", "gbk", "cp1252", "cp1251", "cp949", "big5", "cp1253")
 _PREVIEWS = 5
-_CUT_OFF = "is damaged, or cut off before its end; fetch it again"
+_CUT_OFF = "is damaged or incomplete; fetch it again"
 
 
 class ArchiveError(InputError):
     """An archive that is missing, damaged, or not safe to read.
 
     Attributes:
-        path: The archive.
+        path: Path of the archive.
         problem: What is wrong with it.
     """
 
@@ -79,24 +80,24 @@ class Archive(Protocol):
     """Named files that can be read one by one, from any thread."""
 
     def names(self) -> list[str]:
-        """The names of all regular files, in the order in which reading them is cheapest.
+        """Names of all regular files, in the order that is fastest to read.
 
         Raises:
-            ArchiveError: Their encoding is not known.
+            ArchiveError: The encoding of the names is not known.
         """
 
     def folders(self) -> list[str]:
-        """The names of all folders, those without a file as well, sorted.
+        """Names of all folders, sorted. Empty folders are included.
 
         Raises:
-            ArchiveError: Their encoding is not known.
+            ArchiveError: The encoding of the names is not known.
         """
 
     def size(self, name: str) -> int:
-        """How many bytes a file holds."""
+        """Size of a file in bytes."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
+        """Bytes of one file.
 
         Raises:
             ArchiveError: The file's bytes are damaged or can't be read.
@@ -105,15 +106,15 @@ class Archive(Protocol):
 
 @contextmanager
 def open_archive(path: Path, encoding: str | None = None) -> Iterator[Archive]:
-    """Opens a .tar, .tar.gz (or .bz2, .xz), .zip or folder; which one it is, its content says.
+    """Opens a .tar, .tar.gz (or .bz2, .xz), .zip or folder; the content decides which one it is.
 
     Args:
-        path: Where it is. Errors about a link name what the link leads to.
-        encoding: Encoding of the names in an archive that does not say it, such as ``cp932``.
+        path: Path of the archive or folder. If it is a link, errors name the target of the link.
+        encoding: Encoding of the names, such as ``cp932``. Used if the archive does not record it.
 
     Raises:
-        ArchiveError: There is nothing at the path, it is none of these, it is cut off, or a
-            member is not safe to read: a link, encrypted, or of a name that leads out.
+        ArchiveError: The path does not exist, has another format, or is incomplete. Or a member is
+            not safe to read: a link, encrypted, or with a name that points outside.
     """
     if path.is_symlink():
         path = path.resolve()
@@ -121,7 +122,7 @@ def open_archive(path: Path, encoding: str | None = None) -> Iterator[Archive]:
         raise ArchiveError(path, "no such file or folder")
     if path.is_dir():
         yield _Folder(path)
-    elif _begin(path).startswith(_ZIP_BEGINS):
+    elif _first_bytes(path).startswith(_ZIP_BEGINS):
         with _open_zip(path) as zipped:
             yield _Zip(path, zipped, encoding)
     else:
@@ -135,16 +136,16 @@ def map_files(
     function: Callable[[bytes], T],
     on_damage: Callable[[ArchiveError], T] | None = None,
 ) -> Iterator[T]:
-    """Applies a function to files in threads, while the caller works on what came before.
+    """Applies a function to files in threads, while the caller works on earlier results.
 
-    The files are read one after the other, in the order given (which a .tar.gz needs); at most a
-    fixed number of them is held in memory.
+    Files are read one after the other in the given order, because a .tar.gz needs that. The number
+    of files in memory is limited.
 
     Args:
-        archive: What to read from.
-        names: Files to read.
-        function: Applied to the bytes of each, in some thread.
-        on_damage: What stands for a file that can't be read.
+        archive: Archive to read from.
+        names: Names of the files to read.
+        function: Gets the bytes of a file; called in a thread.
+        on_damage: Gives the result for a file that can't be read.
 
     Yields:
         The results, in the order of the names.
@@ -185,8 +186,8 @@ class _Folder:
         self._folders: list[str] = []
         try:
             for entry, is_folder in _entries(path):
-                listed = self._folders if is_folder else self._names
-                listed.append(entry.relative_to(path).as_posix())
+                names = self._folders if is_folder else self._names
+                names.append(entry.relative_to(path).as_posix())
         except OSError as error:
             raise ArchiveError(path, f"can't be read: {error}") from None
         self._names.sort()
@@ -213,33 +214,33 @@ class _Folder:
             raise ArchiveError(self._path, f"'{name}' can't be read: {error}") from None
 
 
-class _Raw(NamedTuple):
-    """A member's name as the archive holds it, and whether the archive says that it is UTF-8."""
+class _RawName(NamedTuple):
+    """A member's name in bytes, and whether the archive marks it as UTF-8."""
 
     name: bytes
     is_utf8: bool
 
 
-class _Named:
-    """Members of an archive by name, once it is known how the names are encoded."""
+class _DecodedNames:
+    """Names of an archive's members as text. If they can't be decoded, :meth:`check` raises."""
 
     def __init__(
-        self, path: Path, raw: list[_Raw], encoding: str | None, *, old_windows: bool = False
+        self, path: Path, raw: list[_RawName], encoding: str | None, *, old_windows: bool = False
     ) -> None:
         self._path = path
         self._problem = ""
-        self.spelled: list[str] = []
+        self.decoded: list[str] = []
         try:
-            self.spelled = _decode(path, raw, encoding)
+            self.decoded = _decode(path, raw, encoding)
         except ArchiveError as error:
-            # An archive that is only checked, as after a download, need not have readable names.
+            # After a download an archive is only checked: its names need not be readable.
             self._problem = error.problem
-            for one in raw:
-                _check_name(path, one.name.decode("latin-1"))
-        for name in self.spelled:
+            for member in raw:
+                _check_name(path, member.name.decode("latin-1"))
+        for name in self.decoded:
             _check_name(path, name)
-        if old_windows and not any("/" in name for name in self.spelled):
-            self.spelled = [name.replace("\\", "/") for name in self.spelled]
+        if old_windows and not any("/" in name for name in self.decoded):
+            self.decoded = [name.replace("\\", "/") for name in self.decoded]
 
     def check(self) -> None:
         if self._problem:
@@ -251,18 +252,17 @@ class _Zip:
         self._path = path
         self._zip = zipped
         infos = zipped.infolist()
-        self._names = _Named(
-            path, [_raw_zip_name(one) for one in infos], encoding, old_windows=True
-        )
+        raw = [_raw_zip_name(info) for info in infos]
+        self._names = _DecodedNames(path, raw, encoding, old_windows=True)
         for info in infos:
             if info.external_attr >> 16 & _UNIX_FILE_TYPE == _UNIX_LINK:
                 raise ArchiveError(path, _link_problem(info.filename))
             if info.flag_bits & 1:
                 raise ArchiveError(
-                    path, f"member '{info.filename}' is encrypted; repack it without"
+                    path, f"member '{info.filename}' is encrypted; repack it without encryption"
                 )
-        # Of a name that comes twice, the last member counts, in the place of the first.
-        self._members = dict(zip(self._names.spelled, infos, strict=bool(self._names.spelled)))
+        # If a name occurs twice, the last member is used, at the position of the first.
+        self._members = dict(zip(self._names.decoded, infos, strict=bool(self._names.decoded)))
 
     def names(self) -> list[str]:
         self._names.check()
@@ -287,26 +287,26 @@ class _Tar:
         self, path: Path, tar: tarfile.TarFile, file: BinaryIO, encoding: str | None
     ) -> None:
         self._path = path
-        # Of a compressed tar, tar.fileobj is the decompressed stream; of a plain one, the file.
+        # tar.fileobj is the decompressed stream of a compressed tar, or the file of a plain one.
         self._stream = tar.fileobj if tar.fileobj is not None else file
         self._lock = threading.Lock()
         members = _members(path, tar)
-        raw = [_raw_tar_name(one) for one in members]
-        self._names = _Named(path, raw, encoding)
+        raw = [_raw_tar_name(member) for member in members]
+        self._names = _DecodedNames(path, raw, encoding)
         self._members = {}
-        self._empty = []
-        for name, one in zip(self._names.spelled, members, strict=False):
-            if one.isreg():
-                self._members[name] = (one.offset_data, one.size)
-            elif one.isdir():
-                self._empty.append(name)
+        self._folders = []
+        for name, member in zip(self._names.decoded, members, strict=False):
+            if member.isreg():
+                self._members[name] = (member.offset_data, member.size)
+            elif member.isdir():
+                self._folders.append(name)
 
     def names(self) -> list[str]:
         self._names.check()
         return list(self._members)
 
     def folders(self) -> list[str]:
-        return _all_folders(self.names(), self._empty)
+        return _all_folders(self.names(), self._folders)
 
     def size(self, name: str) -> int:
         return self._members[name][1]
@@ -320,14 +320,14 @@ class _Tar:
         except _DAMAGE as error:
             raise ArchiveError(self._path, f"member '{name}' is damaged: {error}") from None
         if len(content) < size:
-            raise ArchiveError(self._path, f"is cut off inside member '{name}'; fetch it again")
+            raise ArchiveError(self._path, f"ends inside member '{name}'; fetch it again")
         return content
 
 
 def _entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, bool]]:
-    """Every file and folder below a folder, and whether it is a folder.
+    """Every file and folder below a folder, each with whether it is a folder.
 
-    Broken links, and links back to a folder above, are passed by.
+    Broken links, and links back to a parent folder, are skipped.
     """
     real = folder.resolve()
     for path in folder.iterdir():
@@ -340,56 +340,56 @@ def _entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tup
 
 
 def _all_folders(names: list[str], explicit: list[str]) -> list[str]:
-    """The folders that an archive lists, and those that the names of its files imply."""
+    """Folders that an archive lists, and folders that appear only in the paths of its files."""
     folders = {PurePosixPath(name) for name in explicit}
     for name in [*names, *explicit]:
         folders.update(PurePosixPath(name).parents)
     return sorted(folder.as_posix() for folder in folders if folder.parts)
 
 
-def _raw_tar_name(member: tarfile.TarInfo) -> _Raw:
+def _raw_tar_name(member: tarfile.TarInfo) -> _RawName:
     raw = member.name.encode("utf-8", "surrogateescape")
-    # A name in a header of its own (PAX) is UTF-8, unless what packed it knew no better.
-    return _Raw(raw, is_utf8="path" in member.pax_headers and _fits("utf-8", [raw]))
+    # PAX headers store names as UTF-8, but some programs write other encodings there.
+    return _RawName(raw, is_utf8="path" in member.pax_headers and _fits("utf-8", [raw]))
 
 
-def _raw_zip_name(info: zipfile.ZipInfo) -> _Raw:
+def _raw_zip_name(info: zipfile.ZipInfo) -> _RawName:
     if info.flag_bits & _UTF8_FLAG:
-        return _Raw(info.filename.encode("utf-8", "surrogatepass"), is_utf8=True)
-    # zipfile reads what has no mark as code page 437, which knows every byte.
+        return _RawName(info.filename.encode("utf-8", "surrogatepass"), is_utf8=True)
+    # zipfile decodes a name without the UTF-8 flag as code page 437, which has all 256 bytes.
     raw = info.orig_filename.encode("cp437").partition(b"\0")[0]
     extra = info.extra
-    while len(extra) >= 4:  # noqa: PLR2004 - a header of two short numbers
+    while len(extra) >= 4:  # noqa: PLR2004 - a header of two 16-bit numbers
         kind, size = struct.unpack("<HH", extra[:4])
         field, extra = extra[4 : 4 + size], extra[4 + size :]
-        # Version, checksum of the name that it stands for, name.
+        # The field: version, checksum of the name that it replaces, name.
         if kind == _UNICODE_PATH and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
-            return _Raw(field[5:], is_utf8=True)
-    return _Raw(raw, is_utf8=False)
+            return _RawName(field[5:], is_utf8=True)
+    return _RawName(raw, is_utf8=False)
 
 
-def _decode(path: Path, raw: list[_Raw], encoding: str | None) -> list[str]:
-    """The names as text.
+def _decode(path: Path, raw: list[_RawName], encoding: str | None) -> list[str]:
+    """Names as text.
 
     Raises:
-        ArchiveError: They are not UTF-8 and no encoding is given, or it is the wrong one.
+        ArchiveError: The names are not UTF-8 and no encoding is given, or the wrong one is.
     """
-    unmarked = [one.name for one in raw if not one.is_utf8]
-    strange = [name for name in unmarked if not name.isascii()]
-    if not strange or (encoding is None and _fits("utf-8", strange)):
+    unmarked = [member.name for member in raw if not member.is_utf8]
+    not_ascii = [name for name in unmarked if not name.isascii()]
+    if not not_ascii or (encoding is None and _fits("utf-8", not_ascii)):
         encoding = "utf-8"
     if encoding is None:
-        likely = [page for page in _CODE_PAGES if _fits(page, strange)][:_PREVIEWS]
-        read = ", ".join(f"{page} reads '{strange[0].decode(page)}'" for page in likely)
-        read = f" ({read})" if read else ""
-        first = strange[0].decode("utf-8", "surrogateescape")
+        likely = [page for page in _CODE_PAGES if _fits(page, not_ascii)][:_PREVIEWS]
+        previews = ", ".join(f"{page} reads '{not_ascii[0].decode(page)}'" for page in likely)
+        previews = f" ({previews})" if previews else ""
+        first = not_ascii[0].decode("utf-8", "surrogateescape")
         raise ArchiveError(
             path,
-            f"{len(strange)} names such as {first!a} are not UTF-8; rename those files, or set "
-            f"datasets.NAME.encoding in params.yaml to their encoding{read}",
+            f"{len(not_ascii)} names such as {first!a} are not UTF-8; rename those files, or set "
+            f"datasets.NAME.encoding in params.yaml to their encoding{previews}",
         )
     try:
-        return [one.name.decode("utf-8" if one.is_utf8 else encoding) for one in raw]
+        return [member.name.decode("utf-8" if member.is_utf8 else encoding) for member in raw]
     except UnicodeDecodeError as error:
         raise ArchiveError(
             path,
@@ -408,8 +408,8 @@ def _fits(encoding: str, names: list[bytes]) -> bool:
     return True
 
 
-def _begin(path: Path) -> bytes:
-    """The first bytes tell what an archive is: a tar whose last file is a zip ends like a zip."""
+def _first_bytes(path: Path) -> bytes:
+    """The first bytes of a file decide its format: a tar that ends with a zip ends like a zip."""
     try:
         with path.open("rb") as file:
             return file.read(len(_ZIP_BEGINS[0]))
@@ -432,12 +432,12 @@ def _open_tar(path: Path, file: BinaryIO) -> tarfile.TarFile:
             "is empty" if path.stat().st_size == 0 else "is not a .tar, .tar.gz, .zip or folder"
         )
         raise ArchiveError(path, problem) from None
-    except _DAMAGE:  # of a .tar.gz that ends inside the first header
+    except _DAMAGE:  # a .tar.gz that ends inside the first header
         raise ArchiveError(path, _CUT_OFF) from None
 
 
 def _members(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Every file and folder, once all of it was read and nothing is unsafe."""
+    """Every file and folder of a tar, after a check that it is complete and safe to read."""
     members = []
     try:
         for member in tar:
@@ -445,17 +445,17 @@ def _members(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
                 raise ArchiveError(path, _link_problem(member.name))
             if member.issparse():
                 raise ArchiveError(
-                    path, f"member '{member.name}' is stored sparse; repack it without"
+                    path, f"member '{member.name}' is stored sparse; repack it without sparse files"
                 )
             if member.size < 0:
-                raise ArchiveError(path, _CUT_OFF)  # and tarfile would go back and forth for ever
+                raise ArchiveError(path, _CUT_OFF)  # otherwise tarfile loops for ever
             if member.isreg() or member.isdir():
                 members.append(member)
-        # tarfile takes a missing end mark for the end: look for the block of zeros ourselves.
+        # tarfile accepts a tar without its end mark, a block of zeros, so check for it here.
         assert tar.fileobj is not None  # noqa: S101 - open for reading
         tar.fileobj.seek(tar.offset)
         end_mark = tar.fileobj.read(_TAR_BLOCK)
-        # What compression appends, its checksum of everything, is looked at when the end is read.
+        # A compressed file ends with a checksum, which is verified when the end is read.
         while tar.fileobj.read(_BLOCK):
             pass
     except _DAMAGE:
@@ -469,7 +469,8 @@ def _check_name(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise ArchiveError(
-            path, f"member '{name}' leads out of the archive; repack it with plain relative names"
+            path,
+            f"member '{name}' points outside of the archive; repack it with plain relative names",
         )
     try:
         name.encode()
@@ -478,4 +479,4 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _link_problem(name: str) -> str:
-    return f"member '{name}' is a link; repack it with the file itself"
+    return f"member '{name}' is a link; repack it with the file instead"

@@ -1,7 +1,7 @@
-"""Pictures that are almost the same: a perceptual hash, and the pairs that it finds.
+"""Finds pictures that are almost the same, by their perceptual hashes.
 
 The hash is pHash with 16 x 16 coefficients (256 bits). Two pictures count as near-duplicates if at
-most ``NEAR`` bits differ; docs/datasets.md says how that was chosen, and what it does not find.
+most ``NEAR`` bits differ. docs/datasets.md says how the limit was chosen, and what is not found.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 NEAR = 26
-"""Bits of 256, about one in ten."""
+"""Largest number of different bits, of 256: about one in ten."""
 
 COLUMNS = ["seed", "path", "role", "near_path", "near_role", "distance"]
 
 _SIDE = 16
-_FLAT = 8  # of 255: a picture with less between its darkest and its brightest pixel shows nothing
-_SHRUNK = 4 * _SIDE  # what pHash scales a picture to
+_FLAT = 8  # of 255: a picture with less contrast than this is taken as one colour
+_SHRUNK = 4 * _SIDE  # pixels: the side to which pHash scales a picture
 _ROLES = ["test", "validation", "train"]
-_CHUNK = 1 << 20  # pairs that are compared at once
+_CHUNK = 1 << 20  # number of pairs that are compared at once
 
 
 class Pair(NamedTuple):
-    """Places of two pictures in the sequences given, and how many bits differ."""
+    """Indices of two pictures in the given sequences, and how many bits differ."""
 
     first: int
     second: int
@@ -40,25 +40,26 @@ class Pair(NamedTuple):
 
 
 def fingerprint(picture: Image.Image) -> bytes:
-    """The perceptual hash of an RGB picture, 32 bytes."""
+    """Perceptual hash of an RGB picture, 32 bytes."""
     small = picture.convert("L")
     if min(picture.size) > _SHRUNK:
-        # pHash's own Lanczos over a whole photo takes several times as long, and finds the same.
+        # Much faster than pHash's own Lanczos filter on a whole photo, with the same pairs found.
         small = small.resize((_SHRUNK, _SHRUNK), Image.Resampling.BOX)
     if np.ptp(np.asarray(small)) < _FLAT:
-        # A hash of frequencies makes all pages of one colour the same.
+        # pHash gives the same hash for every picture of one colour.
         return hashlib.sha256(picture.resize((_SIDE, _SIDE)).tobytes()).digest()
     return np.packbits(imagehash.phash(small, hash_size=_SIDE).hash).tobytes()
 
 
 def near_pairs(first: Sequence[bytes], second: Sequence[bytes]) -> Iterator[Pair]:
     """Pairs of near-duplicates, one from each sequence of fingerprints, in order."""
-    ours, theirs = _words(first), _words(second)
-    rows = max(1, _CHUNK // max(1, len(theirs)))
-    for start in range(0, len(ours), rows):
-        distance = np.zeros((len(ours[start : start + rows]), len(theirs)), np.uint16)
-        for word in range(ours.shape[1]):
-            distance += np.bitwise_count(ours[start : start + rows, None, word] ^ theirs[:, word])
+    left, right = _words(first), _words(second)
+    rows = max(1, _CHUNK // max(1, len(right)))
+    for start in range(0, len(left), rows):
+        chunk = left[start : start + rows]
+        distance = np.zeros((len(chunk), len(right)), np.uint16)
+        for word in range(left.shape[1]):
+            distance += np.bitwise_count(chunk[:, None, word] ^ right[:, word])
         for row, column in np.argwhere(distance <= NEAR):
             yield Pair(start + int(row), int(column), int(distance[row, column]))
 
@@ -67,19 +68,19 @@ def across(manifest: pd.DataFrame, fingerprints: Mapping[str, bytes], seed: int)
     """Near-duplicates on different sides of one split.
 
     Args:
-        manifest: The split; see :mod:`~vgg16_transfer.images.manifests`.
-        fingerprints: By path.
-        seed: Of the split.
+        manifest: Manifest of the split; see :mod:`~vgg16_transfer.images.manifests`.
+        fingerprints: Fingerprints by path.
+        seed: Seed of the split.
 
     Returns:
-        One row per pair, with ``COLUMNS``, sorted; ``path`` is the one on the side that comes first
-        of test, validation, train.
+        One row per pair, with ``COLUMNS``, sorted. ``path`` is on the side that comes first in the
+        order test, validation, train.
     """
     paths = {role: sorted(manifest.loc[manifest["role"] == role, "path"]) for role in _ROLES}
     rows = [
         (seed, paths[role][pair.first], role, paths[other][pair.second], other, pair.distance)
-        for place, role in enumerate(_ROLES)
-        for other in _ROLES[place + 1 :]
+        for index, role in enumerate(_ROLES)
+        for other in _ROLES[index + 1 :]
         for pair in near_pairs(
             [fingerprints[path] for path in paths[role]],
             [fingerprints[path] for path in paths[other]],
@@ -91,14 +92,14 @@ def across(manifest: pd.DataFrame, fingerprints: Mapping[str, bytes], seed: int)
 def merged(
     groups: Mapping[str, Sequence[str]], fingerprints: Mapping[str, bytes]
 ) -> dict[str, str]:
-    """Joins groups of pictures that hold near-duplicates of each other.
+    """Joins groups of pictures that have near-duplicates in each other.
 
     Args:
         groups: Paths by group.
-        fingerprints: By path.
+        fingerprints: Fingerprints by path.
 
     Returns:
-        By group, the first (by name) of the groups that it is joined with, itself if with none.
+        For each group, the first group by name that it is joined with; the group itself if none.
     """
     leader = {group: group for group in groups}
 

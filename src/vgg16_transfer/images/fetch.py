@@ -1,8 +1,8 @@
-"""[stage] A path or an address → data/raw/<dataset>, checked.
+"""[stage] A path or a URL → data/raw/<dataset>, checked.
 
-A local source, folder or archive, is read in place: ``data/raw/<dataset>`` is a link to it. DVC
-hashes what the link leads to, so it sees every change there, and nothing is copied. What is
-downloaded lies there itself.
+A local folder or archive is not copied: ``data/raw/<dataset>`` is a link to it. DVC hashes the
+target of the link, so it sees every change there. A download is stored at ``data/raw/<dataset>``
+itself.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.params import Layout
 
-_BLOCK = 1 << 16  # as much as is lost when a connection breaks
+_BLOCK = 1 << 16  # bytes; at most this much is lost when a connection breaks
 _ATTEMPTS = 5
 _TIMEOUT_S = 60.0
 
 
 class FetchError(InputError):
-    """Something that could not be fetched; the message says what to do instead."""
+    """A source that could not be fetched; the message says what to do instead."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where something can be downloaded, and the md5 that tells it arrived whole."""
+    """A URL, and the md5 of the file there."""
 
     url: str
     md5: str
@@ -55,8 +55,8 @@ _KNOWN: dict[Layout, Address] = {"caltech256": CALTECH256}
 
 _WHERE_TO_ASK: dict[Layout, str] = {
     "urban_tribes": "Urban Tribes has no public address: ask its authors (Kwak, Murillo, "
-    "Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, put it on this machine, "
-    "and let datasets.NAME.source hold its path"
+    "Belhumeur, Kriegman, Belongie, BMVC 2013) for the archive, copy it to this machine, "
+    "and set datasets.NAME.source to its path"
 }
 
 
@@ -70,28 +70,28 @@ def fetch(
     home: Path | None = None,
     encoding: str | None = None,
 ) -> None:
-    """Brings a dataset's pictures to ``out``, or leaves ``out`` untouched.
+    """Links or downloads a dataset's pictures to ``out``. On errors, ``out`` is left unchanged.
 
     Args:
         name: Dataset name, used in error messages.
-        source: Path or http(s) address; None for the known address of the layout. A path may
-            begin with ``~``, be relative to the current folder, and lead through links.
-        md5: Of the archive; required for an address other than the known one.
-        layout: Decides the known address.
-        out: A link to the local source, or what was downloaded. A download is not repeated if its
-            md5 is right; one that broke off waits beside it, to be continued.
-        home: Where a relative path is looked for if it is not below the current folder.
-        encoding: Of the names in an archive that does not say.
+        source: Path or http(s) URL; None for the known URL of the layout. A path may begin with
+            ``~``, may be relative to the current folder, and may contain links.
+        md5: md5 of the archive; required for every URL but the known ones.
+        layout: Layout of the dataset; it decides the known URL.
+        out: Path of the link or of the download. A download with the right md5 is not repeated. An
+            interrupted download is kept in the same folder, and continued by the next call.
+        home: Second folder in which a relative path is looked for, after the current folder.
+        encoding: Encoding of the names in an archive that does not record it.
 
     Raises:
-        FetchError: There is no source, it can't be reached, its md5 is another one, what it holds
-            is no archive that can be read whole, or a folder holds what DVC can't hash.
+        FetchError: The source is missing, can't be reached, has another md5, or is not an archive
+            that can be read completely. Or a folder has files that DVC can't hash.
         ArchiveError: The source can't be read.
     """
     if source is None or urlsplit(source).scheme in {"http", "https"}:
         address = _address(name, source, md5, layout)
         if out.is_symlink() or not out.is_file() or file_md5(out) != address.md5:
-            _bring(address, out, encoding)
+            _download_archive(address, out, encoding)
         return
     path = _local(name, source, md5, layout, home)
     with open_archive(path, encoding):
@@ -99,7 +99,7 @@ def fetch(
     if path.is_dir():
         _check_folder(name, path, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # A relative path stays one, so that a workspace can be moved and copied.
+    # A relative path stays relative, so that a workspace can be moved and copied.
     target = path if path.is_absolute() else Path(os.path.relpath(path, out.parent))
     if out.is_symlink() and out.readlink() == target:
         return
@@ -109,7 +109,7 @@ def fetch(
     put(link, out)
 
 
-def _bring(address: Address, out: Path, encoding: str | None) -> None:
+def _download_archive(address: Address, out: Path, encoding: str | None) -> None:
     try:
         with replacing(out) as fresh:
             download(address, fresh, part=out.with_name(f".{out.name}.part"))
@@ -120,17 +120,21 @@ def _bring(address: Address, out: Path, encoding: str | None) -> None:
 
 
 def download(address: Address, out: Path, part: Path) -> None:
-    """Downloads a file with a progress bar, continuing where an earlier try broke off.
+    """Downloads a file with a progress bar, and continues an interrupted download.
 
     Args:
-        address: What to download, and its md5.
-        out: Written whole or not at all.
-        part: What has arrived so far; kept when the connection breaks, removed when done.
+        address: URL of the file, and its md5.
+        out: File to write; it is written completely or not at all.
+        part: File with the bytes received so far; kept when the connection breaks, removed at the
+            end.
 
     Raises:
-        FetchError: No network, the server refuses, or the bytes are not those of the md5.
+        FetchError: The network fails, the server answers with an error, or the md5 is wrong.
     """
-    remedy = f"or download it elsewhere, check that its md5 is {address.md5}, and give its path"
+    remedy = (
+        f"or download it elsewhere, check that its md5 is {address.md5}, and write its path in "
+        "params.yaml"
+    )
     try:
         pooch.retrieve(
             address.url,
@@ -153,14 +157,14 @@ def download(address: Address, out: Path, part: Path) -> None:
     except ValueError:
         part.unlink(missing_ok=True)
         raise FetchError(
-            f"{address.url}: what arrived does not have the md5 {address.md5} and was thrown away; "
+            f"{address.url}: the download does not have the md5 {address.md5} and was deleted; "
             f"run this again, {remedy}"
         ) from None
     part.unlink(missing_ok=True)
 
 
 class _ResumingDownloader:
-    """Pooch's downloader interface, with what pooch lacks: a broken download is continued."""
+    """A downloader for pooch that continues an interrupted download, which pooch itself can't."""
 
     def __init__(self, part: Path) -> None:
         self._part = part
@@ -180,14 +184,14 @@ class _ResumingDownloader:
         shutil.copyfile(self._part, output_file)
 
     def _continue(self, url: str) -> None:
-        have = self._part.stat().st_size if self._part.exists() else 0
-        # The md5 and the range are those of the bytes themselves, not of their compression.
+        received = self._part.stat().st_size if self._part.exists() else 0
+        # md5 and range refer to the file itself, so the server must not compress it.
         headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
+        if received:
+            headers["Range"] = f"bytes={received}-"
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # everything was there already; the md5 decides
+                return  # all bytes were received before; the md5 is checked later
             response.raise_for_status()
             resumed = response.status_code == requests.codes.partial_content
             length = response.headers.get("Content-Length")
@@ -195,8 +199,8 @@ class _ResumingDownloader:
                 self._part.open("ab" if resumed else "wb") as file,
                 tqdm(
                     desc=f"download {self._part.stem.lstrip('.')}",
-                    initial=have if resumed else 0,
-                    total=int(length) + (have if resumed else 0) if length else None,
+                    initial=received if resumed else 0,
+                    total=int(length) + (received if resumed else 0) if length else None,
                     unit="B",
                     unit_scale=True,
                     disable=None,
@@ -211,19 +215,19 @@ def _address(name: str, source: str | None, md5: str | None, layout: Layout) -> 
     if source is None:
         if layout in _KNOWN:
             return Address(_KNOWN[layout].url, md5 or _KNOWN[layout].md5)
-        how = _WHERE_TO_ASK.get(layout, "write the path or address of its pictures here")
+        how = _WHERE_TO_ASK.get(layout, "set it to the path or URL of the pictures")
         raise FetchError(f"params.yaml: datasets.{name}.source is missing; {how}")
     if md5 is None:
         raise FetchError(
-            f"params.yaml: datasets.{name}.md5 is missing; a download is only trusted with its md5"
+            f"params.yaml: datasets.{name}.md5 is missing; it is needed to check the download"
         )
     return Address(source, md5)
 
 
 def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path | None) -> Path:
-    """Where a local source is, once it is known to be the one that is meant."""
+    """Path of a local source, after a check that it exists and has the right md5."""
     key = f"params.yaml: datasets.{name}"
-    # Unlike pathlib's, this expanduser leaves the ~ of an unknown user as it is.
+    # For an unknown user, this expanduser keeps the ~ of the path, while pathlib's raises.
     path = Path(os.path.expanduser(source))  # noqa: PTH111
     if home is not None and not path.exists():
         path = home / path
@@ -233,37 +237,37 @@ def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path |
     if md5 is None:
         return path
     if path.is_dir():
-        raise FetchError(f"{key}.md5: a folder has no md5; leave the key out")
-    found = file_md5(path)
-    if found != md5:
+        raise FetchError(f"{key}.md5: a folder has no md5; remove the key")
+    actual = file_md5(path)
+    if actual != md5:
         raise FetchError(
-            f"{key}.md5 is {md5}, but {source} has {found}; "
-            "write that there if this is the file you mean"
+            f"{key}.md5 is {md5}, but {source} has {actual}; "
+            f"if this is the right file, set md5 to {actual}"
         )
     return path
 
 
 def _check_folder(name: str, folder: Path, out: Path) -> None:
-    """Refuses what DVC would not see, or would stumble over, when it hashes a folder."""
+    """Raises an error if a folder has files or links that DVC can't track."""
     if out.parent.resolve().is_relative_to(folder.resolve()):
         raise FetchError(
-            f"params.yaml: datasets.{name}.source: {folder} holds this workspace's own data/raw; "
-            "name the folder that holds the classes"
+            f"params.yaml: datasets.{name}.source: {folder} contains data/raw of this workspace; "
+            "set source to the folder with the classes"
         )
     for entry in _entries(folder):
         if entry.is_symlink() and entry.is_dir():
             raise FetchError(
-                f"{entry.path}: is a link to a folder, and DVC does not see what changes behind "
-                "it; put the folder itself there, or links to its files (cp -rs)"
+                f"{entry.path}: is a link to a folder, and DVC does not see changes in that "
+                "folder; replace the link by the folder, or by links to its files (cp -rs)"
             )
         if not entry.is_dir() and not entry.is_file():
-            what = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
-            raise FetchError(f"{entry.path}: is {what}, which DVC can't hash; remove it")
+            kind = "a broken link" if entry.is_symlink() else "not a regular file"
+            raise FetchError(f"{entry.path}: is {kind}, which DVC can't hash; remove it")
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda one: one.name):
+        for entry in sorted(entries, key=lambda entry: entry.name):
             yield entry
             if entry.is_dir(follow_symlinks=False):
                 yield from _entries(Path(entry.path))

@@ -1,14 +1,13 @@
-"""Which files of a source are pictures: the one rule.
+"""Decides which files of a source are ignored.
 
-1. What an operating system, a file manager or a tool leaves behind is passed by, whatever it
-   holds: everything that is hidden (a part of its path begins with ``.``, as in ``._1.jpg`` and
-   ``.ipynb_checkpoints/1.jpg``), and everything that is called, or lies in a folder called, like
-   one of ``LITTER``. It is not even read.
-2. Everything else is read, whatever its ending. What decodes is a picture (see
-   :mod:`~vgg16_transfer.images.pictures`); what does not is left out, with the reason.
+1. Files of operating systems, file managers and tools are ignored and not read. These are hidden
+   files (a part of the path begins with ``.``, as in ``._1.jpg`` and ``.ipynb_checkpoints/1.jpg``),
+   and files with a part of the path in ``LITTER``.
+2. Every other file is read, whatever its suffix. It is a picture if it can be decoded (see
+   :mod:`~vgg16_transfer.images.pictures`); otherwise it is left out, with the reason.
 
-Both are counted by reason and listed in ``left_out.csv``. ``predict FOLDER`` passes by what
-``splits`` passes by.
+Both kinds are counted by reason and listed in ``left_out.csv``. ``splits`` and ``predict FOLDER``
+ignore the same files.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ LITTER = frozenset(
 
 
 def passed_by(name: str) -> str | None:
-    """Why a file or folder is passed by.
+    """Why a file or folder is ignored.
 
     Args:
-        name: Its path, relative to the source, with ``/`` between folders.
+        name: Path relative to the source, with ``/`` between folders.
 
     Returns:
-        The reason, such as ``is hidden: .thumbnails``, or None if the file is to be read.
+        The reason, such as ``is hidden: .thumbnails``, or None if it is not ignored.
     """
     for part in PurePosixPath(name).parts:
         if part.startswith(".") and part != "..":

@@ -1,9 +1,9 @@
-"""How a picture's class, and the split that a source gives it, are read from where it lies.
+"""Reads the class of a picture, and the split that the source gives it, from its path.
 
-One row of ``_LAYOUTS`` per layout. docs/datasets.md shows each of them.
+``_LAYOUTS`` has one function per layout. docs/datasets.md shows each layout.
 
-Class names are compared and kept in Unicode's composed form (NFC), so that a folder that macOS
-named and one that Linux named are one class. Paths stay as the source spells them.
+Class names are compared and kept in Unicode's composed form (NFC), so that a folder made on macOS
+and a folder of the same name made on Linux are one class. Paths keep the spelling of the source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Layout
 
 ROLES = ("test", "validation", "train")
-"""The order in which pictures that are the same are kept: the test set stays whole."""
+"""Of equal pictures, the one with the first of these roles is kept: the test set stays complete."""
 
 _SPLIT = re.compile(
     r"(?:(?P<train>train|training)|(?P<validation>val|valid|validation|dev)"
@@ -41,22 +41,22 @@ _COLUMNS = {
     "label": ("label", "class", "class_name", "category"),
     "split": ("split", "set", "subset"),
 }
-"""What a column of a CSV may be called, the first name that is there first."""
+"""Accepted titles of each column of a CSV. If several are present, the first one is used."""
 
 
 class LayoutError(InputError):
-    """A source that does not lie as its layout says; the message says what was found."""
+    """A source whose files are not laid out as the layout says; the message says what it has."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a source holds, but for what is passed by.
+    """Files and folders of a source, without those that are ignored.
 
     Attributes:
         pictures: Names of the files that are pictures, sorted.
         others: Names of the other files, sorted.
         folders: Names of all folders.
-        read: Reads a file.
+        read: Function that returns the bytes of a file.
     """
 
     pictures: Sequence[str]
@@ -67,15 +67,15 @@ class Files:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a layout says of a source's files.
+    """Classes and splits that a layout reads from a source.
 
     Attributes:
-        classes: Class name by path; of files that are no pictures as well.
+        classes: Class name by path, also for files that are not pictures.
         roles: The split that the source gives a picture (train, validation or test), by path;
-            empty if it gives none.
-        reasons: By path, why a file has no class, if there is more to say than that it has none.
-        empty: Classes without a single file.
-        used: Files that say something of the pictures, and so are not left out.
+            empty if the source gives none.
+        reasons: Why a file has no class, by path. Files without a special reason are missing.
+        empty: Classes without any file.
+        used: Files that describe the pictures, such as a CSV; they are not listed as left out.
         notes: What the user should know: one sentence each.
     """
 
@@ -88,57 +88,55 @@ class Arrangement:
 
 
 def arrange(layout: Layout, files: Files) -> Arrangement:
-    """Reads classes, and given splits, from where files lie.
+    """Reads classes and given splits from the paths of files.
 
     Args:
-        layout: How the source is laid out.
-        files: What it holds.
+        layout: Layout of the source.
+        files: Files of the source.
 
     Raises:
-        LayoutError: The source is not laid out like that at all.
+        LayoutError: The source does not have this layout.
     """
     return _LAYOUTS[layout](files)
 
 
 def composed(name: str) -> str:
-    """A class name in Unicode's composed form, in which two spellings of it are the same."""
+    """A class name in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", name)
 
 
-def found(files: Files) -> str:
-    """What a source holds, in a few words, for an error about what it lacks."""
-    said = []
+def describe(files: Files) -> str:
+    """Describes the files of a source in a few words, used in error messages."""
+    parts = []
     packed = [name for name in files.others if _PACKED.search(name)]
     if packed:
-        said.append(
-            f"the archive {_examples(packed)} inside it (unpack that, or name it as the source)"
-        )
+        parts.append(f"the archive {_examples(packed)} inside it (unpack it, or set source to it)")
     tables = [name for name in files.others if name.lower().endswith(".csv")]
     if tables:
-        said.append(f"the table {_examples(tables)} (layout: csv reads labels from a CSV)")
+        parts.append(f"the table {_examples(tables)} (layout: csv reads labels from a CSV)")
     if not files.pictures:
         count = len(files.others)
         what = f"{count} files, none of them a picture" if count else "no files"
-        return "; ".join([what, *said])
+        return "; ".join([what, *parts])
     folders = Counter(str(PurePosixPath(name).parent) for name in files.pictures)
     where, pictures = next(iter(folders)), _examples(list(files.pictures))
     if len(folders) == 1:
-        place = "beside each other" if where == "." else f"in the one folder {where}"
-        held = f"{len(files.pictures)} pictures {place} ({pictures})"
+        place = "without a folder" if where == "." else f"in one folder, {where}"
+        counted = f"{len(files.pictures)} pictures {place} ({pictures})"
     else:
-        held = f"{len(files.pictures)} pictures in {len(folders)} folders ({pictures})"
-    return "; ".join([held, *said])
+        counted = f"{len(files.pictures)} pictures in {len(folders)} folders ({pictures})"
+    return "; ".join([counted, *parts])
 
 
 def _class_folders(files: Files) -> Arrangement:
-    """The topmost folders that stand beside each other are the classes."""
+    """The classes are the folders on the topmost level that has more than one of them."""
     root = _root(files.pictures)
     splits = {name: _split(name) for name in _children(files.pictures, root)}
     if len(splits) > 1 and all(splits.values()):
         given = _split_folders(files)
         note = (
-            f"the folders {', '.join(sorted(splits))} are splits, not classes: read as layout: "
-            "split_folders"
+            f"the folders {', '.join(sorted(splits))} are splits, not classes: the source "
+            "is read with layout: split_folders"
         )
         return Arrangement(
             given.classes, given.roles, given.reasons, given.empty, given.used, (note, *given.notes)
@@ -157,8 +155,9 @@ def _split_folders(files: Files) -> Arrangement:
     given = {name: split for name, split in folders.items() if split}
     if "train" not in given.values() or len(set(given.values())) < len(given):
         raise LayoutError(
-            "layout: split_folders needs one folder train, and test or val, each with class "
-            f"folders; found {', '.join(sorted(folders)) or 'no folders'}: {found(files)}"
+            "layout: split_folders needs a folder train and a folder test or val, with "
+            f"class folders in them; found {', '.join(sorted(folders)) or 'no folders'}: "
+            f"{describe(files)}"
         )
     classes: dict[str, str] = {}
     roles: dict[str, str] = {}
@@ -184,31 +183,31 @@ def _split_folders(files: Files) -> Arrangement:
 
 
 def _csv(files: Files) -> Arrangement:
-    """A table with a column of paths, one of labels and, if wanted, one of splits."""
+    """A table with a column of paths, a column of labels and an optional column of splits."""
     tables = [
         _read_table(name, files.read) for name in files.others if name.lower().endswith(".csv")
     ]
     fitting = [table for table in tables if {"path", "label"} <= table.columns.keys()]
-    # Hugging Face's imagefolder has one for each split, all of the same name.
+    # Hugging Face's imagefolder has one table per split, all with the same name.
     same = len({PurePosixPath(table.name).name for table in fitting}) == 1
     if not fitting or (len(fitting) > 1 and not same):
-        listed = "; ".join(f"{table.name} has {', '.join(table.header)}" for table in tables)
+        headers = "; ".join(f"{table.name} has {', '.join(table.header)}" for table in tables)
         raise LayoutError(
             "layout: csv needs one CSV with the columns path and label; "
-            f"found {len(fitting)} such: {listed or found(files)}"
+            f"found {len(fitting)}: {headers or describe(files)}"
         )
     return _with_test(_from_tables(fitting, files))
 
 
 def _caltech256(files: Files) -> Arrangement:
-    """``…/NNN.name/NNN_MMMM.jpg``; strays such as ``198.spider/RENAME2`` do not match."""
+    """``…/NNN.name/NNN_MMMM.jpg``; other files, such as ``198.spider/RENAME2``, have no class."""
     names = [*files.pictures, *files.others]
     matches = {name: _CALTECH256.search(name) for name in names}
     return Arrangement({name: composed(match[1]) for name, match in matches.items() if match})
 
 
 def _urban_tribes(files: Files) -> Arrangement:
-    """Flat: the class is what stands before the first underscore of the file's name."""
+    """No folders: the class is the part of the file name before the first underscore."""
     stems = {name: PurePosixPath(name).stem for name in files.pictures}
     return Arrangement(
         {name: composed(stem.split("_", 1)[0]) for name, stem in stems.items() if "_" in stem}
@@ -231,11 +230,11 @@ EXPECTED: dict[str, str] = {
     "caltech256": "pictures like 056.dog/056_0001.jpg",
     "urban_tribes": "pictures like CLASS_group_pic00001.jpg",
 }
-"""What each layout looks for, in a few words."""
+"""What a source must have for each layout, in a few words."""
 
 
 class _Table(NamedTuple):
-    """A CSV: what it is called, its header, where its columns are by what they are, its rows."""
+    """A CSV: its name, its header, the index of each known column, and its rows."""
 
     name: str
     header: list[str]
@@ -243,8 +242,8 @@ class _Table(NamedTuple):
     rows: list[list[str]]
 
     def cell(self, row: list[str], column: str) -> str:
-        place = self.columns.get(column, len(row))
-        return row[place].strip() if place < len(row) else ""
+        index = self.columns.get(column, len(row))
+        return row[index].strip() if index < len(row) else ""
 
 
 def _read_table(name: str, read: Callable[[str], bytes]) -> _Table:
@@ -253,8 +252,8 @@ def _read_table(name: str, read: Callable[[str], bytes]) -> _Table:
     except UnicodeDecodeError:
         raise LayoutError(f"{name}: is not UTF-8; save it as UTF-8") from None
     first = text.partition("\n")[0]
-    comma = max(",;\t", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=comma) if row]
+    delimiter = max(",;\t", key=first.count)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
     header = [title.strip() for title in rows[0]] if rows else []
     titles = [title.lower() for title in header]
     columns = {
@@ -266,7 +265,7 @@ def _read_table(name: str, read: Callable[[str], bytes]) -> _Table:
 
 
 class _Row(NamedTuple):
-    """What a row of a table says, and where it stands."""
+    """The values of a row of a table, and the row's number in the file."""
 
     table: str
     number: int
@@ -277,11 +276,11 @@ class _Row(NamedTuple):
 
 def _rows(table: _Table, known: dict[str, str]) -> Iterator[_Row]:
     folder = _base(table, known)
-    # Of Hugging Face's tables, each lies in the folder of its split.
-    inside = next((part for part in reversed(folder.parts) if _split(part)), "")
+    # A table of Hugging Face is in the folder of its split.
+    split_folder = next((part for part in reversed(folder.parts) if _split(part)), "")
     for number, row in enumerate(table.rows, start=2):
         path = str(folder / _relative(table.cell(row, "path")))
-        split = table.cell(row, "split") or inside
+        split = table.cell(row, "split") or split_folder
         yield _Row(
             table.name,
             number,
@@ -300,7 +299,7 @@ def _from_tables(tables: list[_Table], files: Files) -> Arrangement:
         role = _split(row.split)
         if row.split and not role:
             raise LayoutError(
-                f"{row.table}: row {row.number}: split '{row.split}' is none of train, val and test"
+                f"{row.table}: row {row.number}: split '{row.split}' is not train, val or test"
             )
         if not row.label:
             reasons[row.path] = f"has no label in {row.table}"
@@ -308,21 +307,21 @@ def _from_tables(tables: list[_Table], files: Files) -> Arrangement:
             reasons[row.path] = f"has more than one label in {row.table}"
         elif role and roles.setdefault(row.path, role) != role:
             reasons[row.path] = f"is in more than one split in {row.table}"
-    there = set(known.values())
-    if classes and there.isdisjoint(classes):
+    existing_paths = set(known.values())
+    if classes and existing_paths.isdisjoint(classes):
         raise LayoutError(
-            f"{tables[0].name}: names no file that is there: it has {next(iter(classes))}, the "
-            f"source {_examples(list(files.pictures))}; paths are relative to the CSV's folder"
+            f"{tables[0].name}: no path in it exists: it lists {next(iter(classes))}, the source "
+            f"has {_examples(list(files.pictures))}; paths must be relative to the CSV's folder"
         )
     classes = {path: label for path, label in classes.items() if path not in reasons}
-    gone = [path for path in classes if path not in there]
-    unnamed = [path for path in files.pictures if path not in classes and path not in reasons]
-    reasons |= dict.fromkeys(gone, "is named in the CSV, but there is no such file")
-    reasons |= dict.fromkeys(unnamed, "is named by no row of the CSV")
+    missing = [path for path in classes if path not in existing_paths]
+    not_listed = [path for path in files.pictures if path not in classes and path not in reasons]
+    reasons |= dict.fromkeys(missing, "is named in the CSV, but there is no such file")
+    reasons |= dict.fromkeys(not_listed, "is named by no row of the CSV")
     notes: tuple[str, ...] = ()
     if roles and not roles.keys() >= classes.keys():
         count = len(classes.keys() - roles.keys())
-        notes = (f"{count} rows of the CSV name no split: taken as train",)
+        notes = (f"{count} rows of the CSV have no split: they are used as train",)
         roles = dict.fromkeys(classes, "train") | roles
     roles = {path: role for path, role in roles.items() if path in classes}
     used = frozenset(table.name for table in tables)
@@ -334,16 +333,26 @@ def _relative(path: str) -> str:
 
 
 def _base(table: _Table, known: dict[str, str]) -> PurePosixPath:
-    """What a table's paths are relative to: its folder, or else the only folder that holds one."""
+    """The folder that a table's paths are relative to.
+
+    It is the table's own folder, or the only folder in which one of the paths exists.
+    """
     own = PurePosixPath(table.name).parent
-    asked = [_relative(table.cell(row, "path")) for row in table.rows]
+    listed = [_relative(table.cell(row, "path")) for row in table.rows]
     folders = {PurePosixPath(name).parent for name in known}
-    fitting = [one for one in folders if any(composed(str(one / path)) in known for path in asked)]
+    fitting = [
+        folder
+        for folder in folders
+        if any(composed(str(folder / path)) in known for path in listed)
+    ]
     return fitting[0] if len(fitting) == 1 and own not in fitting else own
 
 
 def _with_test(given: Arrangement) -> Arrangement:
-    """Without a test set, the validation set is the test set; without both, nothing is given."""
+    """Uses the validation set as the test set if there is no test set.
+
+    If only a training set is given, the source gives no splits.
+    """
     roles, notes = given.roles, given.notes
     if set(roles.values()) == {"train"}:
         roles = {}
@@ -351,7 +360,9 @@ def _with_test(given: Arrangement) -> Arrangement:
         roles = {path: {"validation": "test"}.get(role, role) for path, role in roles.items()}
         notes = (*notes, "there is no test set: the validation set is the test set")
     if roles and "train" not in roles.values():
-        raise LayoutError("the splits that the source gives hold no training pictures")
+        raise LayoutError(
+            "the splits of the source have no training pictures; they need a split train"
+        )
     return Arrangement(given.classes, roles, given.reasons, given.empty, given.used, notes)
 
 
@@ -365,7 +376,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _children(pictures: Iterable[str], root: tuple[str, ...]) -> dict[str, list[int]]:
-    """The folders of a folder that hold pictures, and how deep below the folder each one lies."""
+    """Subfolders of ``root`` with pictures, and the depth of each picture below its subfolder."""
     depth = len(root)
     children: dict[str, list[int]] = {}
     for name in pictures:
@@ -376,10 +387,10 @@ def _children(pictures: Iterable[str], root: tuple[str, ...]) -> dict[str, list[
 
 
 def _root(pictures: Sequence[str], root: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The folder whose folders are the classes.
+    """The folder whose subfolders are the classes.
 
-    It is looked for from the top down, as long as there is a single folder with pictures, and most
-    of them lie in folders of it: a folder with more pictures of its own is a class.
+    The search starts at the top. It goes into a folder if that is the only one with pictures, and
+    most of them are in subfolders. A folder with most of its pictures directly in it is a class.
     """
     while True:
         children = _children(pictures, root)
@@ -392,36 +403,37 @@ def _root(pictures: Sequence[str], root: tuple[str, ...] = ()) -> tuple[str, ...
 
 
 def _below(root: tuple[str, ...], names: Iterable[str]) -> dict[str, str]:
+    """Class name by path, for the files in subfolders of ``root``."""
     depth = len(root)
     parts = {name: _parts(name) for name in names}
     return {
-        name: composed(one[depth])
-        for name, one in parts.items()
-        if one[:depth] == root and len(one) > depth + 1
+        name: composed(path[depth])
+        for name, path in parts.items()
+        if path[:depth] == root and len(path) > depth + 1
     }
 
 
 def _empty(root: tuple[str, ...], files: Files) -> frozenset[str]:
-    """Folders beside the class folders that hold no file."""
+    """Subfolders of ``root`` without any file: classes without pictures."""
     depth = len(root)
     folders = {_parts(name) for name in files.folders}
-    names = {one[depth] for one in folders if one[:depth] == root and len(one) > depth}
-    held = _below(root, [*files.pictures, *files.others]).values()
-    return frozenset(map(composed, names)) - set(held)
+    names = {path[depth] for path in folders if path[:depth] == root and len(path) > depth}
+    with_files = _below(root, [*files.pictures, *files.others]).values()
+    return frozenset(map(composed, names)) - set(with_files)
 
 
 def _beside(root: tuple[str, ...], files: Files) -> tuple[str, ...]:
-    """A sentence about folders that were gone past on the way to the class folders."""
+    """A sentence about the folders next to ``root`` and its parents, which hold no classes."""
     folders = {_parts(name) for name in [*files.folders]}
-    passed = sorted(
-        "/".join(one)
-        for one in folders
+    not_used = sorted(
+        "/".join(path)
+        for path in folders
         for depth in range(len(root))
-        if len(one) == depth + 1 and one[:depth] == root[:depth] and one != root[: depth + 1]
+        if len(path) == depth + 1 and path[:depth] == root[:depth] and path != root[: depth + 1]
     )
-    if not passed:
+    if not not_used:
         return ()
-    return (f"the classes are the folders of {'/'.join(root)}; {', '.join(passed)} is left out",)
+    return (f"the classes are the folders of {'/'.join(root)}; {', '.join(not_used)} is left out",)
 
 
 def _examples(names: Sequence[str]) -> str:

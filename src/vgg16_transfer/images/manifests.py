@@ -1,11 +1,12 @@
-"""The record of a split: data/splits/<dataset>/<seed>.csv.
+"""Manifests: the record of a split, data/splits/<dataset>/<seed>.csv.
 
 One row per picture: ``path`` in the archive, ``label``, ``class_name``, ``sha256`` of its bytes,
 ``role`` (train, validation or test) and ``rank`` among its class's pictures of that role. A head
-with n samples per class sees the training pictures with rank < n, so its sets nest.
+with n samples per class is trained on the training pictures with rank < n, so a smaller training
+set is part of every larger one.
 
-Beside the manifests, ``left_out.csv`` lists the files that are not used, with the reason, and
-``near_duplicates.csv`` the pairs of almost equal pictures on different sides of a split.
+In the same folder, ``left_out.csv`` lists the files that are not used, with the reason, and
+``near_duplicates.csv`` lists pairs of almost equal pictures on different sides of a split.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ NEAR_DUPLICATES = "near_duplicates.csv"
 
 
 class ManifestError(InputError):
-    """A split that is not there, or is damaged."""
+    """A split that is missing or damaged."""
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """One split's manifest, with the columns above.
+    """Reads the manifest of one split.
 
     Raises:
-        ManifestError: There is no such file, or it is no manifest.
+        ManifestError: The file is missing, or is not a manifest.
     """
     text = {"path": str, "class_name": str, "sha256": str, "role": str}
     with reading(path, ManifestError, what="split"):
-        # A class may well be called NA, null or none.
+        # A class may be called NA, null or none.
         frame = pd.read_csv(
             path,
             dtype=text | dict.fromkeys(("label", "rank"), "int64"),
@@ -50,16 +51,16 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def manifest_paths(folder: Path) -> dict[int, Path]:
-    """Where the manifests of a dataset are, by seed, in the order of their names."""
+    """Paths of a dataset's manifests by seed, in the order of their names."""
     paths = sorted(folder.glob("*.csv"))
     return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
 def read_manifests(folder: Path) -> list[pd.DataFrame]:
-    """The manifests of all seeds of a dataset.
+    """Reads the manifests of all seeds of a dataset.
 
     Raises:
-        ManifestError: There is none, or one is damaged.
+        ManifestError: There is no manifest, or one is damaged.
     """
     paths = manifest_paths(folder)
     if not paths:
@@ -68,5 +69,5 @@ def read_manifests(folder: Path) -> list[pd.DataFrame]:
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a manifest, or a list beside it; the same rows give the same bytes."""
+    """Writes a manifest, or a list next to it; the same rows give the same bytes."""
     frame.to_csv(path, index=False, lineterminator="\n")

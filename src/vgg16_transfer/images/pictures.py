@@ -1,4 +1,4 @@
-"""Bytes → pixels: the one place that decides what counts as a readable picture."""
+"""Decodes the bytes of a file to pixels, and decides which files are usable pictures."""
 
 from __future__ import annotations
 
@@ -18,40 +18,39 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-register_heif_opener()  # Pillow reads AVIF by itself, HEIC through this
+register_heif_opener()  # for HEIC; Pillow itself reads AVIF
 
 FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "HEIF", "AVIF", "JPEG2000", "PPM", "ICO"),
     *("BLP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "ICNS", "MCIDAS", "MSP"),
     *("PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "XBM", "XPM", "XVTHUMB"),
-    *("PCD", "IM", "IMT", "TGA", "SPIDER"),  # last: these have no clear beginning
+    *("PCD", "IM", "IMT", "TGA", "SPIDER"),  # last: these have no clear signature
 )
-"""What Pillow reads by itself, and HEIF, in the order in which they are tried.
+"""Formats that Pillow decodes without other programs, and HEIF, in the order of the attempts.
 
-Not EPS, which it would start Ghostscript for, nor WMF, BUFR, GRIB, HDF5 and MPEG, which it only
-recognises.
+EPS is not included, because Pillow starts Ghostscript for it. WMF, BUFR, GRIB, HDF5 and MPEG are
+not included, because Pillow recognises them but can't decode them.
 """
 
 MIN_SIDE = 16
-"""Pixels: below this there is nothing to recognise, whatever it is scaled to."""
+"""Pixels: a smaller picture shows nothing that can be recognised, even if it is enlarged."""
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own bound on what a picture may unfold to in memory (256 MiB of RGB)."""
-
+"""Pillow's own limit for the size of a decoded picture (256 MiB of RGB)."""
 
 _BOMB = f"unfolds to more than {MAX_PIXELS / 1e6:.0f} megapixels"
 _TAG_PHOTOMETRIC = 262
 _TAG_MAX = 281
 _DEPTHS = (8, 10, 12, 14, 16)
-_BLACK = 16  # of 255: nobody recognises anything in a picture without a brighter pixel
-_DEEP_BLACK = 64  # of 255: in 16 bits, so little brightness means 14 bits or fewer in fact
+_BLACK = 16  # of 255: in a picture without a brighter pixel, nothing can be recognised
+_DEEP_BLACK = 64  # of 255: a 16-bit picture with less uses only 14 bits or fewer
 
 
 class PictureError(InputError):
-    """Bytes that are no usable picture; the message is the reason.
+    """Bytes that are not a usable picture; the message is the reason.
 
     Attributes:
-        kind: The reason without what differs from picture to picture.
+        kind: The reason without details of the picture, used for counting.
     """
 
     def __init__(self, reason: str, kind: str | None = None) -> None:
@@ -60,24 +59,24 @@ class PictureError(InputError):
 
 
 def decode(content: bytes) -> Image.Image:
-    """Reads a picture as upright RGB, as a person sees it.
+    """Decodes a picture to upright RGB, as a person sees it.
 
-    Of several frames the first; transparency on white. Values of more than 8 bits are scaled to 8:
-    see :func:`_deep`.
+    Only the first frame is used. Transparent pixels become white. Values of more than 8 bits are
+    scaled to 8 bits: see :func:`_to_8_bits`.
 
     Args:
-        content: A whole file in one of ``FORMATS``.
+        content: Bytes of a whole file in one of ``FORMATS``.
 
     Raises:
-        PictureError: The file is empty, no picture, damaged, too small, a decompression bomb, or
-            holds values that are no brightness.
+        PictureError: The file is empty, not a picture, damaged, too small or too large, or its
+            values can't be used as brightness.
     """
     if not content:
         raise PictureError("is empty")
     try:
-        # Our own bound is checked before a pixel is decoded; Pillow would warn, then fail.
+        # The size is checked before decoding; Pillow only warns above its limit.
         with _silence, Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            _refuse_size(*picture.size)
+            _check_size(*picture.size)
             return _rgb_on_white(picture)
     except Image.DecompressionBombError:
         raise PictureError(_BOMB) from None
@@ -92,13 +91,13 @@ def decode(content: bytes) -> Image.Image:
 def to_square(
     picture: Image.Image, size: int, resize: Literal["squash", "crop"]
 ) -> npt.NDArray[np.uint8]:
-    """Scales an RGB picture to what the network takes.
+    """Scales an RGB picture to the square that the network takes.
 
     Args:
-        picture: RGB, of any size.
-        size: Side of the result, in pixels.
-        resize: ``squash`` ignores the aspect ratio; ``crop`` scales the short side and cuts the
-            centre out of the long one.
+        picture: RGB picture of any size.
+        size: Side of the result in pixels.
+        resize: ``squash`` ignores the aspect ratio; ``crop`` scales the short side to ``size`` and
+            keeps the centre of the long side.
 
     Returns:
         Shape (size, size, 3), RGB, 0 to 255; bilinear with antialiasing.
@@ -111,7 +110,7 @@ def to_square(
     return np.asarray(square, dtype=np.uint8)
 
 
-def _refuse_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise PictureError(
             f"unfolds to {width * height / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:.0f}",
@@ -126,13 +125,12 @@ def _refuse_size(width: int, height: int) -> None:
 
 def _rgb_on_white(picture: Image.Image) -> Image.Image:
     tags = getattr(picture, "tag_v2", {})
-    had_16_bits = ";16" in str(
-        getattr(picture, "tile", "")
-    )  # of each colour, of which Pillow keeps the upper 8
+    # Pillow keeps only the upper 8 of 16 bits per colour.
+    had_16_bits = ";16" in str(getattr(picture, "tile", ""))
     picture.load()
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "F" or picture.mode.startswith("I"):
-        picture = _deep(picture, tags)
+        picture = _to_8_bits(picture, tags)
     elif had_16_bits:
         brightest = max(high for _, high in _extrema(picture.convert("RGB")))
         if brightest < _DEEP_BLACK:
@@ -148,15 +146,16 @@ def _rgb_on_white(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _deep(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    """Scales grey values of more than 8 bits, or with a fraction, to 0 to 255.
+def _to_8_bits(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Scales grey values of more than 8 bits, or with fractions, to 0 to 255.
 
-    Unless a TIFF says which value is white (MaxSampleValue), the values themselves tell, if they
-    are whole numbers: the most that 8, 10, 12, 14 or 16 bits hold. Of fractions nothing does.
+    A TIFF may record the value of white (MaxSampleValue). Otherwise, for whole numbers, white is
+    the largest value of 8, 10, 12, 14 or 16 bits, whichever fits the picture. For fractions, white
+    is not known.
 
     Raises:
-        PictureError: A value is negative, infinite or no number, or more than 65535; white is not
-            known; or the result would be almost black.
+        PictureError: A value is negative, infinite, not a number or more than 65535. Or white is
+            not known, or the result would be almost black.
     """
     values = np.asarray(picture, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
@@ -164,23 +163,23 @@ def _deep(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         raise PictureError(
             f"holds values that are no brightness: from {low:g} to {high:g}, not within 0 to 65535"
         )
-    said = tags.get(_TAG_MAX)
-    said = float(max(said)) if isinstance(said, tuple) else float(said or 0)
+    tag = tags.get(_TAG_MAX)
+    recorded = float(max(tag)) if isinstance(tag, tuple) else float(tag or 0)
     fits = [float((1 << depth) - 1) for depth in _DEPTHS if high < 1 << depth]
-    named = 0 < said < 1 << _DEPTHS[-1] and high <= said
-    white = said if named else fits[0]
-    if picture.mode == "F" and not named:
+    is_recorded = 0 < recorded < 1 << _DEPTHS[-1] and high <= recorded
+    white = recorded if is_recorded else fits[0]
+    if picture.mode == "F" and not is_recorded:
         raise PictureError(
             f"holds fractions, from {low:g} to {high:g}, and does not say which of them is white; "
             "save it with 8 or 16 bits",
             "holds fractions, and does not say which of them is white; save it with 8 or 16 bits",
         )
     scaled = values * (255 / white)
-    if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits
+    if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero; Pillow handles this only up to 8 bits
         scaled = 255 - scaled
-    hidden = picture.info.get("transparency")
-    if isinstance(hidden, int):  # the value of a PNG that is transparent, and so white
-        scaled[values == hidden] = 255
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):  # the grey value that a PNG declares transparent
+        scaled[values == transparent] = 255
     if high > 0 and scaled.max() < _BLACK:
         raise PictureError(f"would be almost black: its values reach from {low:g} to {high:g}")
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
@@ -191,10 +190,10 @@ def _extrema(picture: Image.Image) -> tuple[tuple[int, int], ...]:
 
 
 class _Silence:
-    """Ignores warnings while any thread is inside.
+    """Context manager that ignores warnings while any thread is inside.
 
-    ``warnings.catch_warnings`` by itself is no good to threads: the last to leave would restore
-    what the first had set.
+    ``warnings.catch_warnings`` alone does not work with threads: the last thread to leave restores
+    the filters that the first one has set.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A dataset's pictures, read in place, and held against the split that names them."""
+"""Reads a dataset's pictures in place, and checks that they are those of the split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SourceError(InputError):
-    """A source that does not hold the pictures that a split names."""
+    """A source that lacks a picture that a split lists."""
 
 
 class Source(NamedTuple):
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
     Attributes:
         path: An archive, a folder, or a link to one.
-        encoding: Of the names in an archive that does not say; see params.yaml.
+        encoding: Encoding of the names in an archive that does not record it; see params.yaml.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
     @contextmanager
     def open(self) -> Iterator[Pictures]:
-        """Opens it; see :func:`~vgg16_transfer.images.archives.open_archive` for errors."""
+        """Opens the source; see :func:`~vgg16_transfer.images.archives.open_archive` for errors."""
         with open_archive(self.path, self.encoding) as archive:
             yield Pictures(archive, self.path, frozenset(archive.names()))
 
@@ -42,9 +42,9 @@ class Pictures(NamedTuple):
     """An open source.
 
     Attributes:
-        archive: Its files.
-        path: Of the source, used in error messages.
-        names: Of its files.
+        archive: Files of the source.
+        path: Path of the source, used in error messages.
+        names: Names of the files.
     """
 
     archive: Archive
@@ -52,11 +52,11 @@ class Pictures(NamedTuple):
     names: frozenset[str]
 
     def read(self, name: str, sha256: str) -> bytes:
-        """The bytes of the picture that a split names.
+        """Bytes of a picture that a split lists.
 
         Raises:
             ArchiveError: The file can't be read.
-            SourceError: There is no such picture, or its bytes are others.
+            SourceError: There is no such picture, or its bytes differ from those of the split.
         """
         self.check_names([name])
         content = self.archive.read(name)
@@ -64,25 +64,25 @@ class Pictures(NamedTuple):
         return content
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Looks whether all of these are there.
+        """Checks that the source has all of these files.
 
         Raises:
-            SourceError: One is not.
+            SourceError: One is missing.
         """
         missing = [name for name in names if name not in self.names]
         if missing:
             raise SourceError(
-                f"{self.path}: has no {missing[0]}, which the split names ({len(missing)} are "
-                "missing); it changed since it was split: run dvc repro"
+                f"{self.path}: has no {missing[0]}, which the split lists ({len(missing)} "
+                "missing); the source has changed since it was split: run dvc repro"
             )
 
-    def check(self, name: str, expected: str, found: str) -> None:
-        """Compares the sha256 of a picture's bytes with that in the split.
+    def check(self, name: str, expected: str, actual: str) -> None:
+        """Compares the sha256 of a picture's bytes with the one in the split.
 
         Raises:
-            SourceError: They differ.
+            SourceError: The two differ.
         """
-        if found != expected:
+        if actual != expected:
             raise SourceError(
                 f"{self.path}: {name} is not the picture that was split; run dvc repro"
             )

@@ -1,4 +1,4 @@
-"""[stage] Source → data/splits/<dataset>/<seed>.csv: which pictures train and which test."""
+"""[stage] Source → data/splits/<dataset>/<seed>.csv: train, validation and test pictures."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Dataset, Split
 
 NAMED = 20
-"""So many classes are named in one sentence before the rest is counted."""
+"""Largest number of classes that a sentence names; it counts the rest."""
 
 
 class SplitError(InputError):
-    """Pictures that can't be split as params.yaml asks."""
+    """Pictures that can't be split as params.yaml says."""
 
 
 class Written(NamedTuple):
-    """What the user should know of splits that were written.
+    """What the user should know about splits that were written.
 
     Attributes:
         left_out: Files that are not used: path, class_name (empty if none), reason, and kind, which
-            is the reason without what differs from file to file.
+            is the reason without details of the file.
         near_duplicates: Pairs on different sides of a split; see
             :mod:`~vgg16_transfer.images.duplicates`.
-        notes: One sentence each.
+        notes: Other facts, one sentence each.
     """
 
     left_out: pd.DataFrame
@@ -49,10 +49,10 @@ class Written(NamedTuple):
     notes: list[str]
 
     def lines(self, out: Path) -> list[str]:
-        """What the command says: the notes, and how many files were left out for which reason.
+        """Lines that the command prints: the notes, and the number of files left out per reason.
 
         Args:
-            out: The folder that was written.
+            out: Folder that was written.
         """
         lines = [*self.notes, *by_kind(self.left_out)]
         if len(self.left_out):
@@ -62,13 +62,14 @@ class Written(NamedTuple):
             pairs = ", ".join(f"seed {seed}: {count}" for seed, count in sorted(counts.items()))
             lines.append(
                 f"near-duplicates on different sides of a split, pairs: {pairs}; "
-                f"{out / NEAR_DUPLICATES} lists them, split.near_duplicates: one_side parts none"
+                f"{out / NEAR_DUPLICATES} lists them; set split.near_duplicates: one_side to keep "
+                "near-duplicates of a class on one side"
             )
         return lines
 
 
 class _Class(NamedTuple):
-    """The pictures of one class, by role, in the order of their ranks."""
+    """Pictures of one class by role, in the order of their ranks."""
 
     train: list[Picture]
     validation: list[Picture]
@@ -76,21 +77,21 @@ class _Class(NamedTuple):
 
 
 def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Written:
-    """Writes one manifest per seed, and lists of what was left out and of near-duplicates.
+    """Writes one manifest per seed, a list of files left out and a list of near-duplicates.
 
-    The folder is replaced as a whole, or left as it is when anything goes wrong.
+    The whole folder is replaced. On errors, it is left unchanged.
 
     Args:
         name: Dataset name, used in error messages and progress.
-        dataset: Its section of params.yaml.
-        source: What ``fetch`` made: an archive, a folder, or a link to one.
-        out: Folder to write; what it held before is gone afterwards.
+        dataset: The dataset's section of params.yaml.
+        source: Output of ``fetch``: an archive, a folder, or a link to one.
+        out: Folder to write; its earlier files are removed.
 
     Raises:
         ArchiveError: The source can't be read.
         LayoutError: The source is not laid out as params.yaml says.
-        SplitError: There are fewer than two classes, an unknown one is to be left out, some are too
-            small, or the pattern of groups matches nothing.
+        SplitError: There are fewer than two classes, ``leave_out`` has an unknown class, classes
+            have too few pictures, or ``group`` matches no path.
     """
     leave_out = frozenset(map(composed, dataset.leave_out))
     with open_archive(source, dataset.encoding) as archive:
@@ -101,10 +102,10 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
     pictures, split = surveyed.pictures, dataset.split
     notes = [*surveyed.notes, *_check_groups(name, pictures, split.group)]
     notes += _check_given(name, pictures, classes)
-    small = _lost(classes, surveyed) | _too_small(pictures, split, split.seeds[0])
+    small = _without_pictures(classes, surveyed) | _too_small(pictures, split, split.seeds[0])
     if small:
         raise SplitError(_too_few(name, split, small))
-    manifests = {seed: deal(name, pictures, split, seed) for seed in split.seeds}
+    manifests = {seed: split_pictures(name, pictures, split, seed) for seed in split.seeds}
     hashes = {picture.path: picture.fingerprint for picture in pictures}
     near = [duplicates.across(manifest, hashes, seed) for seed, manifest in manifests.items()]
     near_duplicates = pd.concat(near, ignore_index=True)
@@ -117,22 +118,23 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
     return Written(surveyed.left_out, near_duplicates, notes)
 
 
-def deal(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.DataFrame:
+def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.DataFrame:
     """Splits the pictures of each class into test, train and validation.
 
-    The order is a shuffle keyed by hashes of (seed, class, group): the same on every machine and
-    under every version of every library, and a picture that is added moves few of the others. Test
-    takes from the front, train goes on from there, validation takes from the back, so that asking
-    for more training or validation pictures leaves the test pictures as they are.
+    The pictures are sorted by a hash of (seed, class, group). The order is the same on every
+    machine and with every library version, and a new picture changes the role of few others. Test
+    pictures are taken from the front, training pictures after them, validation pictures from the
+    back. A larger training or validation set therefore leaves the test pictures unchanged.
 
-    Where the source gives a test set, that is the test set, whole, for every seed; so is a
-    validation set. Train, and validation if none is given, then come from its training pictures.
+    If the source gives a test or validation set, all of it is used, for every seed. Training
+    pictures, and validation pictures if no validation set is given, are then chosen from the given
+    training pictures.
 
     Args:
         name: Dataset name, used in error messages.
-        pictures: The usable ones, in any order.
-        split: How many of each role, and what keeps pictures together.
-        seed: Of the shuffle.
+        pictures: Usable pictures, in any order.
+        split: Numbers of pictures for each role, and how pictures are grouped.
+        seed: Seed of the shuffle.
 
     Returns:
         The manifest; see :mod:`~vgg16_transfer.images.manifests`. Labels number the sorted classes.
@@ -149,7 +151,7 @@ def deal(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.
     rows = [
         (picture.path, label, class_name, picture.sha256, role, rank)
         for label, (class_name, members) in enumerate(sorted(by_class.items()))
-        for role, chosen in _deal_class(class_name, members, split, seed)._asdict().items()
+        for role, chosen in _split_class(class_name, members, split, seed)._asdict().items()
         for rank, picture in enumerate(chosen)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -162,7 +164,7 @@ def _by_class(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
     return by_class
 
 
-def _deal_class(class_name: str, members: Sequence[Picture], split: Split, seed: int) -> _Class:
+def _split_class(class_name: str, members: Sequence[Picture], split: Split, seed: int) -> _Class:
     groups = _shuffled_groups(members, split, f"{seed}:{class_name}")
     given: dict[str, list[Picture]] = defaultdict(list)
     for picture in members:
@@ -173,7 +175,7 @@ def _deal_class(class_name: str, members: Sequence[Picture], split: Split, seed:
         validation, rest = _take(rest[::-1], split.validation_per_class)
         train, _ = _take(rest[::-1], split.train_per_class)
         return _Class(train, validation, test)
-    # What belongs with a picture of a given test or validation set may not train.
+    # A group with a picture of a given test or validation set is not used for training.
     rest = [group for group in groups if all(picture.role == "train" for picture in group)]
     validation = given["validation"]
     if not validation:
@@ -200,15 +202,15 @@ def _shuffled_groups(members: Iterable[Picture], split: Split, salt: str) -> lis
 
 def _group(pattern: str | None, path: str) -> str | None:
     match = re.search(pattern, path) if pattern else None
-    return match[1] if match else None  # and None if the group is optional
+    return match[1] if match else None  # match[1] is None if an optional group did not match
 
 
 def _take(
     groups: Sequence[list[Picture]], count: int
 ) -> tuple[list[Picture], Sequence[list[Picture]]]:
-    """The first ``count`` pictures, and the groups that none of them came from.
+    """The first ``count`` pictures, and the groups after them.
 
-    The rest of the last group goes unused: its pictures belong on this side, which is full.
+    The rest of the last group is not used: its pictures must not get another role.
     """
     taken: list[Picture] = []
     used = 0
@@ -219,22 +221,22 @@ def _take(
 
 
 def _too_small(pictures: Iterable[Picture], split: Split, seed: int) -> dict[str, str]:
-    """What classes have that have too few pictures."""
+    """Classes with too few pictures, each with a description of what it has."""
     small = {}
     for class_name, members in sorted(_by_class(pictures).items()):
-        dealt = _deal_class(class_name, members, split, seed)
+        chosen = _split_class(class_name, members, split, seed)
         given = {picture.role for picture in members if picture.role}
-        enough = len(dealt.train) >= split.train_per_class and (
-            "validation" in given or len(dealt.validation) >= split.validation_per_class
+        enough = len(chosen.train) >= split.train_per_class and (
+            "validation" in given or len(chosen.validation) >= split.validation_per_class
         )
         if not given:
-            enough = enough and len(dealt.test) >= split.test_per_class
+            enough = enough and len(chosen.test) >= split.test_per_class
         if not enough:
-            small[class_name] = _has(members, split)
+            small[class_name] = _count(members, split)
     return small
 
 
-def _has(members: Sequence[Picture], split: Split) -> str:
+def _count(members: Sequence[Picture], split: Split) -> str:
     training = [picture for picture in members if picture.role in {None, "train"}]
     given = " for training" if len(training) < len(members) else ""
     if split.group is None and split.near_duplicates == "list":
@@ -242,13 +244,13 @@ def _has(members: Sequence[Picture], split: Split) -> str:
     return f"{len(training)}{given} in {len(_shuffled_groups(training, split, ''))} groups"
 
 
-def _lost(classes: Iterable[str], surveyed: Survey) -> dict[str, str]:
-    """Why classes have no usable picture, of those that have none."""
-    lost = sorted(set(classes) - {picture.class_name for picture in surveyed.pictures})
+def _without_pictures(classes: Iterable[str], surveyed: Survey) -> dict[str, str]:
+    """Classes without a usable picture, each with the reasons."""
+    without = sorted(set(classes) - {picture.class_name for picture in surveyed.pictures})
     left_out = surveyed.left_out
     return {
         class_name: f"0 ({'; '.join(reasons) or 'no files'})"
-        for class_name in lost
+        for class_name in without
         for reasons in [
             [
                 f"{len(rows)}: {kind}"
@@ -259,21 +261,21 @@ def _lost(classes: Iterable[str], surveyed: Survey) -> dict[str, str]:
 
 
 def _too_few(name: str, split: Split, small: Mapping[str, str]) -> str:
-    asked = split.test_per_class + split.validation_per_class + split.train_per_class
-    named = [f"class '{one}' has {what}" for one, what in sorted(small.items())[:NAMED]]
+    needed = split.test_per_class + split.validation_per_class + split.train_per_class
+    named = [f"class '{key}' has {count}" for key, count in sorted(small.items())[:NAMED]]
     rest = f" and {len(small) - NAMED} more classes" if len(small) > NAMED else ""
-    these = ", ".join(f"'{one}'" for one in sorted(small)) if len(small) == 1 else "these classes"
+    these = f"'{next(iter(small))}'" if len(small) == 1 else "these classes"
     return (
         f"params.yaml: datasets.{name}: too few usable pictures for {split.train_per_class} train "
-        f"+ {split.validation_per_class} validation + {split.test_per_class} test = {asked}: "
-        f"{', '.join(named)}{rest}; lower those under datasets.{name}.split, or add {these} to "
-        f"datasets.{name}.leave_out"
+        f"+ {split.validation_per_class} validation + {split.test_per_class} test = {needed}: "
+        f"{', '.join(named)}{rest}; lower these numbers under datasets.{name}.split, or add "
+        f"{these} to datasets.{name}.leave_out"
     )
 
 
 def _too_few_classes(name: str, classes: Sequence[str]) -> str:
-    there = f"only the class '{classes[0]}'" if classes else "no classes"
-    return f"params.yaml: datasets.{name}: found {there}, and a head tells at least 2 apart"
+    found = f"only the class '{classes[0]}'" if classes else "no classes"
+    return f"params.yaml: datasets.{name}: found {found}, but a head needs at least 2"
 
 
 def _check_classes(name: str, dataset: Dataset, surveyed: Survey, classes: frozenset[str]) -> None:
@@ -281,35 +283,35 @@ def _check_classes(name: str, dataset: Dataset, surveyed: Survey, classes: froze
         return
     named = sorted(classes) if surveyed.pictures else []
     raise SplitError(
-        f"{_too_few_classes(name, named)}; layout: {dataset.layout} looks for "
-        f"{EXPECTED[dataset.layout]}, and the source holds {surveyed.found}"
+        f"{_too_few_classes(name, named)}; layout: {dataset.layout} needs "
+        f"{EXPECTED[dataset.layout]}, but the source has {surveyed.contents}"
     )
 
 
 def _check_groups(name: str, pictures: Sequence[Picture], pattern: str | None) -> list[str]:
-    """A sentence if the pattern matches only some paths.
+    """A sentence if the pattern matches only some of the paths; otherwise no sentence.
 
     Raises:
-        SplitError: It matches none.
+        SplitError: The pattern matches no path.
     """
     key = f"datasets.{name}.split.group"
-    strays = [picture.path for picture in pictures if _group(pattern, picture.path) is None]
-    if pattern is None or not strays:
+    unmatched = [picture.path for picture in pictures if _group(pattern, picture.path) is None]
+    if pattern is None or not unmatched:
         return []
-    if len(strays) == len(pictures):
+    if len(unmatched) == len(pictures):
         raise SplitError(
-            f"params.yaml: {key}: '{pattern}' matches none of the {len(strays)} paths, such as "
-            f"{strays[0]}; paths are relative to the source"
+            f"params.yaml: {key}: '{pattern}' matches none of the {len(unmatched)} paths, such as "
+            f"{unmatched[0]}; paths are relative to the source"
         )
-    matched = len(pictures) - len(strays)
+    matched = len(pictures) - len(unmatched)
     sentence = (
-        f"{key} matches {matched} of {len(pictures)} paths; the others, such as {strays[0]}, "
+        f"{key} matches {matched} of {len(pictures)} paths; the others, such as {unmatched[0]}, "
     )
     return [sentence + "are in no group"]
 
 
 def _check_given(name: str, pictures: Sequence[Picture], classes: frozenset[str]) -> list[str]:
-    """A sentence if classes are missing from a given validation set.
+    """A sentence if classes are missing from a given validation set; otherwise no sentence.
 
     Raises:
         SplitError: Classes are missing from a given test set, or from the training pictures.
@@ -319,16 +321,18 @@ def _check_given(name: str, pictures: Sequence[Picture], classes: frozenset[str]
         if picture.role:
             by_role[picture.role].add(picture.class_name)
     usable = set().union(*by_role.values()) & classes
-    missing = {role: sorted(usable - there) for role, there in by_role.items() if usable - there}
-    said = [f"{role} has none of {_listed(missing[role])}" for role in sorted(missing)]
-    if not said:
+    missing = {
+        role: sorted(usable - present) for role, present in by_role.items() if usable - present
+    }
+    lacking = [f"{role} has none of {_listed(missing[role])}" for role in sorted(missing)]
+    if not lacking:
         return []
-    sentence = f"the given splits differ in their classes: {'; '.join(said)}"
+    sentence = f"the given splits differ in their classes: {'; '.join(lacking)}"
     if missing.keys() == {"validation"}:
         return [sentence]
     raise SplitError(
-        f"params.yaml: datasets.{name}: {sentence}; add these to datasets.{name}.leave_out, or to "
-        "the split that lacks them"
+        f"params.yaml: datasets.{name}: {sentence}; add these classes to "
+        f"datasets.{name}.leave_out, or add pictures of them to that split"
     )
 
 

@@ -1,4 +1,4 @@
-"""A source, read once from end to end: usable pictures, and why other files are of no use."""
+"""Reads every file of a source once: lists usable pictures, and why other files are left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vgg16_transfer.images.archives import map_files
 from vgg16_transfer.images.duplicates import fingerprint
 from vgg16_transfer.images.ignored import passed_by
-from vgg16_transfer.images.layouts import ROLES, Files, arrange, found
+from vgg16_transfer.images.layouts import ROLES, Files, arrange, describe
 from vgg16_transfer.images.pictures import PictureError, decode
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Layout
 
 MAX_BYTES = 1 << 30
-"""A file of more bytes is not read: a picture of as many pixels as are allowed has fewer."""
+"""A larger file is not read: a picture with the largest allowed number of pixels is smaller."""
 
 LEFT_OUT_COLUMNS = ["path", "class_name", "reason"]
 
@@ -31,11 +31,11 @@ class Picture(NamedTuple):
     """A usable picture of a dataset.
 
     Attributes:
-        path: In the source.
-        class_name: In Unicode's composed form.
-        sha256: Of its bytes.
-        role: The split that the source gives it, if it gives one: train, validation or test.
-        fingerprint: See :mod:`~vgg16_transfer.images.duplicates`.
+        path: Path in the source.
+        class_name: Class name in Unicode's composed form.
+        sha256: Hash of the file's bytes.
+        role: Split given by the source: train, validation, test, or None.
+        fingerprint: Perceptual hash; see :mod:`~vgg16_transfer.images.duplicates`.
     """
 
     path: str
@@ -46,26 +46,26 @@ class Picture(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a source holds.
+    """Pictures and other files of a source.
 
     Attributes:
-        pictures: The usable ones, sorted by path.
+        pictures: Usable pictures, sorted by path.
         left_out: The other files: path, class_name (empty if none), reason, and kind, which is the
-            reason without what differs from file to file.
-        classes: Names of all classes, those without a usable picture as well.
+            reason without details of the file.
+        classes: Names of all classes, also of classes without a usable picture.
         notes: What the user should know: one sentence each.
-        found: What the source holds, in a few words.
+        contents: Description of the source in a few words.
     """
 
     pictures: list[Picture]
     left_out: pd.DataFrame
     classes: frozenset[str]
     notes: tuple[str, ...]
-    found: str
+    contents: str
 
 
-class _Seen(NamedTuple):
-    """What is known of a file's bytes: why they are no picture, or what picture they are."""
+class _Inspected(NamedTuple):
+    """Result of reading a file: why it is not a picture, or the picture's properties."""
 
     sha256: str = ""
     reason: str | None = None
@@ -77,122 +77,133 @@ class _Seen(NamedTuple):
 def survey(
     archive: Archive, layout: Layout, leave_out: Collection[str] = (), progress: str = "survey"
 ) -> Survey:
-    """Reads every file once, but for what is passed by, and sorts out what can't be used.
+    """Reads every file that is not ignored once, and separates usable pictures from other files.
 
-    Of pictures with the same pixels one is kept, so that train and test share none: the first by
-    the split that the source gives (test, validation, train), then by path.
+    One of several pictures with the same pixels is kept, so that train and test have no picture in
+    common. It is the first by given split (test, validation, train), then by path.
 
     Args:
-        archive: Where the pictures are.
-        layout: How a picture's class is read from its path.
-        leave_out: Classes that are not wanted, in Unicode's composed form.
+        archive: Archive with the pictures.
+        layout: Layout of the source, which decides the class of a picture.
+        leave_out: Classes to leave out, in Unicode's composed form.
         progress: Title of the progress bar.
 
     Raises:
-        LayoutError: The source is not laid out like that.
+        LayoutError: The source does not have this layout.
     """
     ignored = {name: reason for name in archive.names() if (reason := passed_by(name))}
-    seen = _look(archive, [name for name in archive.names() if name not in ignored], progress)
+    inspected = _inspect_all(
+        archive, [name for name in archive.names() if name not in ignored], progress
+    )
     files = Files(
-        pictures=sorted(name for name, one in seen.items() if one.reason is None),
-        others=sorted(name for name, one in seen.items() if one.reason is not None),
+        pictures=sorted(name for name, file in inspected.items() if file.reason is None),
+        others=sorted(name for name, file in inspected.items() if file.reason is not None),
         folders=[name for name in archive.folders() if passed_by(name) is None],
         read=archive.read,
     )
     arranged = arrange(layout, files)
     left_out = [(name, "", reason, reason.partition(": ")[0]) for name, reason in ignored.items()]
-    for name in sorted(seen.keys() | arranged.reasons.keys()):
+    for name in sorted(inspected.keys() | arranged.reasons.keys()):
         class_name = arranged.classes.get(name, "")
         if name in arranged.used or name in ignored:
             continue
-        if name in seen and seen[name].reason is not None:
-            left_out.append((name, class_name, str(seen[name].reason), seen[name].kind))
-        elif not class_name or name not in seen:
+        file = inspected.get(name)
+        if file is not None and file.reason is not None:
+            left_out.append((name, class_name, file.reason, file.kind))
+        elif not class_name or file is None:
             reason = arranged.reasons.get(name, "belongs to no class")
             left_out.append((name, class_name, reason, reason))
         elif class_name in leave_out:
             left_out.append((name, class_name, "its class is in leave_out", "class in leave_out"))
-    gone = {name for name, *_ in left_out}
+    not_used = {name for name, *_ in left_out} | arranged.used
     pictures = [
-        Picture(name, arranged.classes[name], one.sha256, arranged.roles.get(name), one.fingerprint)
-        for name, one in sorted(seen.items())
-        if name not in gone and name not in arranged.used
+        Picture(
+            name, arranged.classes[name], file.sha256, arranged.roles.get(name), file.fingerprint
+        )
+        for name, file in sorted(inspected.items())
+        if name not in not_used
     ]
-    repeated = _repeated(archive, pictures, seen)
+    copies = _copies(archive, pictures, inspected)
     left_out += [
-        (one.path, one.class_name, *repeated[one.path]) for one in pictures if one.path in repeated
+        (picture.path, picture.class_name, *copies[picture.path])
+        for picture in pictures
+        if picture.path in copies
     ]
     return Survey(
-        [one for one in pictures if one.path not in repeated],
+        [picture for picture in pictures if picture.path not in copies],
         pd.DataFrame(sorted(left_out), columns=[*LEFT_OUT_COLUMNS, "kind"]),
         frozenset(arranged.classes.values()) | arranged.empty,
         arranged.notes,
-        found(files),
+        describe(files),
     )
 
 
-def _look(archive: Archive, names: list[str], progress: str) -> dict[str, _Seen]:
+def _inspect_all(archive: Archive, names: list[str], progress: str) -> dict[str, _Inspected]:
     large = {name: archive.size(name) for name in names if archive.size(name) > MAX_BYTES}
-    looked_at = [name for name in names if name not in large]
+    to_read = [name for name in names if name not in large]
     results = tqdm(
-        map_files(archive, looked_at, _inspect, on_damage=_damaged),
-        total=len(looked_at),
+        map_files(archive, to_read, _inspect, on_damage=_damaged),
+        total=len(to_read),
         desc=progress,
         unit="file",
         disable=None,
     )
-    seen = dict(zip(looked_at, results, strict=True))
+    inspected = dict(zip(to_read, results, strict=True))
     kind = f"holds more than {MAX_BYTES >> 30} GiB"
-    seen |= {
-        name: _Seen(reason=f"holds {size / 2**30:.1f} GiB, more than any picture", kind=kind)
+    inspected |= {
+        name: _Inspected(reason=f"holds {size / 2**30:.1f} GiB, more than any picture", kind=kind)
         for name, size in large.items()
     }
-    return seen
+    return inspected
 
 
-def _inspect(content: bytes) -> _Seen:
+def _inspect(content: bytes) -> _Inspected:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         picture = decode(content)
     except PictureError as error:
-        return _Seen(sha256, str(error), error.kind)
-    return _Seen(sha256, None, "", picture.size, fingerprint(picture))
+        return _Inspected(sha256, str(error), error.kind)
+    return _Inspected(sha256, None, "", picture.size, fingerprint(picture))
 
 
-def _damaged(error: ArchiveError) -> _Seen:
-    return _Seen(reason=error.problem, kind="is damaged")
+def _damaged(error: ArchiveError) -> _Inspected:
+    return _Inspected(reason=error.problem, kind="is damaged")
 
 
-def _repeated(
-    archive: Archive, pictures: list[Picture], seen: dict[str, _Seen]
+def _copies(
+    archive: Archive, pictures: list[Picture], inspected: dict[str, _Inspected]
 ) -> dict[str, tuple[str, str]]:
-    """Reason and kind, by path, for every picture that is the same as one that is kept."""
-    ordered = sorted(pictures, key=lambda one: (ROLES.index(one.role) if one.role else 0, one.path))
-    alike: dict[object, list[Picture]] = defaultdict(list)
-    for one in ordered:
-        # Pictures with the same pixels have the same size and fingerprint: only of those that do,
-        # the pixels themselves are compared.
-        alike[seen[one.path].size, one.fingerprint].append(one)
-    doubtful = {
-        one.path for group in alike.values() if len({p.sha256 for p in group}) > 1 for one in group
+    """Reason and kind, by path, for every picture that equals a picture that is kept."""
+    ordered = sorted(
+        pictures,
+        key=lambda picture: (ROLES.index(picture.role) if picture.role else 0, picture.path),
+    )
+    candidates: dict[object, list[Picture]] = defaultdict(list)
+    for picture in ordered:
+        # Equal pixels have equal size and fingerprint. Pixels are compared only in that case.
+        candidates[inspected[picture.path].size, picture.fingerprint].append(picture)
+    to_compare = {
+        picture.path
+        for group in candidates.values()
+        if len({picture.sha256 for picture in group}) > 1
+        for picture in group
     }
-    in_archive_order = [name for name in archive.names() if name in doubtful]
+    in_archive_order = [name for name in archive.names() if name in to_compare]
     pixels = dict(zip(in_archive_order, map_files(archive, in_archive_order, _pixels), strict=True))
     kept: dict[str, Picture] = {}
-    repeated = {}
-    for one in ordered:
-        first = kept.setdefault(pixels.get(one.path, one.sha256), one)
-        if first is one:
+    copies = {}
+    for picture in ordered:
+        first = kept.setdefault(pixels.get(picture.path, picture.sha256), picture)
+        if first is picture:
             continue
-        what = "bytes" if first.sha256 == one.sha256 else "pixels"
-        other = (
-            "" if first.class_name == one.class_name else f" of another class ({first.class_name})"
-        )
-        repeated[one.path] = (
+        what = "bytes" if first.sha256 == picture.sha256 else "pixels"
+        is_same = first.class_name == picture.class_name
+        other = "" if is_same else f" of another class ({first.class_name})"
+        copies[picture.path] = (
             f"has the same {what} as {first.path}{other}",
             f"has the same {what} as a picture{' of another class' if other else ' that is used'}",
         )
-    return repeated
+    return copies
 
 
 def _pixels(content: bytes) -> str:
@@ -201,7 +212,8 @@ def _pixels(content: bytes) -> str:
 
 
 def by_kind(left_out: pd.DataFrame, named: int = 3) -> Iterable[str]:
-    """One line for every kind of reason: how many files it concerns, and the first of them."""
-    for kind, rows in sorted(left_out.groupby("kind"), key=lambda one: (-len(one[1]), one[0])):
+    """One line for every kind of reason: the number of files, and the first of them."""
+    by_count = sorted(left_out.groupby("kind"), key=lambda group: (-len(group[1]), group[0]))
+    for kind, rows in by_count:
         examples = ", ".join(rows["path"].head(named)) + (", …" if len(rows) > named else "")
         yield f"left out, {len(rows)}: {kind} ({examples})"

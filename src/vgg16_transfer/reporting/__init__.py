@@ -1,1 +1,1 @@
-"""Figures, tables and the page, from what the studies measured."""
+"""Figures, tables and the report page, made from the results of the studies."""

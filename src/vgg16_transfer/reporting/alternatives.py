@@ -1,4 +1,4 @@
-"""What a picture shows, in words and numbers, for those who can't see it: pure functions."""
+"""Alternative texts of pictures, in words and numbers, for readers who can't see them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from vgg16_transfer.reporting.published import Curve
 
 _NAMED = {
-    "probe": "The picture that is sent through the network",
+    "probe": "The probe picture, which is sent through the network",
     "kernels": "The 64 kernels of the first convolution, in colour",
 }
 _CONVOLUTION = re.compile(r"block(\d)_conv(\d)")
 
 
 def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str:
-    """Of :func:`~vgg16_transfer.reporting.figures.answer`."""
+    """Alternative text of :func:`~vgg16_transfer.reporting.figures.answer`."""
     ours = [
         f"{name}: "
         + ", ".join(
@@ -31,12 +31,15 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str
         )
         for name, line in lines.items()
     ]
-    theirs = [f"{curve.method}: {points(curve)}" for curve in published]
-    return ". ".join(["Test accuracy against training pictures per class", *ours, *theirs]) + "."
+    published_points = [f"{curve.method}: {points(curve)}" for curve in published]
+    return (
+        ". ".join(["Test accuracy against training pictures per class", *ours, *published_points])
+        + "."
+    )
 
 
 def points(curve: Curve) -> str:
-    """A published curve's numbers, one after the other."""
+    """Numbers of a published curve, in words."""
     return ", ".join(
         f"{point.accuracy:g}"
         + (f" ± {point.spread:g}" if point.spread else "")
@@ -46,7 +49,7 @@ def points(curve: Curve) -> str:
 
 
 def accuracy_against(summary: pd.DataFrame, axis: str) -> str:
-    """Of :func:`~vgg16_transfer.reporting.figures.accuracy_against`."""
+    """Alternative text of :func:`~vgg16_transfer.reporting.figures.accuracy_against`."""
     others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
     listed = "; ".join(
         ", ".join([f"{row[axis]}", *(f"{other} {row[other]}" for other in others)])
@@ -59,7 +62,10 @@ def accuracy_against(summary: pd.DataFrame, axis: str) -> str:
 def curves(
     history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
 ) -> str:
-    """Of :func:`~vgg16_transfer.reporting.figures.study_curves`: where the curves begin and end."""
+    """Alternative text of :func:`~vgg16_transfer.reporting.figures.study_curves`.
+
+    It has the first and last values of the curves.
+    """
     marks = failed or {}
     mean = history.groupby([history["trial"].map(points), "epoch"], sort=False)[
         [f"train_{measure}", f"test_{measure}"]
@@ -68,11 +74,11 @@ def curves(
     for point in points.unique():
         line = mean.loc[point].sort_index()
         test, train = line[f"test_{measure}"], line[f"train_{measure}"]
-        start, end, fitted = (
+        start, end, train_end = (
             _number(value, measure) for value in (test.iloc[0], test.iloc[-1], train.iloc[-1])
         )
         mark = f" ({marks[point]})" if point in marks else ""
-        listed.append(f"{point}: test from {start} to {end}, train to {fitted}{mark}")
+        listed.append(f"{point}: test from {start} to {end}, train to {train_end}{mark}")
     listed += [f"{point}: {mark}" for point, mark in marks.items() if point not in set(points)]
     epochs = history.loc[history["trial"].isin(points.index), "epoch"]
     title = f"{'Accuracy' if measure == 'accuracy' else 'Cross-entropy'} against epochs"
@@ -81,19 +87,19 @@ def curves(
 
 
 def filters(stem: str, dataset: str) -> str:
-    """Of a picture of the stage ``filters``, by its file's name."""
+    """Alternative text of a picture of the stage ``filters``, by its file name without suffix."""
     convolution = _CONVOLUTION.fullmatch(stem)
     if convolution:
         block, layer = convolution.groups()
         return (
             f"Six activation maps of convolution {layer} of set {block} for the probe picture "
-            f"of {dataset}, side by side; bright is active"
+            f"of {dataset}, side by side; bright means active"
         )
     return f"{_NAMED.get(stem, stem.replace('_', ' '))} ({dataset})"
 
 
 def accuracy(row: Mapping[Any, Any]) -> str:
-    """The accuracy of a row of a summary, and how many of its trials failed."""
+    """Accuracy of a row of a summary, and how many of its trials failed."""
     mark = failures.mark(row)
     if not row["seeds"]:
         return mark
@@ -101,7 +107,7 @@ def accuracy(row: Mapping[Any, Any]) -> str:
 
 
 def spread(row: Mapping[Any, Any], measure: str) -> str:
-    """Mean and, if it is known, standard deviation of a measure, in %."""
+    """Mean and, if known, standard deviation of a measure, in %."""
     mean, std = 100 * row[f"{measure}_mean"], 100 * row[f"{measure}_std"]
     return f"{mean:.1f} %" if pd.isna(std) else f"{mean:.1f} ± {std:.1f} %"
 

@@ -1,4 +1,4 @@
-"""The answer per dataset: our curves against samples per class, beside what others published."""
+"""The answer for a dataset: accuracy against samples per class, with published accuracies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ AXIS = "samples_per_class"
 
 
 class Row(NamedTuple):
-    """A row of numbers of others.
+    """A table row with published numbers.
 
     Attributes:
-        method: What was measured.
-        numbers: The numbers, in words.
-        source: Who printed them and where.
+        method: Method that was measured.
+        numbers: The numbers, as text.
+        source: Authors, year and place of the publication.
         remark: What a reader must know before comparing.
     """
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def lines(study: Study, trials: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A study's curves against samples per class, by name: one per point of its other axes."""
+    """A study's curves against samples per class by name: one curve per point of the other axes."""
     summary = records.summarise(study, trials)
     others = [axis for axis in study.compared if axis != AXIS]
     if not others:
@@ -55,33 +55,33 @@ def sentences(
     measured: Mapping[str, Record],
     numbers: Published,
 ) -> list[str]:
-    """What a dataset's curves say, and whether they may be compared with others'."""
-    found = []
+    """Sentences about a dataset's curves, and about whether published numbers are comparable."""
+    texts = []
     for study in studies:
         first = findings.along(study, measured[study.name].trials, AXIS)[0]
-        found.append(first if len(studies) == 1 else f"{study.name}: {first}")
+        texts.append(first if len(studies) == 1 else f"{study.name}: {first}")
     known = numbers.datasets.get(dataset.layout)
     if known is None:
-        return [*found, f"No published numbers are on file for {name}, so our curves stand alone."]
+        return [*texts, f"There are no published numbers for {name} to compare with."]
     classes = max(measured[study.name].per_class["class_name"].nunique() for study in studies)
-    if 0 < classes < known.comparable_from:  # without a head that finished, none was counted
-        held = f"{name} holds {classes} of the {known.classes} classes of {known.title}: "
-        return [*found, f"{held}what others published is shown beside it, but is not comparable."]
-    return found
+    if 0 < classes < known.comparable_from:  # it is 0 if no head finished
+        subset = f"{name} has {classes} of the {known.classes} classes of {known.title}, "
+        return [*texts, f"{subset}so the published numbers are shown but are not comparable."]
+    return texts
 
 
 def curves(dataset: Dataset, numbers: Published) -> list[Curve]:
-    """What others published that belongs beside our curves."""
+    """Published curves to show together with our curves."""
     return numbers.curves(dataset.layout, AXIS, "none")
 
 
-def table(ours: Mapping[str, pd.DataFrame], theirs: Sequence[Curve]) -> list[dict[str, str]]:
+def table(ours: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> list[dict[str, str]]:
     """Accuracies in % by training pictures per class: one row per curve, ours first."""
     rows: list[dict[str, Any]] = []
     for name, line in ours.items():
         cells = {float(row[AXIS]): _cell(row) for row in line.to_dict("records")}
         rows.append({"method": name, "cells": cells})
-    for curve in theirs:
+    for curve in published:
         cells = {
             point.at: f"{point.accuracy:g}" + (f" ± {point.spread:g}" if point.spread else "")
             for point in curve.points
@@ -96,8 +96,8 @@ def table(ours: Mapping[str, pd.DataFrame], theirs: Sequence[Curve]) -> list[dic
     ]
 
 
-def sources(theirs: Sequence[Curve], numbers: Published) -> list[Row]:
-    """Every published number beside ours, with where it is printed."""
+def sources(published: Sequence[Curve], numbers: Published) -> list[Row]:
+    """Table rows with the numbers and sources of published curves."""
     return [
         Row(
             curve.method,
@@ -105,12 +105,12 @@ def sources(theirs: Sequence[Curve], numbers: Published) -> list[Row]:
             _source(curve.source, curve.place, numbers),
             curve.remark,
         )
-        for curve in theirs
+        for curve in published
     ]
 
 
 def cited(layouts: Iterable[str], numbers: Published) -> list[Source]:
-    """The sources of all that the page shows of others for datasets of these layouts."""
+    """Sources of all published numbers on the page, for datasets of these layouts."""
     known = set(layouts)
     keys = {check.source for check in numbers.gradient_checks}
     keys |= {curve.source for curve in numbers.accuracies if curve.dataset in known}
@@ -119,13 +119,13 @@ def cited(layouts: Iterable[str], numbers: Published) -> list[Source]:
 
 
 def others(dataset: Dataset, numbers: Published) -> list[Row]:
-    """What else was published on a dataset: along other axes, and how long it took."""
-    found = sources(numbers.curves(dataset.layout, "layer", "temperature"), numbers)
+    """Table rows with other published numbers on a dataset: along other axes, and wall times."""
+    rows = sources(numbers.curves(dataset.layout, "layer", "temperature"), numbers)
     for time in numbers.times(dataset.layout):
         minutes = ", ".join(f"{value:g} min at {count}" for count, value in time.minutes.items())
         source = _source(time.source, time.place, numbers)
-        found.append(Row(f"wall time: {time.method}", minutes, source, ""))
-    return found
+        rows.append(Row(f"wall time: {time.method}", minutes, source, ""))
+    return rows
 
 
 def _source(key: str, place: str, numbers: Published) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of the page: their bytes, what they show, and what stands below them."""
+"""Pictures embedded in the page: bytes, alternative text and caption."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Picture(NamedTuple):
     """A picture of the page.
 
     Attributes:
-        alternative: What it shows, for those who can't see it.
-        caption: What stands below it, for those who can.
-        uri: Its bytes, as a data URI.
+        alternative: Alternative text, for readers who can't see the picture.
+        caption: Text below the picture.
+        uri: Bytes of the picture, as a data URI.
     """
 
     alternative: str
@@ -30,13 +30,13 @@ class Picture(NamedTuple):
 
 
 def read(path: Path, alternative: str, caption: str, command: str) -> Picture:
-    """A PNG file as a picture of the page.
+    """Reads a PNG file as a picture of the page.
 
     Args:
-        path: Of the file.
-        alternative: What it shows.
-        caption: What stands below it.
-        command: Draws it again.
+        path: Path of the file.
+        alternative: Alternative text.
+        caption: Text below the picture.
+        command: Command that draws the picture again.
 
     Raises:
         ReadError: The file is missing or damaged.
@@ -46,7 +46,7 @@ def read(path: Path, alternative: str, caption: str, command: str) -> Picture:
 
 
 def filters(folder: Path, dataset: str) -> list[Picture]:
-    """What the stage ``filters`` drew, from the probe through the kernels up the network.
+    """Pictures of the stage ``filters``: the probe, the kernels, then activations by layer.
 
     Raises:
         ReadError: A picture is damaged.
@@ -67,24 +67,24 @@ def filters(folder: Path, dataset: str) -> list[Picture]:
 
 
 def explained(folder: Path, study: str) -> list[Picture]:
-    """What the stage ``explain`` drew for a study, if it did.
+    """Pictures of the stage ``explain`` for a study; empty if there are none.
 
     Raises:
         ReadError: A picture or ``captions.json`` is damaged.
     """
     command = f"dvc repro explain@{study}"
     path = folder / "captions.json"
-    told = reading.captions(path, command) if path.exists() else {}
+    captions = reading.captions(path, command) if path.exists() else {}
     return [
         Picture(
-            told.get(picture.name, _words(picture)), _words(picture), _smaller(picture, command)
+            captions.get(picture.name, _words(picture)), _words(picture), _webp(picture, command)
         )
         for picture in sorted(folder.glob("*.png"))
     ]
 
 
-def _smaller(path: Path, command: str) -> str:
-    """A sheet of photographs as WebP: a tenth of its PNG, which would fill the page."""
+def _webp(path: Path, command: str) -> str:
+    """Data URI of a sheet of photographs as WebP, which has a tenth of the PNG's size."""
     buffer = io.BytesIO()
     reading.png(path, command).convert("RGB").save(buffer, "WEBP", quality=80, method=4)
     return _uri(buffer.getvalue(), "webp")

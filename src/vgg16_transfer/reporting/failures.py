@@ -1,4 +1,4 @@
-"""Trials that failed: they are counted and named, and none of their numbers is shown."""
+"""Failed trials: they are counted and listed by name, and their numbers are not used."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that did not fail; trials as in ``trials.csv``."""
+    """Rows of ``trials.csv`` of the trials that did not fail."""
     return trials[~has_failed(trials)]
 
 
 def sentences(trials: pd.DataFrame) -> list[str]:
-    """What happened to each trial that failed, with its name."""
+    """Name and error of each failed trial."""
     failed = trials[has_failed(trials)]
     return [f"{row['trial']}: {row['failure']}" for row in failed.to_dict("records")]
 
 
 def mark(row: Mapping[Any, Any]) -> str:
-    """How many trials of a point failed, like ``failed: 1 of 3 trials``; empty if none did.
+    """Text such as ``failed: 1 of 3 trials`` for a point; empty if no trial failed.
 
     Args:
-        row: Of :func:`~vgg16_transfer.heads.records.summarise`.
+        row: A row of :func:`~vgg16_transfer.heads.records.summarise`.
     """
     failed = int(row.get("failed", 0))
     return marked(failed, failed + int(row["seeds"])) if failed else ""
 
 
 def marked(failed: int, trials: int) -> str:
-    """The words of :func:`mark`."""
+    """The text of :func:`mark`, from the numbers of failed and of all trials."""
     return f"failed: {failed} of {trials} {'trial' if trials == 1 else 'trials'}"

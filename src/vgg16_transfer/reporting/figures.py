@@ -1,4 +1,4 @@
-"""Data frames → matplotlib figures: pure functions, no global state, nothing written to disk."""
+"""Draws data frames as matplotlib figures, without global state. Only :func:`save` writes files."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.reporting.published import Curve
 
-# Okabe & Ito (2008): eight colours that colour-blind readers tell apart, as far as that goes.
+# Okabe & Ito (2008): colours that most colour-blind readers can distinguish.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
-_SIZE = (5.4, 3.6)  # small, so that its letters can still be read on a phone
+_SIZE = (5.4, 3.6)  # inches; small, so that letters can be read on a phone
 _TITLES = {
     "loss": "cross-entropy",
     "accuracy": "accuracy",
     "samples_per_class": "training pictures per class",
 }
 _MOST_TICKS = 40
-_MOST_INSIDE = 4  # curves whose names find room beside them
-_APART = 1.3  # ratio of numbers whose labels don't touch on a logarithmic scale
+_MOST_INSIDE = 4  # with more curves, the legend is below the axes
+_APART = 1.3  # smallest ratio of two ticks whose labels do not overlap on a logarithmic scale
 
-# Inches that a name may take, and the size of its letters in points.
+# Largest width of a name in inches, and its font size in points.
 _IN_LEGEND = (3.8, 9)
 _AT_MATRIX = (1.9, 8)
 _BELOW_AXIS = (1.2, 10)
-_ALL_BELOW_AXIS = 4.4  # inches that names side by side share
+_ALL_BELOW_AXIS = 4.4  # inches for all names below the axis together
 
-# Published curves are grey, so that ours stand out; what sets them apart is dashes and markers.
+# Published curves are grey, with different dashes and markers, so that our curves stand out.
 _DASHES = ["--", ":", "-."]
 _MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
 _GREYS = ["#333333", "#777777", "#999999"]
@@ -46,13 +46,13 @@ _FAILED = "#777777"
 
 
 def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
-    """One trial's measure against epochs, for every role it was measured on.
+    """Draws one trial's measure against epochs, one curve per role.
 
     Args:
-        history: The trial's rows of ``history.csv``.
+        history: Rows of ``history.csv`` of the trial.
         measure: ``loss`` or ``accuracy``.
     """
-    figure = Figure(figsize=_SIZE)  # laid out by hand, for there are hundreds of them
+    figure = Figure(figsize=_SIZE)  # fixed layout: there are hundreds of them, and it is faster
     axes = figure.add_axes((0.14, 0.14, 0.84, 0.83))
     for colour, role in zip(COLOURS, _roles(history, measure), strict=False):
         axes.plot(history["epoch"], history[f"{role}_{measure}"], color=colour, label=role)
@@ -63,16 +63,16 @@ def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
 def study_curves(
     history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
 ) -> Figure:
-    """A study's measure against epochs: test solid, train dashed, each the mean over the seeds.
+    """Draws a study's measure against epochs: means over the seeds, test solid, train dashed.
 
-    The band is one standard deviation of the test curve to either side.
+    The band is one standard deviation of the test curve on either side.
 
     Args:
-        history: As in ``history.csv``.
-        points: By trial name, the point of the grid that its seeds are averaged in. Other trials
+        history: Rows of ``history.csv``.
+        points: Name of the grid point by trial name. Trials of a point are averaged. Other trials
             are left out.
         measure: ``loss`` or ``accuracy``.
-        failed: By point, how many of its trials failed, in words.
+        failed: Text about failed trials, by name of the grid point.
     """
     figure, axes = _figure()
     marks = failed or {}
@@ -95,10 +95,10 @@ def study_curves(
 
 
 def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Figure:
-    """Test accuracy against training pictures per class, beside what others published.
+    """Draws test accuracy against training pictures per class, with published accuracies.
 
     Args:
-        lines: By name, rows of :func:`~vgg16_transfer.heads.records.summarise`.
+        lines: Curves by name: rows of :func:`~vgg16_transfer.heads.records.summarise`.
         published: Curves along ``samples_per_class``, or numbers without an axis.
     """
     figure, axes = _figure()
@@ -121,8 +121,10 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
         _mark_failures(axes, every["samples_per_class"], every)
     _draw_published(axes, published)
     ours = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
-    theirs = [point.at for curve in published for point in curve.points if point.at is not None]
-    ticks = _spaced(ours, theirs)
+    published_ticks = [
+        point.at for curve in published for point in curve.points if point.at is not None
+    ]
+    ticks = _spaced(ours, published_ticks)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)
@@ -131,26 +133,26 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
 
 
 def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve] = ()) -> Figure:
-    """Test accuracy against one axis of a study, mean and standard deviation over the seeds.
+    """Draws test accuracy against one axis of a study: mean and standard deviation over the seeds.
 
     Args:
-        summary: As :func:`~vgg16_transfer.heads.records.summarise` returns it.
-        axis: A column of the summary. Numbers of two and more are drawn on a logarithmic scale.
-        published: Curves of others along the same axis, if it is one of numbers.
+        summary: Result of :func:`~vgg16_transfer.heads.records.summarise`.
+        axis: A column of the summary. Positive numbers are drawn on a logarithmic scale.
+        published: Published curves along the same axis, if it is numeric.
     """
     figure, axes = _figure()
     others = [c for c in summary.columns[: summary.columns.get_loc("seeds")] if c != axis]
     numeric = pd.api.types.is_numeric_dtype(summary[axis])
     values = list(summary[axis].unique())
-    places = summary[axis] if numeric else summary[axis].map(values.index)
+    positions = summary[axis] if numeric else summary[axis].map(values.index)
     lines = summary.groupby(others, sort=False) if others else [((), summary)]
     for colour, (point, line) in zip(COLOURS * len(summary), lines, strict=False):
         label = ", ".join(f"{other} {value}" for other, value in zip(others, point, strict=True))
         drawn = line.dropna(subset="accuracy_mean")
         drawn = drawn.sort_values(axis) if numeric else drawn
-        positions = places[drawn.index]
+        x_values = positions[drawn.index]
         axes.errorbar(
-            positions,
+            x_values,
             drawn["accuracy_mean"],
             yerr=drawn["accuracy_std"].fillna(0),
             color=colour,
@@ -159,11 +161,11 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
             linestyle="-" if numeric else "none",
             label=label or None,
         )
-        for x, y in zip(positions, drawn["accuracy_mean"], strict=True):
+        for x, y in zip(x_values, drawn["accuracy_mean"], strict=True):
             if others:
-                break  # several lines' numbers would lie on each other; the table has them
+                break  # numbers of several lines would overlap; the table has them
             axes.annotate(f"{y:.1%}", (x, y), (8, -12), textcoords="offset points", fontsize=9)
-    _mark_failures(axes, places, summary)
+    _mark_failures(axes, positions, summary)
     _draw_published(axes, published)
     if numeric and summary[axis].min() > 0:
         axes.set_xscale("log", base=2)
@@ -178,20 +180,20 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
 
 
 def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
-    """How often pictures of a class (rows) were taken for another (columns).
+    """Draws how often pictures of a class (rows) were predicted as each class (columns).
 
     Args:
-        confusion: One trial's rows of ``confusion.csv``.
-        classes: Their order.
+        confusion: Rows of ``confusion.csv`` of one trial.
+        classes: Class names in their order.
     """
     counts = confusion.pivot_table(index="true", columns="predicted", values="count", fill_value=0)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
     side = min(max(4.0, 0.32 * len(classes) + 1.6), 12.0)
     named = len(classes) <= _MOST_TICKS
-    names = labels.shown(classes, *_AT_MATRIX) if named else []
+    names = labels.fit_all(classes, *_AT_MATRIX) if named else []
     widest = max((labels.width(name, _AT_MATRIX[1]) for name in names), default=0)
     longest = max(map(len, names), default=0)
-    margin = max(0.5 + 0.08 * longest, 0.4 + widest)  # inches: names, axis label
+    margin = max(0.5 + 0.08 * longest, 0.4 + widest)  # inches, for names and axis label
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((margin / side, margin / side, *2 * (0.98 - margin / side,)))
     axes.imshow(counts.to_numpy(), cmap="Blues", interpolation="nearest")
@@ -206,7 +208,7 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG whose bytes depend on nothing but the figure."""
+    """Writes a figure as PNG. The bytes depend only on the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
@@ -229,11 +231,11 @@ def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
     below: dict[str, Any] = {}
     if len(names) > _MOST_INSIDE:
         figure = axes.figure
-        assert isinstance(figure, Figure)  # noqa: S101 (mypy: no axes of ours lie in a subfigure)
+        assert isinstance(figure, Figure)  # noqa: S101 (for mypy: axes are never in a subfigure)
         figure.set_figheight(_SIZE[1] + 0.21 * len(names))
         below = {"loc": "upper left", "bbox_to_anchor": (0, -0.18), "borderaxespad": 0}
-    shown = labels.shown(names, *_IN_LEGEND)
-    legend = axes.legend(handles, shown, frameon=False, fontsize=_IN_LEGEND[1], **below)
+    texts = labels.fit_all(names, *_IN_LEGEND)
+    legend = axes.legend(handles, texts, frameon=False, fontsize=_IN_LEGEND[1], **below)
     for text in legend.get_texts():
         text.set(**labels.style([text.get_text()]))
 
@@ -242,23 +244,23 @@ def _marked(name: str, mark: str) -> str:
     return f"{name} ({mark})" if mark else name
 
 
-def _mark_failures(axes: Axes, places: pd.Series, summary: pd.DataFrame) -> None:
-    """A dotted line with words where trials failed; no point is drawn for them.
+def _mark_failures(axes: Axes, positions: pd.Series, summary: pd.DataFrame) -> None:
+    """Draws a dotted line with a text where trials failed.
 
     Args:
-        axes: To draw on.
-        places: Of the summary's rows on the x axis.
-        summary: As :func:`~vgg16_transfer.heads.records.summarise` returns it.
+        axes: Axes to draw on.
+        positions: Positions of the summary's rows on the x axis.
+        summary: Result of :func:`~vgg16_transfer.heads.records.summarise`.
     """
     if "failed" not in summary:
         return
-    counts = summary[["seeds", "failed"]].groupby(places, sort=True).sum()
+    counts = summary[["seeds", "failed"]].groupby(positions, sort=True).sum()
     counts = counts[counts["failed"] > 0]
-    for place, row in zip(counts.index.tolist(), counts.to_dict("records"), strict=True):
-        axes.axvline(place, color=_FAILED, linestyle=":", linewidth=1, zorder=1)
+    for position, row in zip(counts.index.tolist(), counts.to_dict("records"), strict=True):
+        axes.axvline(position, color=_FAILED, linestyle=":", linewidth=1, zorder=1)
         axes.annotate(
             failures.mark(row),
-            (place, 0.02),
+            (position, 0.02),
             (-2, 0),
             xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",
@@ -271,12 +273,12 @@ def _mark_failures(axes: Axes, places: pd.Series, summary: pd.DataFrame) -> None
 
 
 def _write_names(axes: Axes, values: Sequence[str]) -> None:
-    """Names below the axis, upright where they would touch if they lay."""
+    """Writes names below the axis, rotated by 90° if they would overlap."""
     inches, size = _BELOW_AXIS
-    names = labels.shown(values, inches, size)
+    names = labels.fit_all(values, inches, size)
     widest = max(labels.width(name, size) for name in names)
-    turned = 90 if widest > _ALL_BELOW_AXIS / len(names) else 0
-    axes.set_xticks(range(len(names)), names, rotation=turned, **labels.style(names))
+    rotation = 90 if widest > _ALL_BELOW_AXIS / len(names) else 0
+    axes.set_xticks(range(len(names)), names, rotation=rotation, **labels.style(names))
 
 
 def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -301,7 +303,7 @@ def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _spaced(first: Sequence[float], rest: Sequence[float]) -> list[float]:
-    """All of the first numbers, and as many of the rest as leave room for each other's labels."""
+    """All of ``first``, and those of ``rest`` whose tick labels do not overlap."""
     kept = list(first)
     for number in sorted(set(rest), reverse=True):
         if all(max(number / other, other / number) >= _APART for other in kept):

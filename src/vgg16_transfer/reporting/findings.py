@@ -1,11 +1,11 @@
-"""A study's numbers → sentences: pure functions that claim nothing that the numbers don't show.
+"""Writes the results of a study as sentences.
 
-Two settings are compared by pairs of trials that differ in nothing else. A difference counts as one
-if its mean over the pairs is larger than their standard deviation; what it was in how many pairs is
-said as well, and nothing is called significant.
+Two settings are compared by pairs of trials that differ only in this setting. A difference counts
+if its mean over the pairs is larger than their standard deviation. The sentence also says in how
+many pairs the accuracy is higher or lower. No difference is called significant.
 
-A trial that failed has no numbers. It is left out, and so is every trial that would be compared
-with it: what stays are trials that finished at every value that is compared.
+A failed trial has no numbers. It is left out, together with the trials that it would be compared
+with: a comparison uses only trials that finished at every compared value.
 """
 
 from __future__ import annotations
@@ -23,41 +23,40 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.params import Study
 
-# Six digits are written to trials.csv: what differs by less is equal.
+# trials.csv has six digits: numbers that differ by less are equal.
 _EQUAL = 1e-6
 
 _SPANS = {
-    "samples_per_class": "From {} to {} training pictures a class",
+    "samples_per_class": "From {} to {} training pictures per class",
     "layer": "From {} to {}",
     "temperature": "From temperature {} to {} of VGG16's softmax",
     "teacher_weight": "From α = {} to {}",
     "teacher_temperature": "From temperature {} to {} of the teacher",
-    "unlabelled_per_class": "From {} to {} unlabelled pictures a class",
+    "unlabelled_per_class": "From {} to {} unlabelled pictures per class",
     "approach": "From approach {} to {}",
 }
-"""How a way along an axis is told, where "from <axis> a to b" would not be English."""
+"""First words of a sentence about an axis, if "From <axis> a to b" is not good English."""
 
-
-_ASKED = {"samples_per_class", "teacher_weight"}
+_FIRST = {"samples_per_class", "teacher_weight"}
 _TEACHING = {
     "teacher_layer",
     "teacher_samples_per_class",
     "teacher_temperature",
     "unlabelled_per_class",
 }
-"""What changes nothing in a trial that listens to labels alone."""
+"""Settings without effect in a trial that is trained without a teacher."""
 
 
 class Difference(NamedTuple):
-    """What one setting reaches beyond another, over pairs of trials that differ in nothing else.
+    """Difference of accuracy between two settings, over pairs of trials.
 
     Attributes:
-        mean: Of accuracy, from 0 to 1.
-        std: The sample's, or None for a single pair.
-        higher: In how many pairs it is higher.
-        lower: In how many it is lower.
-        pairs: How many there are.
-        kind: What tells the pairs apart: ``splits``, if only the seed does, or ``pairs``.
+        mean: Mean difference of accuracy, where accuracy is from 0 to 1.
+        std: Standard deviation of the sample, or None for a single pair.
+        higher: Number of pairs in which the second setting is higher.
+        lower: Number of pairs in which it is lower.
+        pairs: Number of pairs.
+        kind: ``splits`` if the pairs differ only in the seed, otherwise ``pairs``.
     """
 
     mean: float
@@ -69,49 +68,51 @@ class Difference(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the difference is larger than its spread, 0 if not or if that is unknown."""
+        """1 or -1 if the difference is larger than its spread; 0 if not, or if that is unknown."""
         if self.std is None or abs(self.mean) <= max(self.std, _EQUAL):
             return 0
         return 1 if self.mean > 0 else -1
 
 
 def sentences(study: Study, trials: pd.DataFrame) -> list[str]:
-    """What a study shows: along each of its axes, then how far training and test are apart.
+    """Sentences about each axis of a study, then about the gap between training and test.
 
     Args:
-        study: Which axes it has.
-        trials: As in ``trials.csv``.
+        study: The study.
+        trials: Rows of ``trials.csv``.
     """
     axes = [axis for axis in in_order(study.compared) if axis in study.axes]
     done = finished(trials)
     if done.empty:
         return ["Every trial failed, so there is nothing to compare."]
-    found = [] if axes else [_only(study, done)]
+    texts = [] if axes else [_only(study, done)]
     taught = done[done["teacher_weight"] != 0] if "teacher_weight" in axes else done
     for axis in axes:
         if axis == "teacher_weight" and 0 in study.grid[axis]:
-            found += _distillation(study, done)
+            texts += _distillation(study, done)
         else:
-            found += along(study, taught if axis in _TEACHING else done, axis)
-    found.append(gap(study, done))
+            texts += along(study, taught if axis in _TEACHING else done, axis)
+    texts.append(gap(study, done))
     if len(done) < len(trials):
-        found.append(
-            f"Of {len(trials)} trials, {len(trials) - len(done)} failed: no number includes them."
+        texts.append(
+            f"Of {len(trials)} trials, {len(trials) - len(done)} failed; no number includes them."
         )
     if "seed" not in study.axes:
-        found.append("All this is from one split: how much another would change it is unknown.")
-    return found
+        texts.append(
+            "All numbers are from one split, so the differences between splits are unknown."
+        )
+    return texts
 
 
 def in_order(axes: Sequence[str]) -> list[str]:
-    """Axes in the order that they are told in: what a study asks for before how it asks."""
-    return sorted(axes, key=lambda axis: axis not in _ASKED)  # sorted keeps the order of the rest
+    """Axes in the order of their sentences: those of ``_FIRST``, then the others."""
+    return sorted(axes, key=lambda axis: axis not in _FIRST)  # sorted keeps the order of the rest
 
 
 def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
-    """What happens to test accuracy along one axis, from end to end and from step to step."""
-    values, lost, trials = _comparable(study, trials, axis)
-    caution = _failed_at(axis, lost)
+    """Sentences about test accuracy along one axis: from first to last value, then step by step."""
+    values, failed, trials = _comparable(study, trials, axis)
+    caution = _failed_at(axis, failed)
     if len(values) == 1:
         reached = accuracy(trials, axis, values[0])
         return [f"At {_named(axis, values)} test accuracy is {reached}.", *caution]
@@ -127,8 +128,8 @@ def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
     ends = f"from {levels[0]} to {levels[-1]}"
     if whole.std is None:
         between = "".join(
-            f", by way of {there} at {_of(value)}"
-            for value, there in zip(values[1:-1], levels[1:-1], strict=True)
+            f", with {level} at {_of(value)}"
+            for value, level in zip(values[1:-1], levels[1:-1], strict=True)
         )
         return [f"{span}, test accuracy goes {ends}{between}.", *caution]
     steps = list(itertools.pairwise(values))
@@ -147,12 +148,12 @@ def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
 
 
 def gap(study: Study, trials: pd.DataFrame) -> str:
-    """How much more the heads reach on the pictures they were trained on."""
+    """Sentence about the difference between training and test accuracy."""
     train = trials["train_accuracy"]
     low, high = _percent(train.min()), _percent(train.max())
     reached = f"{low} % in every trial" if low == high else f"between {low} % and {high} %"
     apart = (train - trials["accuracy"]).groupby(_point(study, trials), sort=False).mean()
-    text = f"On their own training pictures the heads reach {reached}; test accuracy is "
+    text = f"On their training pictures, the heads reach {reached}; test accuracy is "
     low, high = _percent(apart.min()), _percent(apart.max())
     if low == high:
         return f"{text}{_points(apart.min())} lower."
@@ -162,9 +163,9 @@ def gap(study: Study, trials: pd.DataFrame) -> str:
 def difference(
     study: Study, trials: pd.DataFrame, axis: str, before: Any, after: Any
 ) -> Difference:
-    """How much more test accuracy ``after`` reaches than ``before``, trial by matching trial."""
+    """Test accuracy at ``after`` minus test accuracy at ``before``, over matching trials."""
     others = [other for other in study.axes if other != axis]
-    keys = others or [axis]  # without another axis, there is one trial each
+    keys = others or [axis]  # without another axis, each value has one trial
     one, two = (
         _at(trials, axis, value).assign(**({} if others else {axis: 0})).set_index(keys)
         for value in (before, after)
@@ -180,22 +181,22 @@ def difference(
     )
 
 
-def points(found: Difference) -> str:
+def points(change: Difference) -> str:
     """A difference in percentage points, with its spread and how many pairs agree."""
-    text = f"{100 * found.mean:+.1f}".replace("-", "−")
-    if found.std is None:
+    text = f"{100 * change.mean:+.1f}".replace("-", "−")
+    if change.std is None:
         return f"{text} points"
-    text += f" ± {_percent(found.std)} points"
-    if found.higher == found.lower == 0:
-        return f"{text}, the same in {_share(found.pairs, found.pairs)} {found.kind}"
-    word, count = ("up", found.higher) if found.mean >= 0 else ("down", found.lower)
-    return f"{text}, {word} in {_share(count, found.pairs)} {found.kind}"
+    text += f" ± {_percent(change.std)} points"
+    if change.higher == change.lower == 0:
+        return f"{text}, the same in {_share(change.pairs, change.pairs)} {change.kind}"
+    word, count = ("up", change.higher) if change.mean >= 0 else ("down", change.lower)
+    return f"{text}, {word} in {_share(count, change.pairs)} {change.kind}"
 
 
 def accuracy(trials: pd.DataFrame, axis: str, value: Any) -> str:
-    """Test accuracy at one value of an axis: mean and, if there are several splits, its spread.
+    """Test accuracy at one value of an axis: mean and, if there are several splits, spread.
 
-    The spread is over the seeds: of each seed's mean over the other axes.
+    The spread is the standard deviation over the seeds of each seed's mean over the other axes.
     """
     by_seed = _at(trials, axis, value).groupby("seed")["accuracy"].mean()
     spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
@@ -203,44 +204,45 @@ def accuracy(trials: pd.DataFrame, axis: str, value: Any) -> str:
 
 
 def ordered(study: Study, axis: str) -> list[Any]:
-    """An axis's values: numbers in rising order, names as params.yaml lists them."""
+    """Values of an axis: numbers in rising order, names in the order of params.yaml."""
     values = list(study.grid[axis])
     return sorted(values) if _is_numeric(values) else values
 
 
 def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
-    """Labels alone against every weight of the teacher, in the order listed: none is picked."""
-    values, lost, matched = _comparable(study, trials, "teacher_weight")
-    caution = _failed_at("teacher_weight", lost)
+    """Sentences that compare training without a teacher with every weight of the teacher."""
+    values, failed, matched = _comparable(study, trials, "teacher_weight")
+    caution = _failed_at("teacher_weight", failed)
     others = [value for value in study.grid["teacher_weight"] if value in values and value != 0]
     if 0 not in values or not others or matched.empty:
-        return ["What the teacher adds is unknown: no trials can be compared.", *caution]
+        return ["The effect of the teacher is unknown: no trials can be compared.", *caution]
     trials = matched
     alone = accuracy(trials, "teacher_weight", 0)
     parts = []
     for value in others:
-        found = difference(study, trials, "teacher_weight", 0, value)
+        change = difference(study, trials, "teacher_weight", 0, value)
         reached = accuracy(trials, "teacher_weight", value)
-        parts.append(f"α = {_of(value)}: {reached} ({points(found)})")
-    told = [f"From labels alone (α = 0) the student's test accuracy is {alone}; "]
-    told[0] += f"with the teacher, {'; '.join(parts)}{_over(study, 'teacher_weight', ', ')}."
+        parts.append(f"α = {_of(value)}: {reached} ({points(change)})")
+    text = f"With labels only (α = 0), the student's test accuracy is {alone}; "
+    text += f"with the teacher, {'; '.join(parts)}{_over(study, 'teacher_weight', ', ')}."
+    texts = [text]
     taught = trials.dropna(subset="teacher_accuracy") if "teacher_accuracy" in trials else None
     teachers = {"teacher_layer", "teacher_samples_per_class"}
     if taught is not None and len(taught) and teachers.isdisjoint(study.axes):
         by_seed = taught.groupby("seed")["teacher_accuracy"].mean()
         spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
-        told.append(f"The teacher itself reaches {_percent(by_seed.mean())}{spread} %.")
-    return told + caution
+        texts.append(f"The teacher itself reaches {_percent(by_seed.mean())}{spread} %.")
+    return texts + caution
 
 
 def _comparable(
     study: Study, trials: pd.DataFrame, axis: str
 ) -> tuple[list[Any], list[Any], pd.DataFrame]:
-    """The values of an axis at which a trial finished, the others, and what can be compared.
+    """Values of an axis with a finished trial, values without, and the trials to compare.
 
     Returns:
-        Values of both kinds in their order, and the trials that finished at every value of the
-        first kind.
+        Both lists of values in the order of the axis, and the trials that finished at every value
+        of the first list.
     """
     done = finished(trials)
     rows = {value: _at(done, axis, value).index for value in ordered(study, axis)}
@@ -266,11 +268,11 @@ def _only(study: Study, trials: pd.DataFrame) -> str:
     value = study.grid[axis][0]
     reached = accuracy(trials, axis, value)
     splits = f" ({len(trials)} splits)" if len(trials) > 1 else ""
-    return f"With {_of(value)} training pictures a class, test accuracy is {reached}{splits}."
+    return f"With {_of(value)} training pictures per class, test accuracy is {reached}{splits}."
 
 
 def _verdict(signs: Sequence[int], whole: Difference) -> str:
-    """What the way along an axis may be called, given which steps exceed their spread."""
+    """Verb for the change along an axis, given which steps are larger than their spread."""
     if 1 in signs and -1 in signs:
         return "goes up and down,"
     if whole.sign > 0 and -1 not in signs:
@@ -304,11 +306,11 @@ def _share(count: int, of: int) -> str:
 
 
 def _basis(study: Study, axis: str, whole: Difference) -> str:
-    """What the numbers are means over."""
+    """Says what the means are over."""
     over = _over(study, axis)
     if not over:
         return f"{whole.pairs} {whole.kind}"
-    return f"{over}; {whole.pairs} pairs of trials that differ in nothing else"
+    return f"{over}; {whole.pairs} pairs of trials that differ only in this setting"
 
 
 def _over(study: Study, axis: str, start: str = "") -> str:
@@ -318,12 +320,12 @@ def _over(study: Study, axis: str, start: str = "") -> str:
 
 
 def _at(trials: pd.DataFrame, axis: str, value: Any) -> pd.DataFrame:
-    """The trials with one value of an axis; numbers have lost all but six digits in the file."""
+    """Trials with one value of an axis. Numbers in the file have only six digits."""
     if isinstance(value, int | float):
-        there = pd.Series(np.isclose(trials[axis], value, rtol=1e-5, atol=0), index=trials.index)
+        is_equal = pd.Series(np.isclose(trials[axis], value, rtol=1e-5, atol=0), index=trials.index)
     else:
-        there = trials[axis] == value
-    return trials.loc[there]
+        is_equal = trials[axis] == value
+    return trials.loc[is_equal]
 
 
 def _of(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Names as figures show them: whole if there is room, always visible, and never a formula.
+"""Makes labels for figures from names: short enough, visible, and never drawn as a formula.
 
-A class may be called anything: a line break, 300 letters, ``$x^$``, 犬. Every figure draws names
-that :func:`shown` returns, with the properties of :func:`style`.
+A class may have any name: a line break, 300 letters, ``$x^$``, 犬. Every figure draws the labels
+that :func:`fit_all` returns, with the properties of :func:`style`.
 """
 
 from __future__ import annotations
@@ -29,50 +29,51 @@ _LOG = logging.getLogger(__name__)
 
 _CUT = "…"
 _POINTS = 72  # per inch
-_LONGEST = 300  # pieces: no label of a figure has room for more
+_LONGEST = 300  # pieces; longer names never fit
 _EMPTY = "(empty)"
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters by their category, and yet nothing is seen of them."""
+"""Characters that Unicode counts as letters or symbols, but that are blank."""
 
 _JOINERS = frozenset("\u200c\u200d")
-"""Between letters of some scripts, and never seen themselves."""
+"""Invisible characters that join or separate letters in some scripts."""
 
 _NOT_FOR_TEXT = ("Last Resort", "STIX", "cm")
-"""Families that matplotlib brings for boxes and formulas begin so."""
+"""Beginnings of the names of matplotlib's fonts for missing letters and formulas."""
 
 _CJK = ("CJK ", "HIRAGANA ", "KATAKANA ", "HANGUL ", "BOPOMOFO ", "FULLWIDTH ", "HALFWIDTH ")
-"""Names of the letters in Debian's fonts-noto-cjk begin so."""
+"""Beginnings of the Unicode names of letters in Debian's fonts-noto-cjk."""
 
 _NAMED = 10
 
 
 class _Room(NamedTuple):
-    """What a label may take: width in inches, letters in points."""
+    """Largest width of a label in inches, and its font size in points."""
 
     inches: float
     size: float
 
 
-def shown(names: Iterable[str], inches: float, size: float) -> list[str]:
-    r"""Names as a figure shows them: different names stay different.
+def fit_all(names: Iterable[str], inches: float, size: float) -> list[str]:
+    r"""Labels for names. Different names get different labels.
 
-    A name that is too wide loses its middle, or what it begins with if others begin and end alike.
-    What can't be seen is written as its escape, like ``\n``. A letter that no installed font has
-    is written as its number, like ``U+72AC``; a log message says so, once for each script.
+    A name that is too wide is cut in the middle. If several names then look the same, their common
+    beginning is cut instead. Invisible characters are written as escapes, like ``\n``. A letter
+    that no installed font has is written as its number, like ``U+72AC``; this is logged once per
+    font package.
 
     Args:
-        names: In any writing.
-        inches: The width that a name may take.
-        size: Of its letters, in points.
+        names: Names in any script.
+        inches: Largest width of a label.
+        size: Font size in points.
     """
     listed = list(names)
     texts = {name: unicodedata.normalize("NFC", name) for name in sorted(set(listed))}
     pieces = {name: _pieces(text) for name, text in texts.items()}
-    _say({letter for text in texts.values() for letter in text if not _is_known(letter)})
+    _warn({letter for text in texts.values() for letter in text if not _is_known(letter)})
     room = _Room(inches, size)
     labels = _labelled(pieces, room)
     taken: Counter[str] = Counter()
-    for name, label in labels.items():  # in order of the names, so that the same ones are numbered
+    for name, label in labels.items():  # sorted, so that the numbering is always the same
         taken[label] += 1
         if taken[label] > 1:
             number = f" ({taken[label]})"
@@ -82,27 +83,31 @@ def shown(names: Iterable[str], inches: float, size: float) -> list[str]:
 
 
 def style(labels: Iterable[str]) -> dict[str, Any]:
-    """The properties of a matplotlib text that shows any of these labels.
+    """Properties of a matplotlib text for any of these labels.
 
     Returns:
-        ``parse_math``, and ``fontfamily`` where the usual font lacks a letter.
+        ``parse_math``, and ``fontfamily`` if the default font lacks a letter.
     """
     families = _families("".join(labels))
-    return {"parse_math": False} | ({"fontfamily": [_usual(), *families]} if families else {})
+    return {"parse_math": False} | (
+        {"fontfamily": [_default_font(), *families]} if families else {}
+    )
 
 
 def width(label: str, size: float) -> float:
-    """How wide a label is, in inches; infinite if it can't be drawn.
+    """Width of a label in inches; infinite if it can't be drawn.
 
     Args:
-        label: On one line.
-        size: Of its letters, in points.
+        label: Text on one line.
+        size: Font size in points.
     """
     families = _families(label)
-    properties = FontProperties(family=[_usual(), *families] if families else None, size=size)
+    properties = FontProperties(
+        family=[_default_font(), *families] if families else None, size=size
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        try:  # without a renderer: the same whatever is drawn with
+        try:  # without a renderer, so that the width is the same for all output formats
             measured, *_ = _measure().get_text_width_height_descent(label, properties, ismath=False)
         except UserWarning:  # a letter without a glyph
             return math.inf
@@ -110,7 +115,7 @@ def width(label: str, size: float) -> float:
 
 
 def _pieces(text: str) -> Pieces:
-    """A name as a row of pieces that are not to be cut: letters, escapes and letters' numbers."""
+    """Splits a name into pieces that are never cut: letters, escapes and letters' numbers."""
     if not text:
         return (_EMPTY,)
     clusters = _clusters(text)
@@ -131,7 +136,7 @@ def _pieces(text: str) -> Pieces:
 
 
 def _clusters(text: str) -> list[str]:
-    """Letters, each with the marks that belong to it, which have to come from one font."""
+    """Splits text into letters with their marks, which must be drawn with one font."""
     clusters: list[str] = []
     joined = False
     for before, letter, after in zip(f" {text}", text, f"{text[1:]} ", strict=False):
@@ -146,7 +151,7 @@ def _clusters(text: str) -> list[str]:
 
 @cache
 def _is_drawn(cluster: str) -> bool:
-    """Whether something is seen of a letter and its marks, and installed fonts have them."""
+    """Whether a letter and its marks are visible, and installed fonts have them."""
     if not cluster[0].isprintable() or cluster[0] in _BLANK:
         return False
     drawn = [letter for letter in cluster if letter not in _JOINERS]
@@ -156,7 +161,7 @@ def _is_drawn(cluster: str) -> bool:
 
 
 def _is_known(letter: str) -> bool:
-    return _has(_usual(), letter) or _family(letter) is not None
+    return _has(_default_font(), letter) or _family(letter) is not None
 
 
 def _is_number(piece: str) -> bool:
@@ -171,12 +176,12 @@ def _stand_in(letter: str) -> str:
 
 
 def _labelled(pieces: Mapping[str, Pieces], room: _Room) -> dict[str, str]:
-    """Labels by name; of names that look alike, what they begin with in common is left out."""
+    """Labels by name. If labels are equal, the common beginning of their names is cut."""
     labels = {name: _fit(parts, room) for name, parts in pieces.items()}
-    alike: dict[str, list[str]] = {}
+    names_by_label: dict[str, list[str]] = {}
     for name, label in labels.items():
-        alike.setdefault(label, []).append(name)
-    for names in alike.values():
+        names_by_label.setdefault(label, []).append(name)
+    for names in names_by_label.values():
         different = {"".join(pieces[name]) for name in names}
         columns = zip(*(pieces[name] for name in names), strict=False)
         shared = len(list(itertools.takewhile(lambda column: len(set(column)) == 1, columns)))
@@ -187,7 +192,7 @@ def _labelled(pieces: Mapping[str, Pieces], room: _Room) -> dict[str, str]:
 
 
 def _fit(pieces: Pieces, room: _Room) -> str:
-    """The pieces as text, without those in the middle if it is too wide."""
+    """The pieces as text, cut in the middle if it is too wide."""
     if len(pieces) <= _LONGEST and width("".join(pieces), room.size) <= room.inches:
         return "".join(pieces)
 
@@ -203,20 +208,20 @@ def _fit(pieces: Pieces, room: _Room) -> str:
 
 
 def _families(text: str) -> list[str]:
-    """The fonts, besides the usual one, that a text's letters need."""
-    found = {_family(letter) for letter in text if not _has(_usual(), letter)}
-    return sorted(family for family in found if family is not None)
+    """Fonts, besides the default one, that a text needs."""
+    needed = {_family(letter) for letter in text if not _has(_default_font(), letter)}
+    return sorted(family for family in needed if family is not None)
 
 
 @cache
 def _family(letter: str) -> str | None:
-    """The first installed font that has a letter: by name, those without serifs first."""
+    """First installed font that has a letter, sorted by name with sans-serif fonts first."""
     return next((family for family in _installed() if _has(family, letter)), None)
 
 
 @cache
 def _installed() -> list[str]:
-    """Families that have an upright face of about the usual weight."""
+    """Font families with an upright face of normal weight."""
     names = {
         face.name
         for face in font_manager.fontManager.ttflist
@@ -228,7 +233,7 @@ def _installed() -> list[str]:
 
 
 @cache
-def _usual() -> str:
+def _default_font() -> str:
     return str(font_manager.get_font(font_manager.findfont(FontProperties())).family_name)
 
 
@@ -238,11 +243,15 @@ def _has(family: str, letter: str) -> bool:
 
 @cache
 def _letters(family: str) -> frozenset[int]:
-    """Code points that the upright face of a font has: the one that a figure's texts get."""
+    """Code points of the upright face of a font, which is the one that figures use."""
     try:
         path = font_manager.findfont(FontProperties(family=[family]), fallback_to_default=False)
         return frozenset(font_manager.get_font(path).get_charmap())
-    except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or damaged
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # the font was removed after matplotlib listed it, or it is damaged
         return frozenset()
 
 
@@ -251,22 +260,22 @@ def _measure() -> TextToPath:
     return TextToPath()
 
 
-_said: set[str] = set()
+_warned_packages: set[str] = set()
 
 
-def _say(lost: set[str]) -> None:
-    """Names letters that no font has, unless the package that has them was named before."""
-    by_package = {letter: _package(letter) for letter in sorted(lost) if letter.isprintable()}
-    new = [letter for letter, package in by_package.items() if package not in _said]
+def _warn(missing: set[str]) -> None:
+    """Logs letters that no installed font has, once per Debian package with a font for them."""
+    by_package = {letter: _package(letter) for letter in sorted(missing) if letter.isprintable()}
+    new = [letter for letter, package in by_package.items() if package not in _warned_packages]
     if not new:
         return
     packages = {by_package[letter] for letter in new}
-    _said.update(packages)
+    _warned_packages.update(packages)
     named = " ".join(new[:_NAMED])
     rest = f" and {len(new) - _NAMED} more letters" if len(new) > _NAMED else ""
     _LOG.warning(
-        "no installed font has %s%s, so figures show their numbers, like U+%04X; fonts that have "
-        "them are, for example, in Debian's %s",
+        "no installed font has %s%s, so figures show their numbers, like U+%04X; fonts with them "
+        "are, for example, in Debian's %s",
         named,
         rest,
         ord(new[0]),
@@ -275,7 +284,7 @@ def _say(lost: set[str]) -> None:
 
 
 def _package(letter: str) -> str:
-    """The package of Debian that has a letter."""
+    """Debian package with a font for a letter."""
     if unicodedata.name(letter, "").startswith(_CJK):
         return "fonts-noto-cjk"
     return "fonts-symbola" if unicodedata.category(letter) == "So" else "fonts-noto-core"

@@ -1,4 +1,4 @@
-"""Pictures that nearly equal each other across the sides of a split: what the page says of them."""
+"""Near-duplicates on different sides of a split: sentences and table rows for the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FILE = "near_duplicates.csv"
 SHOWN = 20
-"""So many pairs are listed before the rest is counted."""
+"""Largest number of pairs that the table lists; the rest is counted."""
 
 _COLUMNS = {
     "seed": int,
@@ -28,12 +28,12 @@ _SIDES = {"train": "a training picture", "validation": "a validation picture"}
 
 
 class NearDuplicates(NamedTuple):
-    """What the page says of a dataset.
+    """Near-duplicates of a dataset.
 
     Attributes:
-        sentences: One per split.
-        pairs: Rows of a table: the closest pairs first, split by split.
-        rest: How many further pairs there are.
+        sentences: One sentence per split.
+        pairs: Table rows, sorted by split, then by distance.
+        rest: Number of pairs that are not in the table.
     """
 
     sentences: list[str]
@@ -42,12 +42,12 @@ class NearDuplicates(NamedTuple):
 
 
 def read(folder: Path, dataset: str, seeds: Sequence[int]) -> NearDuplicates | None:
-    """What was found in a dataset's splits; None if nothing was.
+    """Reads the near-duplicates of a dataset's splits; None if there are none.
 
     Args:
-        folder: Of the dataset's manifests.
-        dataset: Its name.
-        seeds: Of its splits.
+        folder: Folder of the dataset's manifests.
+        dataset: Name of the dataset.
+        seeds: Seeds of its splits.
 
     Raises:
         ReadError: A file is damaged, or a manifest is missing.
@@ -55,15 +55,15 @@ def read(folder: Path, dataset: str, seeds: Sequence[int]) -> NearDuplicates | N
     command = f"dvc repro splits@{dataset}"
     if not (folder / FILE).exists():
         return None
-    found = reading.table(folder / FILE, _COLUMNS, command)
-    if found.empty:
+    frame = reading.table(folder / FILE, _COLUMNS, command)
+    if frame.empty:
         return None
     sentences = []
     for seed in seeds:
         manifest = reading.table(folder / f"{seed}.csv", {"path": str, "role": str}, command)
         tests = int((manifest["role"] == "test").sum())
-        sentences.append(f"Split {seed}: {_counts(found[found['seed'] == seed], tests)}.")
-    ordered = found.sort_values(["seed", "distance", "path", "near_path"])
+        sentences.append(f"Split {seed}: {_counts(frame[frame['seed'] == seed], tests)}.")
+    ordered = frame.sort_values(["seed", "distance", "path", "near_path"])
     pairs = [
         {
             "split": row["seed"],
@@ -75,13 +75,16 @@ def read(folder: Path, dataset: str, seeds: Sequence[int]) -> NearDuplicates | N
         }
         for row in ordered.head(SHOWN).to_dict("records")
     ]
-    return NearDuplicates(sentences, pairs, max(len(found) - SHOWN, 0))
+    return NearDuplicates(sentences, pairs, max(len(frame) - SHOWN, 0))
 
 
-def _counts(found: pd.DataFrame, tests: int) -> str:
-    """How many test pictures nearly equal one of another side, whichever way a pair is listed."""
+def _counts(pairs: pd.DataFrame, tests: int) -> str:
+    """Says how many test pictures nearly equal a picture of another side.
+
+    The test picture may be the first or the second of a pair.
+    """
     near: dict[str, set[str]] = {side: set() for side in _SIDES}
-    for row in found.to_dict("records"):
+    for row in pairs.to_dict("records"):
         one, two = (row["path"], row["role"]), (row["near_path"], row["near_role"])
         for (path, role), (_, other) in ((one, two), (two, one)):
             if role == "test" and other in near:

@@ -1,4 +1,4 @@
-"""published.yaml as typed values: what others measured, and where it is printed."""
+"""Reads published.yaml: accuracies, times and gradient checks of other authors, with sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = Path(__file__).with_name("published.yaml")
 
 
 class PublishedError(InputError):
-    """published.yaml says something that can't be used."""
+    """published.yaml has an invalid value."""
 
 
 class _Entry(BaseModel):
@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class Source(_Entry):
-    """Who published it, when, and under what title."""
+    """Authors, year and title of a publication."""
 
     authors: str
     year: int
@@ -30,12 +30,12 @@ class Source(_Entry):
 
 
 class Known(_Entry):
-    """A dataset that others measured on; its key is the layout of params.yaml.
+    """A dataset with published accuracies; its key is the layout in params.yaml.
 
     Attributes:
-        title: What people call it.
-        classes: How many it has.
-        comparable_from: The fewest classes for which an accuracy can be put beside the others.
+        title: Name of the dataset.
+        classes: Number of its classes.
+        comparable_from: Smallest number of classes for which an accuracy can be compared.
     """
 
     title: str
@@ -47,9 +47,9 @@ class Point(_Entry):
     """One accuracy, in %.
 
     Attributes:
-        at: Where on the axis; None for a number that belongs nowhere on it.
-        accuracy: On test pictures.
-        spread: The ± that is printed, if one is.
+        at: Position on the axis; None for a number without a position.
+        accuracy: Accuracy on test pictures.
+        spread: The published ±, if any.
     """
 
     at: float | None = None
@@ -62,12 +62,12 @@ class Curve(_Entry):
 
     Attributes:
         dataset: A key of ``datasets``.
-        axis: The setting that the points differ in.
-        method: As it is called in legends and tables.
+        axis: The setting that differs between the points.
+        method: Name for legends and tables.
         source: A key of ``sources``.
-        place: The table, figure or section there.
+        place: Table, figure or section of the source.
         remark: What a reader must know before comparing.
-        points: In rising order of ``at``.
+        points: Points in rising order of ``at``.
     """
 
     dataset: str
@@ -80,17 +80,17 @@ class Curve(_Entry):
 
     @model_validator(mode="after")
     def _in_order(self) -> Curve:
-        places = [point.at for point in self.points]
+        positions = [point.at for point in self.points]
         if self.axis == "none":
-            if places != [None]:
+            if positions != [None]:
                 raise ValueError("a curve without an axis has one point, which has no 'at'")
-        elif None in places or places != sorted({at for at in places if at is not None}):
+        elif None in positions or positions != sorted({at for at in positions if at is not None}):
             raise ValueError("every point needs an 'at', and they must rise")
         return self
 
 
 class WallTime(_Entry):
-    """How many minutes a method took, by training pictures per class."""
+    """Minutes that a method took, by training pictures per class."""
 
     dataset: str
     method: str
@@ -110,7 +110,7 @@ class GradientCheck(_Entry):
 
 
 class Published(_Entry):
-    """The whole of published.yaml."""
+    """All of published.yaml."""
 
     sources: dict[str, Source]
     datasets: dict[str, Known]
@@ -124,20 +124,20 @@ class Published(_Entry):
         measured += [(entry.source, entry.dataset) for entry in self.wall_times]
         sources = {source for source, _ in measured}
         sources |= {entry.source for entry in self.gradient_checks}
-        for kind, named, known in (
+        for kind, used, known in (
             ("source", sources, self.sources.keys()),
             ("dataset", {dataset for _, dataset in measured}, self.datasets.keys()),
         ):
-            if named - known:
-                raise ValueError(f"no {kind} '{min(named - known)}'")
+            if used - known:
+                raise ValueError(f"no {kind} '{min(used - known)}'")
         return self
 
     def curves(self, layout: str, *axes: str) -> list[Curve]:
-        """What was measured along these axes on the dataset of a layout."""
+        """Published curves along these axes, for the dataset of a layout."""
         return [c for c in self.accuracies if c.dataset == layout and c.axis in axes]
 
     def times(self, layout: str) -> list[WallTime]:
-        """How long it took on the dataset of a layout."""
+        """Published times for the dataset of a layout."""
         return [time for time in self.wall_times if time.dataset == layout]
 
 
@@ -145,7 +145,7 @@ def read(path: Path = PATH) -> Published:
     """Reads and checks the file.
 
     Raises:
-        PublishedError: Everything that is wrong with it.
+        PublishedError: The file has invalid values; the message lists all of them.
     """
     raw: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     try:

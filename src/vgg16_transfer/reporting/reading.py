@@ -1,7 +1,6 @@
-"""Files that the page is made of, read and checked: one that is damaged is one sentence.
+"""Reads and checks the files that the page is made of.
 
-Every reader of the page goes through :func:`or_mend`, which names the file and the command that
-writes it again.
+Every function uses :func:`checked`: an error names the file and the command that writes it again.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ _RECORD: dict[str, dict[str, type]] = {
     "confusion": {"true": str, "predicted": str, "count": int},
     "per_class": {"class_name": str, "accuracy": float},
 }
-"""Columns of a study's record that are needed, besides ``trial``."""
+"""Required columns of a study's record, besides ``trial``."""
 
 
 class ReadError(InputError):
-    """A file of the page that is missing or damaged."""
+    """An input file of the page is missing or damaged."""
 
 
-def or_mend(path: Path, command: str) -> AbstractContextManager[None]:
-    """Turns whatever goes wrong inside into one sentence; it raises ReadError.
+def checked(path: Path, command: str) -> AbstractContextManager[None]:
+    """Context manager that turns every error into a ReadError with one sentence.
 
     Args:
-        path: Of the file that is read inside.
-        command: Writes it again.
+        path: File that is read inside the context.
+        command: Command that writes the file again.
     """
     return reading(path, ReadError, mend=f"run {command} or dvc pull")
 
@@ -53,20 +52,20 @@ def or_mend(path: Path, command: str) -> AbstractContextManager[None]:
 def table(
     path: Path, columns: Mapping[str, type], command: str, may_lack: Collection[str] = ()
 ) -> pd.DataFrame:
-    """A CSV file with at least these columns.
+    """Reads a CSV file with at least these columns.
 
     Args:
-        path: Of the file.
-        columns: What they hold: ``str``, ``int`` or ``float``.
-        command: Writes the file again.
+        path: Path of the file.
+        columns: Type of each column: ``str``, ``int`` or ``float``.
+        command: Command that writes the file again.
         may_lack: Columns that may have empty cells.
 
     Raises:
         ReadError: The file is missing or damaged.
     """
     text = {column: str for column, kind in columns.items() if kind is str}
-    with or_mend(path, command):
-        # A class may well be called NA, null or none.
+    with checked(path, command):
+        # A class may be called NA, null or none.
         frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
         for column, kind in columns.items():
             _check(frame, column, kind, may_lack=column in may_lack)
@@ -74,7 +73,7 @@ def table(
 
 
 def record(folder: Path, study: Study) -> Record:
-    """A study's record, checked; see :mod:`~vgg16_transfer.heads.records`.
+    """Reads and checks a study's record; see :mod:`~vgg16_transfer.heads.records`.
 
     Raises:
         ReadError: A file is missing or damaged, or lacks a trial of the study.
@@ -85,43 +84,43 @@ def record(folder: Path, study: Study) -> Record:
     frames = []
     for name in FRAMES:
         columns = {"trial": str} | (setting if name == "trials" else {}) | _RECORD[name]
-        may_lack = MEASURED if name == "trials" else ()  # of a trial that failed
+        may_lack = MEASURED if name == "trials" else ()  # a failed trial has no measurements
         frames.append(table(folder / f"{name}.csv", columns, command, may_lack))
-    found = Record(*frames)
-    done = found.trials[~has_failed(found.trials)]
-    with or_mend(folder / "trials.csv", command):
+    result = Record(*frames)
+    done = result.trials[~has_failed(result.trials)]
+    with checked(folder / "trials.csv", command):
         for trial in study.trials():
-            _need(found.trials["trial"], study.trial_name(trial))
+            _need(result.trials["trial"], study.trial_name(trial))
         for measure in MEASURED:
             _check(done, measure, float)
-    with or_mend(folder / "history.csv", command):
+    with checked(folder / "history.csv", command):
         for name in done["trial"]:
-            _need(found.history["trial"], name)
-    return found
+            _need(result.history["trial"], name)
+    return result
 
 
 def captions(path: Path, command: str) -> dict[str, str]:
-    """By the name of a picture, what it shows.
+    """Reads descriptions of pictures by file name.
 
     Raises:
         ReadError: The file is missing or damaged.
     """
-    with or_mend(path, command):
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
-            raise ValueError("holds no texts by name")
-    return told
+    with checked(path, command):
+        texts: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("is not an object of texts by file name")
+    return texts
 
 
 def png(path: Path, command: str) -> Image.Image:
-    """A PNG file, checked to its last byte.
+    """Reads a PNG file completely.
 
     Raises:
         ReadError: The file is missing or damaged.
     """
-    with or_mend(path, command):
+    with checked(path, command):
         with Image.open(path, formats=["PNG"]) as picture:
-            picture.verify()  # every checksum; what is left can't be loaded
+            picture.verify()  # checks all checksums; afterwards the picture can't be loaded
         with Image.open(path, formats=["PNG"]) as picture:
             picture.load()
             return picture
@@ -138,8 +137,8 @@ def _check(frame: pd.DataFrame, column: str, kind: type, *, may_lack: bool = Fal
         float: pd.api.types.is_numeric_dtype,
     }[kind]
     if len(frame) and not is_kind(frame[column].dtype):
-        wanted = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"column '{column}' holds something else than {wanted}")
+        expected = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"column '{column}' does not hold {expected}")
 
 
 def _need(names: pd.Series[Any], name: str) -> None:

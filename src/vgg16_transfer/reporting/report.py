@@ -1,7 +1,7 @@
-"""[stage] Results → reports/report.html, a self-contained page, and the figures that it shows.
+"""[stage] Results → reports/report.html, a self-contained page, and reports/figures/.
 
-The page is a function of its inputs alone: no dates, no run ids. For those it has places that
-:func:`~vgg16_transfer.reporting.run_links.with_runs` fills in.
+The page depends only on its inputs, so it has no dates and no run ids. It has placeholders for run
+ids, which :func:`~vgg16_transfer.reporting.run_links.with_runs` fills in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CAPTIONS = {
 }
 _COMMAND = "dvc repro report"
 _GRADIENTS = {"weights": str, "layer": str, "checked": int, "average": float, "max": float}
-_ALWAYS_SAID = ("layer", "samples_per_class", "epochs")
+_ALWAYS_LISTED = ("layer", "samples_per_class", "epochs")
 
 
 def write_report(
@@ -61,19 +61,20 @@ def write_report(
     gradients: Path,
     explained: Path,
 ) -> None:
-    """Writes the page and the figures it shows.
+    """Writes the page and its figures.
 
-    What is not there of filters, gradients, explained pictures and near-duplicates is left out.
+    Filters, gradients, explained pictures and near-duplicates are optional: the page leaves out
+    what is missing.
 
     Args:
-        datasets: By name.
-        studies: By name, in the order of the page.
+        datasets: Datasets by name.
+        studies: Studies by name, in the order of the page.
         out: Folder to write ``report.html`` and ``figures/`` to.
-        results: One folder per study: its record.
-        splits: One folder per dataset: its manifests, and the near-duplicates among them.
-        filters: One folder per dataset: pictures of its filters.
-        gradients: One CSV file per dataset: the check of its gradients.
-        explained: One folder per study: pictures of what its heads look at.
+        results: Folder with one folder per study: its record.
+        splits: Folder with one folder per dataset: its manifests and near-duplicates.
+        filters: Folder with one folder per dataset: pictures of kernels and activations.
+        gradients: Folder with one CSV file per dataset: its gradient check.
+        explained: Folder with one folder per study: pictures that explain a head.
 
     Raises:
         ReadError: A study has no results, its split is missing, or a file is damaged.
@@ -84,14 +85,14 @@ def write_report(
         name: lineage(study, measured[name], results=results, splits=splits)
         for name, study in studies.items()
     }
-    shown = {name: embedded.explained(explained / name, name) for name in studies}
-    seen = {name: embedded.filters(filters / name, name) for name in datasets}
-    checked = {
+    explained_pictures = {name: embedded.explained(explained / name, name) for name in studies}
+    filter_pictures = {name: embedded.filters(filters / name, name) for name in datasets}
+    gradient_rows = {
         name: reading.table(path, _GRADIENTS, f"dvc repro gradients@{name}").to_dict("records")
         for name in datasets
         if (path := gradients / f"{name}.csv").exists()
     }
-    near = {
+    pairs_by_dataset = {
         name: near_duplicates.read(splits / name, name, dataset.split.seeds)
         for name, dataset in datasets.items()
     }
@@ -102,14 +103,14 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["glued"] = _glued
+    environment.filters["no_break"] = _no_break
     with replacing(out / "figures") as folder:
         folder.mkdir()
         page = environment.get_template("report.html.j2").render(
             answers=[
-                _answer(name, dataset, asking, measured, numbers, folder)
+                _answer(name, dataset, sample_studies, measured, numbers, folder)
                 for name, dataset in datasets.items()
-                if (asking := _asking(name, studies))
+                if (sample_studies := _sample_studies(name, studies))
             ],
             sections=[
                 {
@@ -121,14 +122,14 @@ def write_report(
                         study, measured[name], _beside(study, datasets, numbers), folder
                     ),
                     "failures": failures.sentences(measured[name].trials),
-                    "explained": shown[name],
+                    "explained": explained_pictures[name],
                     "lineage": lineages[name],
                 }
                 for name, study in studies.items()
             ],
-            near={name: found for name, found in near.items() if found is not None},
-            filters=seen,
-            gradients=checked,
+            near={name: pairs for name, pairs in pairs_by_dataset.items() if pairs is not None},
+            filters=filter_pictures,
+            gradients=gradient_rows,
             published=numbers,
             cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
             run_marker=run_links.run_marker,
@@ -139,12 +140,12 @@ def write_report(
 
 
 def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) -> dict[str, Figure]:
-    """A study's figures by file name: the answer first, then the curves.
+    """A study's figures by file name: accuracy against its first axis, then curves over epochs.
 
     Args:
-        study: Which study.
-        record: What it measured.
-        beside: Published curves along its first axis.
+        study: The study.
+        record: Its results.
+        beside: Published curves along the first axis.
     """
     summary = records.summarise(study, record.trials)
     axis, points = answer_axis(study), _points(study, record.trials)
@@ -157,40 +158,40 @@ def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) ->
 
 
 def answer_axis(study: Study) -> str:
-    """The axis that a study's results are drawn against."""
+    """The x axis of a study's main figure."""
     return findings.in_order(study.compared)[0]
 
 
 def setting(study: Study) -> list[str]:
-    """What a study varies, and of the rest what is not as usual or what everybody asks for."""
-    told = []
+    """Settings of a study that vary, differ from the default, or are in ``_ALWAYS_LISTED``."""
+    settings = []
     for key, values in study.grid.items():
-        usual = values == (Trial.model_fields[key].default,)
-        if not usual or key in _ALWAYS_SAID:
+        is_default = values == (Trial.model_fields[key].default,)
+        if not is_default or key in _ALWAYS_LISTED:
             listed = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-            told.append(f"{key.replace('_', ' ')} {listed}")
-    return told
+            settings.append(f"{key.replace('_', ' ')} {listed}")
+    return settings
 
 
 def lineage(study: Study, record: Record, *, results: Path, splits: Path) -> dict[str, Any]:
-    """Where a study's numbers come from, as far as files can tell.
+    """Stage, files with their md5, and trials that a study's numbers come from.
 
     Args:
-        study: Which study.
-        record: What it measured.
-        results: One folder per study: its record.
-        splits: One folder per dataset: its manifests.
+        study: The study.
+        record: Its results.
+        results: Folder with one folder per study: its record.
+        splits: Folder with one folder per dataset: its manifests.
 
     Raises:
-        ReadError: A split is missing.
+        ReadError: A file is missing or can't be read.
     """
     files = {}
     for seed in study.grid["seed"]:
         path = splits / study.dataset / f"{seed}.csv"
-        with reading.or_mend(path, f"dvc repro splits@{study.dataset}"):
+        with reading.checked(path, f"dvc repro splits@{study.dataset}"):
             files[f"data/splits/{study.dataset}/{seed}.csv"] = file_md5(path)
     path = results / study.name / "trials.csv"
-    with reading.or_mend(path, f"dvc repro train@{study.name}"):
+    with reading.checked(path, f"dvc repro train@{study.name}"):
         files[f"results/{study.name}/trials.csv"] = file_md5(path)
     trials = record.trials[["trial", "seed", "accuracy"]]
     return {
@@ -200,8 +201,8 @@ def lineage(study: Study, record: Record, *, results: Path, splits: Path) -> dic
     }
 
 
-def _asking(dataset: str, studies: Mapping[str, Study]) -> list[Study]:
-    """The studies that ask how many pictures of each class it takes."""
+def _sample_studies(dataset: str, studies: Mapping[str, Study]) -> list[Study]:
+    """Studies of a dataset that vary the number of training pictures per class."""
     return [s for s in studies.values() if s.dataset == dataset and answers.AXIS in s.axes]
 
 
@@ -216,17 +217,18 @@ def _answer(
     lines: dict[str, pd.DataFrame] = {}
     for study in studies:
         lines |= answers.lines(study, measured[study.name].trials)
-    theirs = answers.curves(dataset, numbers)
+    published_curves = answers.curves(dataset, numbers)
     path = folder / f"answer_{name}.png"
-    figures.save(figures.answer(lines, theirs), path)
+    figures.save(figures.answer(lines, published_curves), path)
+    alternative = alternatives.answer(lines, published_curves)
     caption = f"{name}: test accuracy against training pictures per class"
     return {
         "dataset": name,
         "sentences": answers.sentences(name, dataset, studies, measured, numbers),
-        "picture": embedded.read(path, alternatives.answer(lines, theirs), caption, _COMMAND),
-        "table": answers.table(lines, theirs),
+        "picture": embedded.read(path, alternative, caption, _COMMAND),
+        "table": answers.table(lines, published_curves),
         "ours": len(lines),
-        "sources": answers.sources(theirs, numbers),
+        "sources": answers.sources(published_curves, numbers),
         "others": answers.others(dataset, numbers),
     }
 
@@ -237,7 +239,7 @@ def _study_pictures(
     axis, points = answer_axis(study), _points(study, record.trials)
     summary = records.summarise(study, record.trials)
     failed = _marks(study, summary)
-    told = {
+    texts = {
         f"accuracy_against_{axis}": alternatives.accuracy_against(summary, axis),
         "accuracy_curves": alternatives.curves(record.history, points, "accuracy", failed),
         "loss_curves": alternatives.curves(record.history, points, "loss", failed),
@@ -246,34 +248,37 @@ def _study_pictures(
         f"accuracy_against_{axis}": f"Test accuracy against {axis.replace('_', ' ')}, mean and "
         "standard deviation over the splits"
     }
-    shown = []
+    embedded_pictures = []
     for title, figure in study_figures(study, record, beside).items():
         path = folder / study.name / f"{title}.png"
         figures.save(figure, path)
-        alternative = f"{study.name}: {told[title]}"
-        shown.append(embedded.read(path, alternative, captions[title], _COMMAND))
-    return shown
+        alternative = f"{study.name}: {texts[title]}"
+        embedded_pictures.append(embedded.read(path, alternative, captions[title], _COMMAND))
+    return embedded_pictures
 
 
 def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -> list[Curve]:
-    """Published curves for a study's own figure; those along samples per class are the answer's."""
+    """Published curves for a study's main figure.
+
+    Curves along samples per class are shown only in the section of the answer.
+    """
     if answer_axis(study) != "temperature":
         return []
     return numbers.curves(datasets[study.dataset].layout, "temperature")
 
 
 def _points(study: Study, trials: pd.DataFrame) -> pd.Series:
-    """By name of a trial that finished, the point of the grid that it belongs to."""
+    """Name of the grid point of each finished trial, by trial name."""
     done = failures.finished(trials).to_dict("records")
     return pd.Series({row["trial"]: records.point_name(study, row) for row in done}, dtype="str")
 
 
 def _marks(study: Study, summary: pd.DataFrame) -> dict[str, str]:
-    """By point at which trials failed, how many did."""
+    """Text such as ``failed: 1 of 3 trials``, by name of a grid point with failed trials."""
     rows = summary.to_dict("records")
     return {records.point_name(study, row): mark for row in rows if (mark := failures.mark(row))}
 
 
-def _glued(sentence: str) -> str:
-    """A sentence whose numbers are not torn from their spread and their unit by a line's end."""
+def _no_break(sentence: str) -> str:
+    """Uses no-break spaces, so that a number stays on one line with its spread and its unit."""
     return sentence.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")

@@ -1,7 +1,7 @@
-"""Where the page has room for what only MLflow and dvc.lock know, and how it is filled in.
+"""Placeholders of the page for MLflow run ids and digests of dvc.lock, and filling them in.
 
-The page that DVC makes depends on its inputs alone, so these places are empty there; the copy that
-is logged to MLflow has them filled.
+The page made by DVC depends only on its inputs, so it has empty placeholders. They are filled in
+in the copy that is logged to MLflow.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def run_marker(study: str, trial: str) -> str:
-    """Stands where a trial's MLflow run id belongs; a comment, which nobody sees."""
+    """Placeholder for a trial's MLflow run id: an HTML comment, which is not displayed."""
     return f"<!--run {escape(study)}/{escape(trial)}-->"  # a study's name has no slash
 
 
 def lock_marker(study: str) -> str:
-    """Stands where the digest of a study's entry in dvc.lock belongs."""
+    """Placeholder for the digest of a study's entry in dvc.lock."""
     return f"<!--lock {escape(study)}-->"
 
 
 def with_runs(page: str, runs: Mapping[tuple[str, str], str], locks: Mapping[str, str]) -> str:
-    """The page with run ids and lock digests; what it has no place for is left out.
+    """Fills in run ids and lock digests. Those without a placeholder are not used.
 
     Args:
-        page: As :func:`~vgg16_transfer.reporting.report.write_report` wrote it.
+        page: Page written by :func:`~vgg16_transfer.reporting.report.write_report`.
         runs: MLflow run ids by study and trial.
         locks: Digests by study.
     """

@@ -1,4 +1,4 @@
-"""A study's results as a table, for the page and for the terminal: nothing is drawn here."""
+"""A study's results as a table, for the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """A study's results for people to read: one row per point of the grid.
+    """A study's results as text: one row per point of the grid.
 
-    A point with trials that failed says how many; its numbers are those of the trials that
-    finished.
+    The numbers of a point are those of its finished trials. If trials failed, their number is
+    written in the row.
     """
     summary = records.summarise(study, trials)
     rows = [
@@ -35,8 +35,10 @@ def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
         for row in summary.to_dict("records")
     ]
     if "teacher_accuracy" in trials:
-        known = trials["teacher_accuracy"].mask(has_failed(trials))
-        groups = trials.assign(known=known).groupby(list(study.compared), sort=False)["known"]
+        finished = trials["teacher_accuracy"].mask(has_failed(trials))
+        groups = trials.assign(teacher=finished).groupby(list(study.compared), sort=False)[
+            "teacher"
+        ]
         for row, teacher in zip(rows, groups.mean(), strict=True):
             row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
     return rows
