@@ -287,7 +287,7 @@ def test_the_card_says_where_the_model_comes_from_and_what_it_reaches(
         assert f"\n## {section}\n" in card
     assert f"| dvc.lock_digest | {'a' * 64} |" in card
     assert registered.run_id in card  # type: ignore[attr-defined]
-    assert "The champion before it: none." in card
+    assert "Previous champion: none." in card
     assert (folder / "artifacts" / "classifier" / "card.md").read_text(encoding="utf-8") == card
 
 
@@ -303,7 +303,7 @@ def test_the_card_names_the_licence_of_the_weights(
     params = type(subject.params)(backbone, subject.params.datasets, subject.params.studies)
     card = write_card(subject._replace(params=params), "r", {}, ("3", "previous-champion"))
     assert licence in card
-    assert "The champion before it: version 3, alias previous-champion." in card
+    assert "Previous champion: version 3, alias previous-champion." in card
 
 
 def test_a_card_of_many_classes_fits_into_mlflows_table(registered: Registry) -> None:
@@ -349,7 +349,7 @@ def test_a_later_study_dethrones_the_champion_which_stays_reachable(fresh: Regis
     assert fresh.register("a") == Registered("1", added=True, previous=None)
     assert fresh.register("b") == Registered("2", added=True, previous="1")
     assert fresh.aliases() == {"champion": "2", "previous-champion": "1"}
-    assert "The champion before it: version 1, alias previous-champion." in (
+    assert "Previous champion: version 1, alias previous-champion." in (
         fresh.versions()[1].description
     )
     assert fresh.register("a") == Registered("1", added=False, previous="2")
