@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-reproduce: $(VENV)/run ## install, run the pipeline, tell MLflow, print the results
+reproduce: $(VENV)/run ## install, run the pipeline, log to MLflow, print the results
 	dvc repro
 	vgg16-transfer publish --if-new
 	vgg16-transfer results

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_NOTES = "mlartifacts/.published"
+_NOTES = "mlartifacts/.logged"
 
 
 def note(workspace: Path, store: str | None, stage: str, digest: str) -> None:
