@@ -19,7 +19,7 @@ from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import softmax, training
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures
-from vgg16_transfer.networks import cached_layer
+from vgg16_transfer.networks import DEFAULT, cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def fit(
         SourceError: The source does not hold these pictures.
         WeightsError: The weights are missing, or hold no such layer.
     """
-    name = recipe["network"]
+    name = recipe.get("network", DEFAULT)
     network = base.load(name, weights, recipe["image_size"])
     cached = cached_layer(name, trial.layer, trial.fine_tune_from)
     labels = roles["train"].labels

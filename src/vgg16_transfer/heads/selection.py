@@ -10,6 +10,7 @@ from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import classifier, records, saved, softmax
 from vgg16_transfer.heads.classifier import Classifier, Recipe
+from vgg16_transfer.networks import DEFAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,14 +88,15 @@ def assemble(head: Path, weights: Path) -> Classifier:
     """
     made_of, model = saved.made_of(head), softmax.load(head)
     features = made_of.features
-    network = base.load(features["network"], weights, features["image_size"])
+    name = features.get("network", DEFAULT)  # versions before 0.2 knew one network
+    network = base.load(name, weights, features["image_size"])
     if file_md5(weights) != features["weights_md5"]:
         raise SelectionError(
             f"{weights}: are not the weights that {head} was trained with (md5 "
             f"{features['weights_md5']}); run dvc repro, which trains with these, or dvc checkout"
         )
     recipe = Recipe(
-        features["network"],
+        name,
         made_of.layer,
         features["image_size"],
         features["resize"],

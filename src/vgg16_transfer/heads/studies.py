@@ -19,7 +19,7 @@ from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
-from vgg16_transfer.networks import cached_layer
+from vgg16_transfer.networks import DEFAULT, cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -169,8 +169,10 @@ def train_study(
     def material(layer: str, seed: int) -> Material:
         return _material(store, splits, layer, seed, ranks)
 
+    # Stores of versions before 0.2 knew one network, and did not name it.
+    network = store.recipe.get("network", DEFAULT)
     cached = {
-        name: cached_layer(store.recipe["network"], trial.layer, trial.fine_tune_from)
+        name: cached_layer(network, trial.layer, trial.fine_tune_from)
         for name, trial in trials.items()
     }
     order = sorted(trials.items(), key=lambda item: (cached[item[0]], item[1].seed))
