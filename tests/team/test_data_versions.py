@@ -215,7 +215,7 @@ def test_a_damaged_object_is_named_and_not_used_and_repaired(
     assert not (bo.root / path).exists()
     printed = bo.fails("vgg16-transfer", "verify", kind)
     assert f"error: {path}: " in printed
-    assert f"{name} is damaged; run this with --repair in a clone that has it" in printed
+    assert f"{name} is damaged; run this with --repair in a clone that has a copy" in printed
     assert "has no undamaged copy" in bo.fails("vgg16-transfer", "verify", kind, "--repair")
 
     assert f"repaired: {path}: " in ada.run("vgg16-transfer", "verify", kind, "--repair")
