@@ -80,10 +80,11 @@ def test_another_lock_file_is_logged(other: dict[str, str], calls, tmp_path) -> 
 def test_what_the_stages_logged_themselves_is_not_asked_again(calls, tmp_path) -> None:
     entries = locked.lock_entries(tmp_path)
     for stage, held in entries.items():
-        logged.note(tmp_path, None, stage, locked.lock_digest(held))
+        digest = locked.lock_digest(held)
+        logged.note(tmp_path, None, replace(LOCKED, stage=stage, lock_digest=digest))
     runs.publish(if_new=True)
     assert calls == []
-    logged.note(tmp_path, None, "train@few", "0" * 64)  # its last try failed: an older one is noted
+    logged.note(tmp_path, None, LOCKED)  # its last try failed: an older one is noted
     runs.publish(if_new=True)
     assert calls == ["few", "pages"]
 

@@ -13,7 +13,8 @@ import typer
 
 from vgg16_transfer.cli.app import app, read, tracking_store
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.tracking.log import drawing_stages, log_pages, log_study, note_logged
+from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking.log import drawing_stages, log_pages, log_study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,8 +38,6 @@ def publish(
     to = to or os.environ.get("MLFLOW_TRACKING_URI")
     stages = [*(f"train@{study}" for study in params.studies), "report"]
 
-    from vgg16_transfer.tracking import logged
-
     store_exists = to or (workspace.root / "mlflow.db").exists()
     if if_new and store_exists and logged.is_noted(workspace.root, to, stages):
         typer.echo(
@@ -60,7 +59,7 @@ def publish(
     for sentence in log_pages(store, params, workspace, locked["report"], check=True):
         typer.echo(sentence, err=True)
     for origin in locked.values():
-        note_logged(workspace, to, origin)
+        logged.note(workspace.root, to, origin)
 
 
 @app.command()

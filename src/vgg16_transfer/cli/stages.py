@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
+from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.log import (
     drawing_stages,
     log_pages,
     log_study,
-    note_logged,
     or_later,
 )
 
@@ -173,7 +173,7 @@ def train(study_name: StudyName) -> None:
         store = tracking_store(workspace)
         sentence = log_study(store, params, workspace, study_name, origin, parent_run_id)
         typer.echo(sentence, err=True)
-        note_logged(workspace, os.environ.get("MLFLOW_TRACKING_URI"), origin)
+        logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
 @app.command()
@@ -227,4 +227,4 @@ def report() -> None:
             store = tracking_store(workspace)
             for sentence in log_pages(store, params, workspace, origin, check=False):
                 typer.echo(sentence, err=True)
-            note_logged(workspace, os.environ.get("MLFLOW_TRACKING_URI"), origin)
+            logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.tracking import logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,17 +113,6 @@ def log_pages(
         if pages.publish_report(store, report, params.studies, trained, origin, check=check):
             sentences.append(f"report: logged to MLflow at {store}")
     return sentences
-
-
-def note_logged(workspace: Workspace, uri: str | None, origin: Lineage) -> None:
-    """Notes that a stage was logged, so that ``publish --if-new`` need not ask MLflow.
-
-    Args:
-        workspace: Paths of the workspace.
-        uri: Address of the MLflow store; None or '' for the workspace's own store.
-        origin: Lineage of the stage.
-    """
-    logged.note(workspace.root, uri, origin.stage, origin.lock_digest)
 
 
 def drawing_stages(params: Params) -> list[str]:

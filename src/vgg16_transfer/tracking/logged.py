@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from vgg16_transfer.lineage.lineage import Lineage
+
 _NOTES = "mlartifacts/.logged"
 
 
-def note(workspace: Path, store: str | None, stage: str, digest: str) -> None:
-    """Notes that a stage was logged.
+def note(workspace: Path, store: str | None, origin: Lineage) -> None:
+    """Notes that a stage was logged, so that ``publish --if-new`` need not ask MLflow.
 
     Args:
         workspace: The folder of dvc.yaml.
         store: Address of the MLflow store; None or '' for the workspace's own store.
-        stage: Stage name, like ``train@clipart-samples``.
-        digest: sha256 of the stage's entry in dvc.lock.
+        origin: Lineage of the stage.
     """
-    with replacing(workspace / _NOTES / stage) as fresh:
-        fresh.write_text(_noted(store, digest), encoding="utf-8")
+    with replacing(workspace / _NOTES / origin.stage) as fresh:
+        fresh.write_text(_noted(store, origin.lock_digest), encoding="utf-8")
 
 
 def is_noted(workspace: Path, store: str | None, stages: Iterable[str]) -> bool:
