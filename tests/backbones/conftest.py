@@ -3,6 +3,10 @@
 import hashlib
 import io
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +60,34 @@ def write_split(folder: Path, name: str, seeds: list[int]) -> None:
         for rank, seed in enumerate(seeds)
     ]
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / f"{name}.csv", index=False)
+
+
+@contextmanager
+def serving(content: bytes, status: int = 200, *, cuts: int = 0) -> Iterator[str]:
+    """The address of a loopback server of one file.
+
+    It hangs up half-way, the first so many times it is asked.
+    """
+    answers = iter([True] * cuts)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+            rest = content[start:]
+            self.send_response(206 if start else status)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            end = len(rest) // 2 if next(answers, False) else len(rest)
+            for piece in range(0, end, 10_000):
+                self.wfile.write(rest[piece : min(piece + 10_000, end)])
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,21 +1,24 @@
 """Every row of NETWORKS, held against Keras's own network. A new network adds a row to SHAPES."""
 
 import hashlib
-import threading
 import warnings
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.applications import efficientnet_v2
 from keras.src.legacy.saving import legacy_h5_format
+from keras.src.utils import file_utils
 
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.heads import end_to_end
 from vgg16_transfer.networks import LAST, NETWORKS
 from vgg16_transfer.params import Trial
+
+from .conftest import serving
 
 SIDE = 64
 
@@ -131,44 +134,22 @@ def test_dense_layers_are_there_and_the_last_one_gives_logits(dense: str) -> Non
 
 def test_kerass_own_download_is_taken(tmp_path, monkeypatch) -> None:
     """EfficientNetV2's module names its hashes; a loopback server stands in for Keras's."""
-    from keras.src.applications import efficientnet_v2
-
     network = base.architecture("efficientnetv2b0", dense=True, image_size=224)
-    import h5py
-
     with h5py.File(tmp_path / "theirs.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
     content = (tmp_path / "theirs.h5").read_bytes()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Silence."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/"
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(efficientnet_v2, "BASE_WEIGHTS_PATH", url)
     hashes = efficientnet_v2.WEIGHTS_HASHES
     monkeypatch.setitem(hashes, "b0", (md5, *hashes["b0"][1:]))
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path / "home"), raising=False)
-    from keras.src.utils import file_utils
-
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path / "home"))
-    with warnings.catch_warnings():
+    with serving(content) as address, warnings.catch_warnings():
+        monkeypatch.setattr(efficientnet_v2, "BASE_WEIGHTS_PATH", f"{address}/")
         warnings.simplefilter("ignore")
         write_weights("efficientnetv2b0", "imagenet", tmp_path / "out.weights.h5")
         monkeypatch.setitem(hashes, "b0", ("0" * 32, *hashes["b0"][1:]))
         with pytest.raises(base.WeightsError, match="imagenet of efficientnetv2b0 can't be had"):
             write_weights("efficientnetv2b0", "imagenet", tmp_path / "other.weights.h5")
-    server.shutdown()
-    server.server_close()
     loaded = base.load("efficientnetv2b0", tmp_path / "out.weights.h5", 64)
     assert base.digest(loaded) == base.digest(network)
     assert not (tmp_path / "other.weights.h5").exists()

@@ -1,8 +1,8 @@
 """Known answers of ImageNet's VGG16: independent prints of Keras's weights (docs/weights.md)."""
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -15,6 +15,8 @@ from vgg16_transfer.backbones.base import WeightsError
 from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.images.fetch import FetchError
 from vgg16_transfer.networks import NETWORKS
+
+from .conftest import serving
 
 FIRST_VALUES = {
     "block1_conv1": (0.42947057, 0.73429835),
@@ -97,33 +99,16 @@ def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def download_from(server: ThreadingHTTPServer, md5: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the row of VGG16 name a loopback server."""
-    address = (f"http://127.0.0.1:{server.server_port}/vgg16.h5", md5)
-    monkeypatch.setitem(NETWORKS, "vgg16", NETWORKS["vgg16"]._replace(address=address))
-
-
-def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPServer:
-    """A loopback server of one file that hangs up half-way, the first so many times it is asked."""
-    answers = iter([True] * cuts)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
-            rest = content[start:]
-            self.send_response(206 if start else status)
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            end = len(rest) // 2 if next(answers, False) else len(rest)
-            for piece in range(0, end, 10_000):
-                self.wfile.write(rest[piece : min(piece + 10_000, end)])
-
-        def log_message(self, *_: object) -> None:
-            """Silence."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
+@contextmanager
+def offered(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, md5_of: bytes | None = None, **answers: int
+) -> Iterator[None]:
+    """Lets the row of VGG16 name a loopback server and the md5 of these or of other bytes."""
+    md5 = hashlib.md5(md5_of or content, usedforsecurity=False).hexdigest()
+    with serving(content, **answers) as address:
+        row = NETWORKS["vgg16"]._replace(address=(f"{address}/vgg16.h5", md5))
+        monkeypatch.setitem(NETWORKS, "vgg16", row)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -137,13 +122,11 @@ def serve(content: bytes, status: int = 200, *, cuts: int = 0) -> ThreadingHTTPS
 def test_a_download_that_fails_leaves_no_weights(
     tmp_path, monkeypatch, content: bytes, status: int, cuts: int, sentence: str
 ) -> None:
-    server = serve(content, status, cuts=cuts)
-    md5 = hashlib.md5(b"weights" * 1000, usedforsecurity=False).hexdigest()
-    download_from(server, md5, monkeypatch)
-    with pytest.raises(FetchError, match=sentence):
+    with (
+        offered(content, monkeypatch, b"weights" * 1000, status=status, cuts=cuts),
+        pytest.raises(FetchError, match=sentence),
+    ):
         write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    server.shutdown()
-    server.server_close()
     assert not (tmp_path / "vgg16.weights.h5").exists()
 
 
@@ -174,13 +157,9 @@ def test_a_download_that_is_whole_but_not_imagenets_is_refused(
 ) -> None:
     content = older_format(base.load("vgg16", random_weights, 32), tmp_path / "older.h5")
     (tmp_path / "older.h5").unlink()
-    server = serve(content)
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    download_from(server, md5, monkeypatch)
-    with pytest.raises(WeightsError, match="not those of ImageNet's VGG16"):
+    refused = pytest.raises(WeightsError, match="not those of ImageNet's VGG16")
+    with offered(content, monkeypatch), refused:
         write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    server.shutdown()
-    server.server_close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,12 +169,8 @@ def test_imagenets_download_is_read_even_if_it_breaks_off(
 ) -> None:
     content = older_format(imagenet, tmp_path / "older.h5")
     (tmp_path / "older.h5").unlink()
-    server = serve(content, cuts=cuts)
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    download_from(server, md5, monkeypatch)
-    write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    server.shutdown()
-    server.server_close()
+    with offered(content, monkeypatch, cuts=cuts):
+        write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["vgg16.weights.h5"]
     assert (
         base.digest(base.load("vgg16", tmp_path / "vgg16.weights.h5", 224))
@@ -205,13 +180,9 @@ def test_imagenets_download_is_read_even_if_it_breaks_off(
 
 def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path, monkeypatch) -> None:
     content = b"weights!" * 100_000
-    server = serve(content, cuts=99)
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    download_from(server, md5, monkeypatch)
-    with pytest.raises(FetchError, match="bytes are kept; run this again to go on"):
+    kept = pytest.raises(FetchError, match="bytes are kept; run this again to go on")
+    with offered(content, monkeypatch, cuts=99), kept:
         write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    server.shutdown()
-    server.server_close()
     assert [path.name for path in tmp_path.iterdir()] == [".vgg16.weights.h5.part"]
     part = (tmp_path / ".vgg16.weights.h5.part").read_bytes()
     assert 0 < len(part) < len(content)

@@ -23,11 +23,6 @@ OLD = manifest(TRAIN, TEST)
 NEW = manifest(["a/1", "b/3", "b/6"], TEST)
 
 
-@pytest.fixture(autouse=True)
-def isolated(monkeypatch, tmp_path_factory) -> None:
-    isolate(monkeypatch, tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Repository:
     """A released version, pushed, and another one in the workspace."""

@@ -12,11 +12,6 @@ from .released import TEST, TRAIN, Repository, isolate, make_repository, manifes
 SPLITS = "data/splits/animals"
 
 
-@pytest.fixture(autouse=True)
-def isolated(monkeypatch, tmp_path_factory) -> None:
-    isolate(monkeypatch, tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Repository:
     with pytest.MonkeyPatch.context() as patch:
