@@ -22,8 +22,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from vgg16_transfer.backbones.store import FeatureStore
-from vgg16_transfer.heads import training
-from vgg16_transfer.heads.training import Pictures
+from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.params import Trial, read_params
 
@@ -62,7 +62,7 @@ def matmul_rate() -> float:
 
 def our_fit(trial: Trial, shape: tuple[int, ...], roles: dict[str, Pictures]) -> float:
     """Seconds for a whole head, with every epoch measured on train and test."""
-    return seconds(lambda: training.fit(trial, shape, roles["train"], roles, CLASSES))
+    return seconds(lambda: softmax.fit(trial, shape, roles["train"], roles, CLASSES))
 
 
 def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
@@ -139,7 +139,7 @@ def against_sklearn(workspace: Path, dataset: str) -> None:
             trial = Trial(samples_per_class=samples, seed=int(path.stem))
             start = time.perf_counter()
             shape = store.shapes["block5_pool"]
-            fitted = training.fit(trial, shape, roles["train"], roles, classes)
+            fitted = softmax.fit(trial, shape, roles["train"], roles, classes)
             our_time += time.perf_counter() - start
             ours.append(fitted.history["test_accuracy"].iloc[-1])
             unit = {

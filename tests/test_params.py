@@ -260,6 +260,42 @@ def test_names_that_the_network_has_not_got_are_told(
     assert any(sentence in mistake for mistake in mistakes(changes)), mistakes(changes)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"head": "softmx"}, "studies.s.head: unknown value 'softmx'; did you mean 'softmax'?"),
+        (
+            {"head": "logistic", "epochs": 50},
+            "studies.s.epochs: is used by head: softmax only",
+        ),
+        (
+            {"head": ["softmax", "logistic"], "weight_decay": [0.0, 0.1]},
+            "studies.s.weight_decay: is used by head: softmax only",
+        ),
+        ({"neighbours": 3}, "studies.s.neighbours: is used by head: nearest_neighbours only"),
+        (
+            {"head": "nearest_mean", "normalise": "none"},
+            "studies.s.normalise: is used by head: softmax and logistic only",
+        ),
+        (
+            {"head": ["softmax", "logistic"], "approach": "end_to_end"},
+            "studies.s.head: approach: end_to_end trains head: softmax only",
+        ),
+    ],
+)
+def test_a_setting_that_the_head_would_ignore_is_a_mistake(
+    settings: dict[str, Any], expected: str
+) -> None:
+    assert mistakes({f"studies/s/{key}": value for key, value in settings.items()}) == [expected]
+
+
+def test_kinds_of_heads_are_an_axis_and_a_value_for_one_of_them_is_accepted() -> None:
+    settings = {"head": ["softmax", "logistic", "nearest_neighbours"], "epochs": 50}
+    settings |= {"neighbours": 3}
+    study = check(**{f"studies/s/{key}": value for key, value in settings.items()}).studies["s"]
+    assert study.axes == ("head",)
+
+
 def test_a_row_of_another_network_is_accepted() -> None:
     changes = {"backbone/network": "resnet50v2", "datasets/d/layers": ["post_relu", "avg_pool"]}
     changes |= {"backbone/weights": "imagenet", "backbone/image_size": 96}

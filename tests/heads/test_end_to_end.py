@@ -19,9 +19,11 @@ from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import write_features
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.backbones.weights import write_weights
-from vgg16_transfer.heads import end_to_end, records, softmax, training
+from vgg16_transfer.heads import base as heads
+from vgg16_transfer.heads import end_to_end, model_files, records
+from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.studies import Streamed, train_study
-from vgg16_transfer.heads.training import Pictures
 from vgg16_transfer.images import source as source_module
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import COLUMNS, read_manifest
@@ -143,16 +145,16 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
             len(CLASSES),
             recipe,
         )
-        return Trained(*found)
+        return Trained(found.model, found.history)
 
     return trained
 
 
-def by_cache(roles: Any, **settings: Any) -> tuple[keras.Model, pd.DataFrame]:
+def by_cache(roles: Any, **settings: Any) -> Trained:
     trial = make_trial(**settings)
     mine, shape = roles(trial.layer), SHAPES[trial.layer]
-    fitted = training.fit(trial, shape, mine["train"], mine, len(CLASSES))
-    return softmax.head(trial, shape, fitted.kernel, fitted.bias), fitted.history
+    fitted = softmax.fit(trial, shape, mine["train"], mine, len(CLASSES))
+    return Trained(fitted.model, fitted.history)
 
 
 def convolutions(network: keras.Model) -> dict[str, np.ndarray]:
@@ -182,8 +184,8 @@ def test_without_augmentation_a_head_is_the_one_that_cached_features_give(
     found = train(**settings)
     for features, _ in roles(make_trial(**settings).layer).values():
         np.testing.assert_allclose(
-            softmax.probabilities(found.head, features),
-            softmax.probabilities(expected, features),
+            model_files.probabilities(found.head, features),
+            model_files.probabilities(expected, features),
             atol=1e-3,
         )
     pd.testing.assert_frame_equal(found.history, history, atol=1e-3, check_like=True)
@@ -204,7 +206,7 @@ def test_the_head_starts_at_zeros(inputs) -> None:
     network = base.load("vgg16", inputs.weights, SIDE)
     tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, "block4_pool", 3)
     assert not np.any(tail.get_layer("softmax").kernel)
-    odds = softmax.probabilities(tail, np.ones((2, 2048), dtype=np.float32))
+    odds = model_files.probabilities(tail, np.ones((2, 2048), dtype=np.float32))
     np.testing.assert_allclose(odds, 1 / 3, rtol=1e-6)
 
 
@@ -216,14 +218,14 @@ def test_only_the_blocks_that_are_fine_tuned_change(inputs, roles, monkeypatch) 
     recipe = {"network": "vgg16", "image_size": SIDE, "resize": "squash"}
     trial = make_trial(fine_tune_from="block5", epochs=2)
     source = Source(inputs.archive)
-    head, _ = end_to_end.fit(
+    fitted = end_to_end.fit(
         trial, inputs.weights, source, training_pictures(inputs), cached, 3, recipe
     )
     changed = [
         name for name, kernel in convolutions(network).items() if (kernel != before[name]).any()
     ]
     assert changed == ["block5_conv1", "block5_conv2", "block5_conv3"]
-    assert list(convolutions(head)) == changed
+    assert list(convolutions(fitted.model)) == changed
 
 
 def test_without_fine_tuning_no_convolution_is_trained(train) -> None:
@@ -234,7 +236,7 @@ def test_an_untrained_tail_gives_what_the_network_gives(inputs, roles) -> None:
     network = base.load("vgg16", inputs.weights, SIDE)
     tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, "block4_pool", 3)
     body = keras.Model(tail.inputs[0], tail.get_layer("unit_length").input)
-    found = softmax.probabilities(body, roles("block4_pool")["test"].features)
+    found = model_files.probabilities(body, roles("block4_pool")["test"].features)
     # Half precision at the cut.
     np.testing.assert_allclose(found, roles("block5_pool")["test"].features, rtol=0.01, atol=1)
 
@@ -259,15 +261,15 @@ def test_blocks_take_steps_of_their_own_size(inputs, train) -> None:
 def test_fine_tuning_is_measured_on_what_is_fine_tuned(train, roles) -> None:
     head, history = train(**VARIED)
     features, labels = roles("block4_pool")["test"]
-    logits = np.log(softmax.probabilities(head, features))
-    for name, value in training.measure(labels, logits).items():
+    logits = np.log(model_files.probabilities(head, features))
+    for name, value in heads.measure(labels, logits).items():
         assert history[f"test_{name}"].iloc[-1] == pytest.approx(value, rel=1e-4)
 
 
 def test_the_same_trial_gives_the_same_bytes(train, tmp_path) -> None:
     for name, again in (("a", False), ("b", True)):
         head, history = train(again=again, **VARIED)
-        softmax.save(head, tmp_path / f"{name}.keras")
+        model_files.save(head, tmp_path / f"{name}.keras")
         history.to_csv(tmp_path / f"{name}.csv")
     for suffix in (".keras", ".csv"):
         first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
@@ -279,13 +281,13 @@ def test_a_head_that_is_loaded_gives_the_same_probabilities(
     train, roles, tmp_path, settings
 ) -> None:
     head = train(**settings).head
-    softmax.save(head, tmp_path / "a.keras")
+    model_files.save(head, tmp_path / "a.keras")
     trial = make_trial(**settings)
     features = roles(cached_layer("vgg16", trial.layer, trial.fine_tune_from))["test"].features
-    loaded = softmax.load(tmp_path / "a.keras")
+    loaded = model_files.load(tmp_path / "a.keras")
     assert [weight.name for weight in loaded.inputs] == ["features"]
     np.testing.assert_array_equal(
-        softmax.probabilities(loaded, features), softmax.probabilities(head, features)
+        model_files.probabilities(loaded, features), model_files.probabilities(head, features)
     )
 
 

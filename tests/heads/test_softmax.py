@@ -1,82 +1,178 @@
-import re
-import time
-import zipfile
+"""The rows are few and wide, as features are: 20 pictures of 50 numbers, in 3 classes."""
+
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from vgg16_transfer.heads import softmax
+from vgg16_transfer.heads import base, loss, records
+from vgg16_transfer.heads.base import Fitted, Pictures
+from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.params import Trial
 
-KERNEL = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
-BIAS = np.array([0.5, -0.5, 0.0], dtype=np.float32)
-SHAPE = (1, 2, 3)
-FEATURES = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
+CLASSES = 7
+SHAPE = (1, 5, 10)
 
 
-def by_hand(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+def pictures(seed: int, count: int, width: int) -> Pictures:
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    centres = np.random.default_rng(99).standard_normal((CLASSES, width))
+    features = np.maximum(centres[labels] + random.standard_normal((count, width)), 0)
+    return Pictures(features.astype(np.float32), labels)
 
 
-def test_a_head_is_a_softmax_of_features_of_length_one() -> None:
-    unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
-    found = softmax.probabilities(softmax.head(Trial(), SHAPE, KERNEL, BIAS), FEATURES)
-    np.testing.assert_allclose(found, by_hand(unit @ KERNEL + BIAS), rtol=1e-5)
+@pytest.fixture(scope="module")
+def roles() -> dict[str, Pictures]:
+    return {"train": pictures(0, 21, 50), "test": pictures(1, 14, 50)}
 
 
-def test_features_can_be_left_as_they_are() -> None:
-    head = softmax.head(Trial(normalise="none"), SHAPE, KERNEL, BIAS)
-    expected = by_hand(FEATURES @ KERNEL + BIAS)
-    np.testing.assert_allclose(softmax.probabilities(head, FEATURES), expected, rtol=1e-5)
+def fit(roles: dict[str, Pictures], **settings: Any) -> Fitted:
+    settings = {"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings
+    return softmax.fit(Trial(**settings), SHAPE, roles["train"], roles, CLASSES)
 
 
-def test_average_pooling_drops_the_positions() -> None:
-    trial = Trial(pooling="average", normalise="none")
-    head = softmax.head(trial, SHAPE, KERNEL[:3], BIAS)
-    means = FEATURES.reshape(5, 2, 3).mean(axis=1)
-    expected = by_hand(means @ KERNEL[:3] + BIAS)
-    np.testing.assert_allclose(softmax.probabilities(head, FEATURES), expected, rtol=1e-5)
+def kernel_of(fitted: Fitted) -> np.ndarray:
+    return fitted.model.get_layer("softmax").get_weights()[0]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 16.0])
-def test_predictions_are_softened_by_the_temperature(temperature: float) -> None:
-    trial = Trial(layer="predictions", normalise="none", temperature=temperature)
-    soft = by_hand(FEATURES / temperature)
-    found = softmax.probabilities(softmax.head(trial, (6,), KERNEL, BIAS), FEATURES)
-    np.testing.assert_allclose(found, by_hand(soft @ KERNEL + BIAS), rtol=1e-5)
+def bias_of(fitted: Fitted) -> np.ndarray:
+    return fitted.model.get_layer("softmax").get_weights()[1]
 
 
-def test_the_same_head_gives_the_same_bytes_at_any_time_and_place(tmp_path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    paths = [tmp_path / "a.keras", tmp_path / "elsewhere" / "b.keras"]
-    softmax.save(softmax.head(Trial(), SHAPE, KERNEL, BIAS), paths[0])
-    time.sleep(2.1)  # zip files count in steps of two seconds
-    keras.layers.Dense(3)  # moves Keras's counter of layers on
-    softmax.save(softmax.head(Trial(), SHAPE, KERNEL, BIAS), paths[1])
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.keras", "elsewhere"]
+def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """The same steps by ordinary Keras on the whole features, in the same order of pictures."""
+    features, labels = roles["train"]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    regularizer = keras.regularizers.L2(trial.weight_decay / 2)
+    dense = keras.layers.Dense(
+        CLASSES, activation="softmax", kernel_initializer="zeros", kernel_regularizer=regularizer
+    )
+    model = keras.Sequential([keras.Input((features.shape[1],)), dense])
+    optimizer = {
+        "sgd": keras.optimizers.SGD(trial.learning_rate, momentum=trial.momentum),
+        "adam": keras.optimizers.Adam(trial.learning_rate),
+    }[trial.optimizer]
+    model.compile(optimizer, loss="sparse_categorical_crossentropy")
+    for epoch in base.orders(trial, len(labels)):
+        for chosen in epoch:
+            model.train_on_batch(unit[chosen], labels[chosen])
+    kernel, bias = dense.get_weights()
+    return kernel, bias
 
 
-def test_a_saved_head_holds_no_time_stamp(tmp_path) -> None:
-    softmax.save(softmax.head(Trial(), SHAPE, KERNEL, BIAS), tmp_path / "a.keras")
-    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
-        assert {info.date_time[0] for info in archive.infolist()} == {1980}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": 0.0},
+        {"weight_decay": 0.01},
+        {"batch_size": 100},
+        {"optimizer": "adam", "learning_rate": 0.01},
+    ],
+    ids=str,
+)
+def test_row_space_training_gives_the_weights_that_keras_gives(roles, settings) -> None:
+    trial = Trial(**({"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings))
+    kernel, bias = by_keras(roles, trial)
+    found = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    np.testing.assert_allclose(kernel_of(found), kernel, atol=2e-5)
+    np.testing.assert_allclose(bias_of(found), bias, atol=2e-5)
 
 
-def test_a_saved_head_holds_no_address_in_memory(tmp_path) -> None:
-    softmax.save(softmax.head(Trial(), SHAPE, KERNEL, BIAS), tmp_path / "a.keras")
-    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
-        config = archive.read("config.json").decode()
-    ids = [int(found) for found in re.findall(r'"shared_object_id": (\d+)', config)]
-    assert ids
-    assert set(ids) == set(range(1, max(ids) + 1))
+def test_pictures_that_are_the_same_but_for_scale_do_no_harm(roles) -> None:
+    features, labels = roles["train"]
+    twice = Pictures(np.concatenate([features, 2 * features]), np.concatenate([labels, labels]))
+    kernel = kernel_of(fit({"train": twice, "test": roles["test"]}))
+    once = kernel_of(fit(roles, batch_size=100))
+    full = kernel_of(fit({"train": twice, "test": roles["test"]}, batch_size=100))
+    assert np.isfinite(kernel).all()
+    np.testing.assert_allclose(full, once, atol=2e-5)
 
 
-def test_a_head_that_is_loaded_gives_the_same_probabilities(tmp_path) -> None:
-    head = softmax.head(Trial(layer="predictions", temperature=4.0), (6,), KERNEL, BIAS)
-    softmax.save(head, tmp_path / "a.keras")
-    loaded = softmax.load(tmp_path / "a.keras")
-    expected = softmax.probabilities(head, FEATURES)
-    np.testing.assert_array_equal(softmax.probabilities(loaded, FEATURES), expected)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_more_pictures_than_numbers_give_the_weights_that_keras_gives(optimizer: str) -> None:
+    roles = {"train": pictures(0, 35, 20), "test": pictures(1, 14, 20)}
+    trial = Trial(epochs=10, batch_size=8, learning_rate=0.05, optimizer=optimizer)
+    kernel, bias = by_keras(roles, trial)
+    found = softmax.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
+    np.testing.assert_allclose(kernel_of(found), kernel, atol=2e-5)
+    np.testing.assert_allclose(bias_of(found), bias, atol=2e-5)
+
+
+def test_the_kernel_lies_in_the_span_of_the_training_features(roles) -> None:
+    features, kernel = roles["train"].features, kernel_of(fit(roles))
+    within = features.T @ np.linalg.lstsq(features.T, kernel)[0]
+    np.testing.assert_allclose(kernel, within, atol=1e-4)
+
+
+def test_average_pooling_trains_on_the_mean_over_positions(roles) -> None:
+    pooled = {
+        role: Pictures(features.reshape(-1, 5, 10).mean(axis=1), labels)
+        for role, (features, labels) in roles.items()
+    }
+    trial = Trial(epochs=5, pooling="average")
+    found = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    flat = trial.model_copy(update={"pooling": "flatten"})
+    expected = softmax.fit(flat, (1, 1, 10), pooled["train"], pooled, CLASSES)
+    np.testing.assert_allclose(kernel_of(found), kernel_of(expected), atol=1e-5)
+
+
+def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> None:
+    features, labels = roles["train"]
+    unlabelled = Pictures(features, np.full(len(labels), loss.UNLABELLED))
+    says = 20 * np.eye(CLASSES, dtype=np.float32)[(labels + 1) % CLASSES]
+    trial = Trial(epochs=100, teacher_layer="block5_pool", teacher_weight=1.0)
+    found = softmax.fit(trial, SHAPE, unlabelled, roles, CLASSES, says)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    predicted = (unit @ kernel_of(found) + bias_of(found)).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, (labels + 1) % CLASSES)
+
+
+def test_every_epoch_is_measured_on_every_role(roles) -> None:
+    with_validation = roles | {"validation": pictures(2, 7, 50)}
+    history = fit(with_validation).history
+    assert history["epoch"].tolist() == list(range(1, 16))
+    expected = {f"{role}_{m}" for role in with_validation for m in records.MEASURES}
+    assert set(history.columns) == {"epoch", *expected}
+
+
+def test_the_last_row_is_what_the_weights_reach(roles) -> None:
+    found = fit(roles)
+    for role, (features, labels) in roles.items():
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        logits = unit @ kernel_of(found) + bias_of(found)
+        odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        last = found.history.iloc[-1]
+        assert last[f"{role}_accuracy"] == pytest.approx(accuracy_score(labels, odds.argmax(1)))
+        assert last[f"{role}_loss"] == pytest.approx(log_loss(labels, odds), rel=1e-4)
+        top5 = top_k_accuracy_score(labels, odds, k=5)
+        assert last[f"{role}_top5_accuracy"] == pytest.approx(top5)
+
+
+def test_training_is_the_same_every_time_and_another_for_another_seed(roles) -> None:
+    first, again, other = fit(roles), fit(roles), fit(roles, seed=1)
+    np.testing.assert_array_equal(kernel_of(first), kernel_of(again))
+    assert first.history.equals(again.history)
+    assert not np.array_equal(kernel_of(first), kernel_of(other))
+
+
+def test_weight_decay_shortens_the_kernel(roles) -> None:
+    assert np.linalg.norm(kernel_of(fit(roles, weight_decay=0.1))) < np.linalg.norm(
+        kernel_of(fit(roles))
+    )
+
+
+def test_an_epoch_sees_every_picture_once() -> None:
+    orders = base.orders(Trial(epochs=3, batch_size=8), 21)
+    assert [[len(batch) for batch in order] for order in orders] == [[8, 8, 5]] * 3
+    for order in orders:
+        assert sorted(np.concatenate(order).tolist()) == list(range(21))
+    assert not np.array_equal(orders[0][0], orders[1][0])
+
+
+def test_what_is_learned_does_not_depend_on_the_test_pictures(roles) -> None:
+    others = roles | {"test": pictures(5, 14, 50)}
+    np.testing.assert_array_equal(kernel_of(fit(roles)), kernel_of(fit(others)))

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from vgg16_transfer.backbones.store import FeaturesError, FeatureStore
-from vgg16_transfer.heads import records, softmax, studies
+from vgg16_transfer.heads import model_files, records, studies
+from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.saved import HeadError, MadeOf, made_of
 from vgg16_transfer.heads.studies import Streamed, train_study
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
@@ -115,8 +116,8 @@ def test_a_saved_head_reaches_the_accuracy_that_is_reported(inputs, tmp_path) ->
         name = study.trial_name(trial)
         manifest = read_manifest(inputs.splits / f"{trial.seed}.csv")
         test = manifest[manifest["role"] == "test"]
-        head = softmax.load(tmp_path / "heads" / "s" / f"{name}.keras")
-        odds = softmax.probabilities(head, store.rows(trial.layer, test["sha256"].tolist()))
+        head = model_files.load(tmp_path / "heads" / "s" / f"{name}.keras")
+        odds = model_files.probabilities(head, store.rows(trial.layer, test["sha256"].tolist()))
         reached = np.mean(odds.argmax(axis=1) == test["label"])
         assert trials.loc[name, "accuracy"] == pytest.approx(reached, rel=1e-5)
 
@@ -134,13 +135,13 @@ def test_the_last_epoch_of_the_curves_is_what_is_reported(inputs, tmp_path) -> N
 
 def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path, monkeypatch):
     seen = []
-    fit = studies.training.fit
+    fit = softmax.fit
 
     def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
         seen.append((trial.samples_per_class, len(lesson.labels)))
         return fit(trial, shape, lesson, *rest)
 
-    monkeypatch.setattr(studies.training, "fit", spy)
+    monkeypatch.setattr(softmax, "fit", spy)
     run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
     assert sorted(seen) == [(1, 3), (2, 6), (4, 12)]
 
@@ -156,7 +157,7 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
 ) -> None:
     study = make_study(**GRID)
     unkilled = run(study, inputs, tmp_path)
-    fit = studies.training.fit
+    fit = softmax.fit
     trained: list[Any] = []
 
     def mortal(trial: Any, *rest: Any) -> Any:
@@ -168,13 +169,13 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
     for room in ("heads", "results"):
         (tmp_path / room / "s").rename(tmp_path / f"old-{room}")
     with monkeypatch.context() as patch:
-        patch.setattr(studies.training, "fit", mortal)
+        patch.setattr(softmax, "fit", mortal)
         with pytest.raises(Killed):
             run(study, inputs, tmp_path)
     assert not (tmp_path / "results" / "s").exists()
     with monkeypatch.context() as patch:
         killed_after = len(study.trials())
-        patch.setattr(studies.training, "fit", mortal)
+        patch.setattr(softmax, "fit", mortal)
         assert run(study, inputs, tmp_path) == unkilled
     assert len(trained) == 8
 
@@ -183,13 +184,13 @@ def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
     inputs, tmp_path, monkeypatch
 ) -> None:
     lessons = []
-    fit = studies.training.fit
+    fit = softmax.fit
 
     def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
         lessons.append((lesson.labels.tolist(), lesson.features.shape, len(rest)))
         return fit(trial, shape, lesson, *rest)
 
-    monkeypatch.setattr(studies.training, "fit", spy)
+    monkeypatch.setattr(softmax, "fit", spy)
     study = make_study(
         layer="block4_pool",
         samples_per_class=1,
@@ -294,7 +295,7 @@ def test_a_damaged_head_is_named(inputs, tmp_path, cut: int) -> None:
     path = tmp_path / "heads" / "s" / "only.keras"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(HeadError, match=r"only\.keras: is damaged .*; run dvc repro or dvc pull"):
-        softmax.load(path)
+        model_files.load(path)
 
 
 def test_a_head_with_a_changed_weight_is_named(inputs, tmp_path) -> None:
@@ -304,4 +305,4 @@ def test_a_head_with_a_changed_weight_is_named(inputs, tmp_path) -> None:
     content[len(content) * 3 // 4] ^= 1
     path.write_bytes(content)
     with pytest.raises(HeadError, match=r"only\.keras: is damaged"):
-        softmax.load(path)
+        model_files.load(path)

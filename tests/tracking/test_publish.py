@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import LoggedModelStatus, Run, ViewType
 
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import records, softmax
+from vgg16_transfer.heads import model_files, records
 from vgg16_transfer.params import Study
 from vgg16_transfer.reporting import figures
 from vgg16_transfer.tracking import publish
@@ -235,10 +235,10 @@ def test_every_trial_has_its_head_as_a_model(published: Published) -> None:
     features = np.random.default_rng(2).standard_normal((5, WIDTH)).astype(np.float32)
     assert set(models) == {run.info.run_id for run in published.children().values()}
     for name, run in published.children().items():
-        saved = softmax.load(published.outputs.heads / f"{name}.keras")
+        saved = model_files.load(published.outputs.heads / f"{name}.keras")
         loaded = mlflow.keras.load_model(models[run.info.run_id].model_uri)
-        expected = softmax.probabilities(saved, features)
-        np.testing.assert_array_equal(softmax.probabilities(loaded, features), expected)
+        expected = model_files.probabilities(saved, features)
+        np.testing.assert_array_equal(model_files.probabilities(loaded, features), expected)
         assert {model.status for model in models.values()} == {LoggedModelStatus.READY}
 
 
@@ -252,8 +252,8 @@ def test_a_model_can_be_asked_through_its_signature(published: Published) -> Non
     assert [spec.shape for spec in signature.inputs] == [(-1, WIDTH)]
     assert [spec.shape for spec in signature.outputs] == [(-1, 3)]
     features = np.random.default_rng(3).standard_normal((4, WIDTH)).astype(np.float32)
-    saved = softmax.load(published.outputs.heads / f"{name}.keras")
-    expected = softmax.probabilities(saved, features)
+    saved = model_files.load(published.outputs.heads / f"{name}.keras")
+    expected = model_files.probabilities(saved, features)
     np.testing.assert_allclose(loaded.predict(features), expected, rtol=1e-5)
     with pytest.raises(mlflow.MlflowException, match="shape"):
         loaded.predict(features[:, :-1])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vgg16_transfer.params import DENSE_LAYERS, Trial
+from vgg16_transfer.head_kinds import HEAD_KINDS
+from vgg16_transfer.networks import DENSE_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vgg16_transfer.backbones.store import FeatureStore
-    from vgg16_transfer.params import Study
+    from vgg16_transfer.params import Study, Trial
 
     Floats = npt.NDArray[np.float32]
 
@@ -173,8 +174,13 @@ def pooled(trial: Trial, rows: Floats, shape: Sequence[int]) -> Floats:
 
 
 def has_maps(trial: Trial) -> bool:
-    """Whether activation maps exist: the layer has positions, and the network is not fine-tuned."""
-    return trial.layer not in DENSE_LAYERS and trial.fine_tune_from == "none"
+    """Whether activation maps exist.
+
+    The layer must have positions, the head a weight per class and feature, and the network must not
+    be fine-tuned.
+    """
+    linear = HEAD_KINDS[trial.head].linear
+    return linear and trial.layer not in DENSE_LAYERS and trial.fine_tune_from == "none"
 
 
 def activation_map(trial: Trial, activations: Floats, weights: Floats) -> Floats:

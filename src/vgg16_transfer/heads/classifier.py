@@ -17,7 +17,7 @@ import numpy as np
 
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.backbones import base
-from vgg16_transfer.heads import softmax
+from vgg16_transfer.heads import model_files
 from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT
@@ -88,7 +88,7 @@ class Classifier:
                 f"makes {recipe.layer} reach {largest:,.0f}, and {recipe.dtype} ends at {most:,.0f}"
             )
         features = activations.astype(recipe.dtype).astype(np.float32)
-        found: npt.NDArray[np.float32] = softmax.probabilities(self.head, features)[0]
+        found: npt.NDArray[np.float32] = model_files.probabilities(self.head, features)[0]
         return found
 
 
@@ -106,8 +106,8 @@ def make(recipe: Recipe, network: keras.Model, head: keras.Model) -> Classifier:
 def save(classifier: Classifier, folder: Path) -> None:
     """Writes a classifier to a folder that is made; the same one gives the same bytes."""
     folder.mkdir(parents=True)
-    softmax.save(classifier.backbone, folder / BACKBONE)
-    softmax.save(classifier.head, folder / HEAD)
+    model_files.save(classifier.backbone, folder / BACKBONE)
+    model_files.save(classifier.head, folder / HEAD)
     recipe = json.dumps(classifier.recipe._asdict(), indent=2, ensure_ascii=False)
     (folder / RECIPE).write_text(recipe + "\n", encoding="utf-8")
 
@@ -123,4 +123,4 @@ def load(folder: Path) -> Classifier:
         raw = json.loads(path.read_text(encoding="utf-8"))
         # Versions before 0.2 knew one network, and did not name it.
         recipe = Recipe(**{"network": DEFAULT} | raw | {"class_names": tuple(raw["class_names"])})
-    return make(recipe, softmax.load(folder / BACKBONE), softmax.load(folder / HEAD))
+    return make(recipe, model_files.load(folder / BACKBONE), model_files.load(folder / HEAD))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer.backbones import base
-from vgg16_transfer.heads import softmax, training
+from vgg16_transfer.heads import base as heads
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT, cached_layer
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    import pandas as pd
 
-    from vgg16_transfer.heads.training import Pictures
+    from vgg16_transfer.heads.base import Pictures
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
 
@@ -43,7 +42,7 @@ def fit(
     roles: Mapping[str, Pictures],
     classes: int,
     recipe: Mapping[str, Any],
-) -> tuple[keras.Model, pd.DataFrame]:
+) -> heads.Fitted:
     """Trains a head, and the blocks below it that the trial fine-tunes.
 
     Args:
@@ -56,8 +55,7 @@ def fit(
         recipe: How those were made: ``network``, ``image_size``, in pixels, and ``resize``.
 
     Returns:
-        The tail, of shape (n, width of the cached layer) → (n, classes), and its history as in
-        :class:`~vgg16_transfer.heads.training.Fit`.
+        The tail, of shape (n, width of the cached layer) → (n, classes), and its history.
 
     Raises:
         ArchiveError: The source, or a picture in it, can't be read.
@@ -68,7 +66,7 @@ def fit(
     network = base.load(name, weights, recipe["image_size"])
     cached = cached_layer(name, trial.layer, trial.fine_tune_from)
     labels = roles["train"].labels
-    orders = np.array([np.concatenate(epoch) for epoch in training.orders(trial, len(labels))])
+    orders = np.array([np.concatenate(epoch) for epoch in heads.orders(trial, len(labels))])
     steps = math.ceil(len(labels) / trial.batch_size)
     tail = make_tail(trial, network, cached, classes)
     model = _EndToEnd(trial, _Frozen(name, network, cached), tail)
@@ -84,7 +82,8 @@ def fit(
             callbacks=[measured],
             verbose=0,
         )
-    return tail, training.as_history(measured.rows)
+    finished = len(measured.rows) == trial.epochs
+    return heads.Fitted(tail, heads.as_history(measured.rows), finished)
 
 
 def stream(
@@ -150,7 +149,7 @@ def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> 
         [
             keras.Input((math.prod(shape),), name="features"),
             *blocks,
-            *softmax.front(trial, fed),
+            *heads.front(trial, fed),
             keras.layers.Dense(
                 classes, activation="softmax", kernel_initializer="zeros", name="softmax"
             ),
@@ -233,18 +232,15 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         self._bar.update()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        row = {}
-        for role, (features, labels) in self._roles.items():
-            parts = range(0, len(features), _MEASURED_AT_ONCE)
-            logits = np.concatenate(
-                [
-                    _logits(self.model.tail, features[start : start + _MEASURED_AT_ONCE]).numpy()
-                    for start in parts
-                ]
+        logits = {}
+        for role, (features, _labels) in self._roles.items():
+            starts = range(0, len(features), _MEASURED_AT_ONCE)
+            parts = [features[start : start + _MEASURED_AT_ONCE] for start in starts]
+            logits[role] = np.concatenate(
+                [_logits(self.model.tail, part).numpy() for part in parts]
             )
-            for name, value in training.measure(labels, logits).items():
-                row[f"{role}_{name}"] = value
-        if training.finite(row):
+        row = heads.measure_roles(self._roles, logits)
+        if heads.finite(row):
             self.rows.append(row)
         else:
             self.model.stop_training = True  # it diverged

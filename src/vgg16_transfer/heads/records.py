@@ -82,7 +82,7 @@ def of_trial(
     Args:
         name: Of the trial.
         trial: Its setting.
-        history: As in :class:`~vgg16_transfer.heads.training.Fit`.
+        history: As in :class:`~vgg16_transfer.heads.base.Fitted`.
         predictions: One row per test picture, with the columns of ``PREDICTED``.
         failure: Of what the trial failed, if it did; then there are no predictions.
     """

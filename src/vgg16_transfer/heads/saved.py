@@ -52,7 +52,7 @@ def made_of(path: Path) -> MadeOf:
     """What a head was trained on.
 
     Args:
-        path: A ``.keras`` file that :func:`~vgg16_transfer.heads.softmax.save` wrote.
+        path: A ``.keras`` file that :func:`~vgg16_transfer.heads.model_files.save` wrote.
 
     Raises:
         HeadError: The file is missing or damaged, or says nothing of it.

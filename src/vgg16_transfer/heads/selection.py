@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vgg16_transfer.backbones import base
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import classifier, records, saved, softmax
+from vgg16_transfer.heads import classifier, model_files, records, saved
 from vgg16_transfer.heads.classifier import Classifier, Recipe
 from vgg16_transfer.networks import DEFAULT
 
@@ -86,7 +86,7 @@ def assemble(head: Path, weights: Path) -> Classifier:
         SelectionError: The weights are others than those that the head was trained with.
         WeightsError: The weights are missing, or hold no such layer.
     """
-    made_of, model = saved.made_of(head), softmax.load(head)
+    made_of, model = saved.made_of(head), model_files.load(head)
     features = made_of.features
     name = features.get("network", DEFAULT)  # versions before 0.2 knew one network
     network = base.load(name, weights, features["image_size"])

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from vgg16_transfer.artifacts import reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import end_to_end, loss, records, softmax, training
+from vgg16_transfer.heads import base, end_to_end, loss, model_files, records
+from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import DEFAULT, cached_layer
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     import keras
 
-    from vgg16_transfer.heads.training import Pictures
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
 
@@ -62,7 +62,7 @@ class Material(NamedTuple):
     def role(self, role: str, ranks: range | None = None) -> Pictures:
         """The pictures of a role, or those of some ranks in each class."""
         chosen = self.chosen(role, ranks)
-        return training.Pictures(
+        return Pictures(
             self.features[chosen.to_numpy()], self.manifest.loc[chosen, "label"].to_numpy()
         )
 
@@ -96,7 +96,7 @@ class Trained(NamedTuple):
 
     Attributes:
         head: The head, or None if the trial failed.
-        history: As in :class:`~vgg16_transfer.heads.training.Fit`; its last row is what the
+        history: As in :class:`~vgg16_transfer.heads.base.Fitted`; its last row is what the
             returned head itself reaches.
         predictions: For the test pictures, with the columns of ``records.PREDICTED``.
         failure: Of what the trial failed, in a sentence, if it did.
@@ -199,19 +199,20 @@ def train_trial(
     roles = own.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
-            head, history = _train_end_to_end(trial, own, roles, streamed)
+            fitted = _train_end_to_end(trial, own, roles, streamed)
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
-            head, history = _train_on_features(trial, own, roles)
+            fitted = _train_on_features(trial, own, roles)
         else:
-            head, history = _train_by_teacher(trial, own, roles, material)
-        _check_finished(trial, history)
+            fitted = _train_by_teacher(trial, own, roles, material)
+        _check_finished(trial, fitted)
     except DivergedError as diverged:
         nothing = pd.DataFrame(columns=records.PREDICTED)
         return Trained(None, diverged.history, nothing, diverged.failure)
+    head, history = fitted.model, fitted.history
     for measure, value in _evaluate(head, roles).items():
         history.loc[history.index[-1], measure] = value
     names, test = own.class_names, roles["test"]
-    probabilities = softmax.probabilities(head, test.features)
+    probabilities = model_files.probabilities(head, test.features)
     predictions = pd.DataFrame(
         {
             "path": own.manifest.loc[own.chosen("test"), "path"].to_numpy(),
@@ -227,23 +228,21 @@ def _keep(trained: Trained, own: Material, done: Path, name: str) -> None:
     """Keeps a trial until all are done; its ``.json`` comes last, and says that it is whole."""
     if trained.head is not None:
         made_of = MadeOf(own.layer, own.recipe, tuple(own.class_names), own.split_md5)
-        softmax.save(trained.head, done / f"{name}.keras", made_of)
+        model_files.save(trained.head, done / f"{name}.keras", made_of)
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
     with replacing(done / f"{name}.json") as fresh:
         fresh.write_text(json.dumps({"failure": trained.failure}), encoding="utf-8")
 
 
-def _check_finished(trial: Trial, history: pd.DataFrame, whose: str = "the loss") -> None:
-    if len(history) < trial.epochs:
-        raise DivergedError(trial, history, whose)
+def _check_finished(trial: Trial, fitted: Fitted, whose: str = "the loss") -> None:
+    if not fitted.finished:
+        raise DivergedError(trial, fitted.history, whose)
 
 
-def _train_on_features(
-    trial: Trial, own: Material, roles: Mapping[str, Pictures]
-) -> tuple[keras.Model, pd.DataFrame]:
-    fitted = training.fit(trial, own.shape, roles["train"], roles, len(own.class_names))
-    return softmax.head(trial, own.shape, fitted.kernel, fitted.bias), fitted.history
+def _train_on_features(trial: Trial, own: Material, roles: Mapping[str, Pictures]) -> Fitted:
+    fit = base.fit_of(trial.head)
+    return fit(trial, own.shape, roles["train"], roles, len(own.class_names))
 
 
 def _train_by_teacher(
@@ -251,30 +250,29 @@ def _train_by_teacher(
     own: Material,
     roles: Mapping[str, Pictures],
     material: Callable[[str, int], Material],
-) -> tuple[keras.Model, pd.DataFrame]:
+) -> Fitted:
     """A student: the teacher's head is trained first, in the same way, and thrown away."""
-    its = material(trial.teacher_layer, trial.seed)
-    its_trial = trial.model_copy(
+    of_teacher = material(trial.teacher_layer, trial.seed)
+    teacher_trial = trial.model_copy(
         update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
     )
-    its_roles = its.roles(trial.teacher_samples_per_class)
-    classes = len(own.class_names)
-    teacher = training.fit(its_trial, its.shape, its_roles["train"], its_roles, classes)
-    _check_finished(trial, teacher.history, "the loss of its teacher")
-    head = softmax.head(its_trial, its.shape, teacher.kernel, teacher.bias)
+    teacher_roles = of_teacher.roles(trial.teacher_samples_per_class)
+    teacher = _train_on_features(teacher_trial, of_teacher, teacher_roles)
+    _check_finished(trial, teacher, "the loss of its teacher")
     ranks = range(trial.samples_per_class + trial.unlabelled_per_class)
-    lesson = own.role("train", ranks)
+    training = own.role("train", ranks)
     known = own.manifest.loc[own.chosen("train", ranks), "rank"] < trial.samples_per_class
-    lesson = lesson._replace(labels=np.where(known, lesson.labels, loss.UNLABELLED))
-    logits = _logits(head, its.role("train", ranks).features)
-    fitted = training.fit(trial, own.shape, lesson, roles, classes, logits)
-    history = fitted.history.assign(teacher_accuracy=teacher.history["test_accuracy"].iloc[-1])
-    return softmax.head(trial, own.shape, fitted.kernel, fitted.bias), history
+    training = training._replace(labels=np.where(known, training.labels, loss.UNLABELLED))
+    logits = _logits(teacher.model, of_teacher.role("train", ranks).features)
+    fit = base.fit_of(trial.head)
+    student = fit(trial, own.shape, training, roles, len(own.class_names), logits)
+    teacher_accuracy = teacher.history["test_accuracy"].iloc[-1]
+    return student._replace(history=student.history.assign(teacher_accuracy=teacher_accuracy))
 
 
 def _train_end_to_end(
     trial: Trial, own: Material, roles: Mapping[str, Pictures], streamed: Streamed
-) -> tuple[keras.Model, pd.DataFrame]:
+) -> Fitted:
     chosen = own.manifest[own.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
         trial,
@@ -289,17 +287,14 @@ def _train_end_to_end(
 
 def _logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
     """The logarithm of a softmax is its logits but for a constant, which no measure sees."""
-    logits: np.ndarray = np.log(np.maximum(softmax.probabilities(head, features), _TINY))
+    logits: np.ndarray = np.log(np.maximum(model_files.probabilities(head, features), _TINY))
     return logits
 
 
 def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
     """The measures of the head itself, named like the columns of its history."""
-    return {
-        f"{role}_{name}": value
-        for role, (features, labels) in roles.items()
-        for name, value in training.measure(labels, _logits(head, features)).items()
-    }
+    logits = {role: _logits(head, pictures.features) for role, pictures in roles.items()}
+    return base.measure_roles(roles, logits)
 
 
 def _ranks_seen(trial: Trial) -> int:
@@ -329,7 +324,7 @@ def _digest(study: Study, splits: Path, features: Path) -> str:
         "grid": study.grid,
         "splits": md5s,
         "features": file_md5(features / INDEX),
-        "code": [file_md5(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        "code": [file_md5(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

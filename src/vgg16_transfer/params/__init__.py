@@ -4,22 +4,14 @@ Everything that decides a result stands in params.yaml; nothing else in the pack
 from a file, an environment variable or a global.
 """
 
-from vgg16_transfer.networks import DENSE_LAYERS
+from vgg16_transfer.params.backbone import Backbone
+from vgg16_transfer.params.dataset import Dataset, Layout, Split
 from vgg16_transfer.params.reading import check_params, read_params
-from vgg16_transfer.params.schema import (
-    Backbone,
-    Dataset,
-    Layout,
-    Params,
-    ParamsError,
-    Split,
-    Study,
-    Trial,
-    nearest,
-)
+from vgg16_transfer.params.schema import Params
+from vgg16_transfer.params.section import ParamsError, nearest
+from vgg16_transfer.params.study import Study, Trial
 
 __all__ = [
-    "DENSE_LAYERS",
     "Backbone",
     "Dataset",
     "Layout",

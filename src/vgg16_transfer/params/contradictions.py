@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, NETWORKS
-from vgg16_transfer.params.schema import nearest
+from vgg16_transfer.params.section import nearest
+from vgg16_transfer.params.study import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vgg16_transfer.params.schema import Backbone, Dataset, Params
+    from vgg16_transfer.params.backbone import Backbone
+    from vgg16_transfer.params.dataset import Dataset
+    from vgg16_transfer.params.schema import Params
 
 
 def contradictions(params: Params) -> list[str]:
@@ -66,6 +70,7 @@ def _study_contradictions(
         )
     if "average" in grid["pooling"] and not DENSE_LAYERS.isdisjoint(grid["layer"]):
         mistakes.append(f"{path}.pooling: average needs a convolutional layer, not a dense one")
+    mistakes += _head_contradictions(path, grid)
     mistakes += _teacher_contradictions(path, grid, name, dataset)
     by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
     by_approach["teacher_layer"] = "features"
@@ -85,6 +90,23 @@ def _study_contradictions(
             for layer in grid["layer"]
             if layer in row.layers and row.layers.index(layer) <= row.layers.index(below)
         ]
+    return mistakes
+
+
+def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """Keys that were set, and that a head of the study would ignore without a word."""
+    kinds = grid["head"]
+    mistakes = []
+    if set(kinds) != {DEFAULT_HEAD} and "end_to_end" in grid["approach"]:
+        mistakes.append(f"{path}.head: approach: end_to_end trains head: {DEFAULT_HEAD} only")
+    for key in sorted(frozenset().union(*(row.keys for row in HEAD_KINDS.values()))):
+        users = [kind for kind, row in HEAD_KINDS.items() if key in row.keys]
+        using = [kind for kind in kinds if kind in users]
+        is_set = grid[key] != (Trial.model_fields[key].default,)
+        # A value for those kinds that use it may stand beside others. An axis may not: their heads
+        # would be trained once per value, each time alike.
+        if is_set and (not using or (len(grid[key]) > 1 and len(using) < len(kinds))):
+            mistakes.append(f"{path}.{key}: is used by head: {' and '.join(users)} only")
     return mistakes
 
 
@@ -183,6 +205,7 @@ def _unknown_names(params: Params) -> list[str]:
             mistakes += _unknown(f"{path}.{number}", layer, layers)
     for study_name, study in params.studies.items():
         for key, known in (
+            ("head", list(HEAD_KINDS)),
             ("layer", layers),
             ("teacher_layer", ["none", *layers]),
             ("fine_tune_from", ["none", *row.fine_tune]),

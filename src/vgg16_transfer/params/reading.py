@@ -9,19 +9,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from vgg16_transfer.params.backbone import Backbone
 from vgg16_transfer.params.contradictions import contradictions
-from vgg16_transfer.params.schema import (
-    NAME,
-    Backbone,
-    Dataset,
-    Params,
-    ParamsError,
-    Section,
-    Split,
-    Study,
-    Trial,
-    nearest,
-)
+from vgg16_transfer.params.dataset import Dataset, Split
+from vgg16_transfer.params.schema import Params
+from vgg16_transfer.params.section import NAME, ParamsError, Section, nearest
+from vgg16_transfer.params.study import Study, Trial
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -81,9 +81,9 @@ def _save(path: Path, model: LoggedModel, folder: str) -> None:
     # Keras takes seconds to import, and most often all heads are logged already.
     import keras  # noqa: PLC0415
 
-    from vgg16_transfer.heads import softmax  # noqa: PLC0415
+    from vgg16_transfer.heads import model_files  # noqa: PLC0415
 
-    head = softmax.load(path)
+    head = model_files.load(path)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),

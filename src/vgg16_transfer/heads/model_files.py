@@ -1,9 +1,8 @@
-"""The head: a Keras model from a layer's flattened activations to class probabilities."""
+"""Heads as ``.keras`` files: the same model gives the same bytes. And their probabilities."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import zipfile
 from typing import TYPE_CHECKING
@@ -15,74 +14,16 @@ from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.heads.saved import MADE_OF, METADATA, HeadError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from vgg16_transfer.heads.saved import MadeOf
-    from vgg16_transfer.params import Trial
 
 _AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The earliest time stamp that a zip file can hold."""
-
-
-def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
-    """What happens to features before they are weighed: nothing in it is trained.
-
-    For the layer ``predictions``, whose features are VGG16's logits z, the softmax at temperature
-    T, softmax(z / T) (Hinton et al. 2015, eq. 1); the mean over a pool's positions, if the trial
-    asks for it; then, unless it says otherwise, each picture's features are scaled to length 1.
-
-    Args:
-        trial: The setting.
-        shape: Of one picture's activations of the trial's layer: (height, width, channels) or
-            (units,).
-
-    Returns:
-        Layers to apply one after the other, of shape (n, height * width * channels) → (n, width).
-    """
-    layers: list[keras.Layer] = []
-    if trial.layer == "predictions":
-        layers.append(keras.layers.Rescaling(1 / trial.temperature, name="temperature"))
-        layers.append(keras.layers.Softmax(name="source_softmax"))
-    if trial.pooling == "average":
-        layers.append(keras.layers.Reshape(tuple(shape), name="positions"))
-        layers.append(keras.layers.GlobalAveragePooling2D(name="average"))
-    if trial.normalise == "l2":
-        layers.append(keras.layers.UnitNormalization(name="unit_length"))
-    return layers
-
-
-def head(
-    trial: Trial,
-    shape: Sequence[int],
-    kernel: npt.NDArray[np.float32],
-    bias: npt.NDArray[np.float32],
-) -> keras.Model:
-    """The whole head, ready to use.
-
-    Args:
-        trial: Decides what comes before the softmax.
-        shape: Of one picture's activations of the trial's layer.
-        kernel: Shape (width, classes).
-        bias: Shape (classes,).
-
-    Returns:
-        A model of shape (n, height * width * channels) → (n, classes), whose rows sum to 1.
-    """
-    model = keras.Sequential(
-        [
-            keras.Input((math.prod(shape),), name="features"),
-            *front(trial, shape),
-            keras.layers.Dense(len(bias), activation="softmax", name="softmax"),
-        ],
-        name="head",
-    )
-    model.get_layer("softmax").set_weights([kernel, bias])
-    return model
 
 
 def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:

@@ -1,0 +1,1 @@
+"""The kinds of heads: one module each, named like its row in ``HEAD_KINDS``."""

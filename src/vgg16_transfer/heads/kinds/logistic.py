@@ -1,0 +1,108 @@
+"""Logistic regression by scikit-learn, with a C that no test picture helps to choose.
+
+The penalty is the squared length of the weights, so they lie in the span of the n training
+features. With fewer pictures than numbers, it is fitted on the coordinates of the features in an
+orthonormal basis Q of that span, n numbers each, and the weights are turned back by Q: the penalty
+of a vector does not change when the vector is turned.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from vgg16_transfer.heads import base
+from vgg16_transfer.heads.base import Pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from vgg16_transfer.heads.base import Fitted, Floats
+    from vgg16_transfer.params import Trial
+
+CS = tuple(10.0**power for power in range(-1, 6))
+"""The C to choose from, the strongest penalty first. Features have length 1, so C is large."""
+
+_WITHOUT_CHOICE = 1000.0
+"""With one picture per class there is nothing to choose by."""
+
+_FOLDS = 5
+_STEPS = 1000
+
+
+def fit(
+    trial: Trial,
+    shape: Sequence[int],
+    training: Pictures,
+    roles: Mapping[str, Pictures],
+    classes: int,
+    teacher_logits: Floats | None = None,  # noqa: ARG001 - params refuse a teacher for this kind
+) -> Fitted:
+    """Trains a head; see :class:`~vgg16_transfer.heads.base.Fit`.
+
+    C is the one of the highest accuracy on ``roles["validation"]``, or in 5-fold cross-validation
+    on the training data if there is no such role. Ties are broken by loss, then by the smaller C.
+    """
+    layers = base.front(trial, shape)
+    x = base.through(layers, training.features)
+    basis: Floats
+    basis = np.linalg.qr(x.T)[0] if len(x) < x.shape[1] else np.eye(x.shape[1], dtype=np.float32)
+    learned = Pictures(x @ basis, training.labels)
+    measured = {
+        role: Pictures(base.through(layers, features) @ basis, labels)
+        for role, (features, labels) in roles.items()
+    }
+    if "validation" in measured:
+        rounds = [(learned, measured["validation"])]
+    else:
+        rounds = list(_folds(learned, trial.seed))
+    c = min(CS, key=lambda c: _badness(c, rounds, classes)) if rounds else _WITHOUT_CHOICE
+    weights, bias = _weights(c, learned, classes)
+    logits = {role: pictures.features @ weights + bias for role, pictures in measured.items()}
+    kernel = (basis @ weights).astype(np.float32)
+    model = base.linear(trial, shape, kernel, bias.astype(np.float32))
+    return base.at_once(model, roles, logits)
+
+
+def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]:
+    """Training data without a fold, and the fold; nothing where a class has a single picture."""
+    features, labels = pictures
+    count = min(_FOLDS, int(np.bincount(labels).min()))
+    if count > 1:
+        folds = StratifiedKFold(count, shuffle=True, random_state=seed)
+        for rest, fold in folds.split(features, labels):
+            yield (
+                Pictures(features[rest], labels[rest]),
+                Pictures(features[fold], labels[fold]),
+            )
+
+
+def _badness(
+    c: float, rounds: Sequence[tuple[Pictures, Pictures]], classes: int
+) -> tuple[float, float]:
+    """Sorts C: the share of wrong predictions, then the loss."""
+    wrong, loss = 0.0, 0.0
+    for training, (features, labels) in rounds:
+        weights, bias = _weights(c, training, classes)
+        measures = base.measure(labels, features @ weights + bias)
+        wrong += 1 - measures["accuracy"]
+        loss += measures["loss"]
+    return round(wrong, 9), loss
+
+
+def _weights(c: float, training: Pictures, classes: int) -> tuple[Floats, Floats]:
+    """Kernel, shape (width, classes), and bias, shape (classes,)."""
+    model = LogisticRegression(C=c, max_iter=_STEPS)
+    with warnings.catch_warnings():
+        # A large C needs more steps than are worth taking; validation decides whether it is good.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(training.features, training.labels)
+    kernel, bias = model.coef_.T, model.intercept_
+    if classes == 2:  # noqa: PLR2004 - scikit-learn then has weights for the second class alone
+        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
+    return kernel, bias

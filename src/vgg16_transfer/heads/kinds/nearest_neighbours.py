@@ -1,0 +1,72 @@
+"""The k nearest training pictures by cosine vote for their classes (Wu et al. 2018, section 3.4).
+
+The weight of a vote is exp(cosine / 0.07), and probabilities are shares of the weights. The head
+keeps the features of every training picture: its file is as large as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from vgg16_transfer.heads import base
+from vgg16_transfer.heads.model_files import probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vgg16_transfer.heads.base import Fitted, Floats, Pictures
+    from vgg16_transfer.params import Trial
+
+TEMPERATURE = 0.07
+"""τ of Wu et al. 2018, eq. 2."""
+
+_TINY = np.finfo(np.float32).tiny
+
+
+def fit(
+    trial: Trial,
+    shape: Sequence[int],
+    training: Pictures,
+    roles: Mapping[str, Pictures],
+    classes: int,
+    teacher_logits: Floats | None = None,  # noqa: ARG001 - params refuse a teacher for this kind
+) -> Fitted:
+    """Keeps the training data; see :class:`~vgg16_transfer.heads.base.Fit`.
+
+    With fewer training pictures than ``trial.neighbours``, all of them vote.
+    """
+    layers = base.front(trial, shape)
+    stored = base.through(layers, training.features)
+    model = _model(layers, shape, min(trial.neighbours, len(stored)), len(stored), classes)
+    model.get_layer("cosines").set_weights([stored.T])
+    model.get_layer("softmax").set_weights([np.eye(classes, dtype=np.float32)[training.labels]])
+    logits = {
+        role: np.log(np.maximum(probabilities(model, each.features), _TINY))
+        for role, each in roles.items()
+    }
+    return base.at_once(model, roles, logits)
+
+
+def _model(
+    layers: Sequence[keras.Layer], shape: Sequence[int], count: int, stored: int, classes: int
+) -> keras.Model:
+    """Built of Keras's own layers and operations, so that it loads without this package."""
+    pictures = keras.Input((math.prod(shape),), name="features")
+    features = pictures
+    for layer in layers:
+        features = layer(features)
+    cosines = keras.layers.Dense(stored, use_bias=False, name="cosines")(features)
+    nearest = keras.ops.top_k(cosines, count)[0]
+    votes = cosines >= keras.ops.min(nearest, axis=1, keepdims=True)
+    weights = keras.layers.Softmax(name="weights")(cosines / TEMPERATURE, mask=votes)
+    output = keras.layers.Dense(classes, use_bias=False, name="softmax")(weights)
+    model = keras.Model(pictures, output, name="head")
+    for number, operation in enumerate(model.operations):
+        if not isinstance(operation, keras.Layer):
+            # Keras numbers them through the life of the process: the file would differ.
+            operation.name = f"operation_{number}"
+    return model

@@ -1,0 +1,152 @@
+"""An entry of the section ``studies``, with its defaults. docs/params.md has the descriptions."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
+from vgg16_transfer.params.section import Section
+
+SMALLEST, LARGEST = 1e-12, 1e4
+"""Bounds of step sizes and weight decay: beyond them, arithmetic in float32 can't work."""
+
+COLDEST, HOTTEST = 1e-3, 1e6
+"""Bounds of temperatures, for the same reason: the loss holds a temperature's square."""
+
+
+class Trial(Section):
+    """One head trained under one setting. In a study's YAML any of these may be a list: an axis."""
+
+    approach: Literal["features", "end_to_end"] = Field(
+        default="features",
+        description="`features` trains on cached activations, `end_to_end` sends the training "
+        "pictures through the network in every epoch",
+    )
+    layer: str = Field(default="block5_pool", description="the layer that feeds the head")
+    head: str = Field(
+        default=DEFAULT_HEAD,
+        description="kind of head: "
+        + ", ".join(f"`{name}`" for name in HEAD_KINDS)
+        + " ([heads.md](heads.md))",
+    )
+    neighbours: int = Field(
+        default=5, ge=1, description="training pictures that vote in `nearest_neighbours`"
+    )
+    pooling: Literal["flatten", "average"] = Field(
+        default="flatten",
+        description="`flatten` keeps where in the picture a pool responds, `average` does not",
+    )
+    samples_per_class: int = Field(default=16, ge=1, description="training pictures of each class")
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="of the split and of the order of the batches"
+    )
+    epochs: int = Field(default=200, ge=1, description="passes over the training pictures")
+    batch_size: int = Field(default=256, ge=1, description="pictures per step")
+    optimizer: Literal["sgd", "adam"] = Field(
+        default="sgd",
+        description="`sgd` with momentum, or `adam`, which is slow on wide layers",
+    )
+    learning_rate: float = Field(
+        default=1.0, ge=SMALLEST, le=LARGEST, description="constant step size"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of `sgd`; `adam` ignores it")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        le=LARGEST,
+        description="λ of λ/2 times the squared length of the kernel, in the loss",
+    )
+    normalise: Literal["l2", "none"] = Field(
+        default="l2", description="`l2` scales each picture's features to length 1"
+    )
+    temperature: float = Field(
+        default=1.0,
+        ge=COLDEST,
+        le=HOTTEST,
+        description="T of the network's own softmax; only for `layer: predictions`",
+    )
+    teacher_layer: str = Field(
+        default="none",
+        description="the layer of a teacher, whose softened probabilities the head learns as well "
+        "(distillation), or `none`",
+    )
+    teacher_samples_per_class: int = Field(
+        default=16, ge=1, description="labelled training pictures of each class the teacher saw"
+    )
+    teacher_temperature: float = Field(
+        default=1.0,
+        ge=COLDEST,
+        le=HOTTEST,
+        description="T at which teacher and student are compared",
+    )
+    teacher_weight: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="α of the loss α·T²·CE(teacher at T) + (1-α)·CE(labels); 0 is labels alone",
+    )
+    unlabelled_per_class: int = Field(
+        default=0,
+        ge=0,
+        description="further training pictures of each class that only the teacher labels",
+    )
+    augment: str = Field(
+        default="none",
+        pattern=r"^(none|(flip|crop|colour)(\+(flip|crop|colour))*)$",
+        description="how `end_to_end` varies training pictures: `none`, or some of `flip`, `crop` "
+        "and `colour`, joined by `+`",
+    )
+    fine_tune_from: str = Field(
+        default="none",
+        description="the first block that `end_to_end` trains along with the head, such as "
+        "`block5`, or `none`; [networks.md](networks.md) lists those of each network",
+    )
+    fine_tune_learning_rate: float = Field(
+        default=0.0001,
+        ge=SMALLEST,
+        le=LARGEST,
+        description="step size of the blocks that are fine-tuned",
+    )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of trials on one dataset that answers one question.
+
+    Attributes:
+        name: As in params.yaml.
+        dataset: Name of the dataset; one study has one, since a DVC stage has fixed dependencies.
+        grid: For every field of :class:`Trial` the values it takes, at least one.
+    """
+
+    name: str
+    dataset: str
+    grid: dict[str, tuple[Any, ...]]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The fields that take more than one value, in the order of :class:`Trial`."""
+        return tuple(field for field, values in self.grid.items() if len(values) > 1)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The axes that results are compared along: all but the seed, which they are averaged over.
+
+        At least ``samples_per_class``, so that there is always something to compare along.
+        """
+        return tuple(a for a in self.axes if a != "seed") or ("samples_per_class",)
+
+    def trials(self) -> list[Trial]:
+        """Every point of the grid, the last axis varying fastest."""
+        return [
+            Trial(**dict(zip(self.grid, values, strict=True)))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+    def trial_name(self, trial: Trial) -> str:
+        """What sets a trial apart from the others of this study, for files and for people."""
+        return ",".join(f"{axis}={getattr(trial, axis)}" for axis in self.axes) or "only"
