@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from vgg16_transfer.heads.records import MEASURED
+from vgg16_transfer.heads.records import AVERAGED
 
 
 def test_a_trial_that_failed_is_marked_and_said(
@@ -15,7 +15,7 @@ def test_a_trial_that_failed_is_marked_and_said(
     trials = pd.read_csv(path).assign(status="finished", failure="")
     row = trials["trial"] == "samples_per_class=2,seed=1"
     trials.loc[row, ["status", "failure"]] = ["failed", "the loss is not finite [after epoch 2]"]
-    trials.loc[row, list(MEASURED)] = float("nan")
+    trials.loc[row, list(AVERAGED)] = float("nan")
     trials.to_csv(path, index=False)
     relock(workspace.root)
     outcome = run("results")

@@ -19,8 +19,7 @@ from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import write_features
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.backbones.weights import write_weights
-from vgg16_transfer.heads import base as heads
-from vgg16_transfer.heads import end_to_end, model_files, records
+from vgg16_transfer.heads import end_to_end, measures, model_files, records
 from vgg16_transfer.heads.base import Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.studies import Streamed, train_study
@@ -198,7 +197,7 @@ def test_a_head_learns_the_colours(train) -> None:
 def test_every_epoch_is_measured_on_every_role(train) -> None:
     history = train().history
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    expected = {f"{role}_{measure}" for role in set(ROLES) for measure in records.MEASURES}
+    expected = {f"{role}_{measure}" for role in set(ROLES) for measure in measures.EVERY_EPOCH}
     assert set(history.columns) == {"epoch", *expected}
 
 
@@ -262,7 +261,7 @@ def test_fine_tuning_is_measured_on_what_is_fine_tuned(train, roles) -> None:
     head, history = train(**VARIED)
     features, labels = roles("block4_pool")["test"]
     logits = np.log(model_files.probabilities(head, features))
-    for name, value in heads.measure(labels, logits).items():
+    for name, value in measures.measure(labels, logits).items():
         assert history[f"test_{name}"].iloc[-1] == pytest.approx(value, rel=1e-4)
 
 

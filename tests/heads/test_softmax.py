@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from vgg16_transfer.heads import base, loss, records
+from vgg16_transfer.heads import base, loss, measures
 from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.params import Trial
@@ -135,7 +135,7 @@ def test_every_epoch_is_measured_on_every_role(roles) -> None:
     with_validation = roles | {"validation": pictures(2, 7, 50)}
     history = fit(with_validation).history
     assert history["epoch"].tolist() == list(range(1, 16))
-    expected = {f"{role}_{m}" for role in with_validation for m in records.MEASURES}
+    expected = {f"{role}_{m}" for role in with_validation for m in measures.EVERY_EPOCH}
     assert set(history.columns) == {"epoch", *expected}
 
 

@@ -9,10 +9,19 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from vgg16_transfer.heads import records
-from vgg16_transfer.heads.records import MEASURED, Record
+from vgg16_transfer.heads.records import AVERAGED, Record
 from vgg16_transfer.params import Params, Study
-from vgg16_transfer.reporting import alternatives, answers, failures, findings, report, tables
+from vgg16_transfer.reporting import (
+    alternatives,
+    answers,
+    failures,
+    figures,
+    findings,
+    study_figures,
+    tables,
+)
 from vgg16_transfer.reporting.report import write_report
+from vgg16_transfer.reporting.study_figures import Drawn
 
 from .conftest import folders_in, make_params, make_record, measure
 from .test_page import alternatives as alt_texts
@@ -37,7 +46,7 @@ def fail(record: Record, *patterns: str) -> Record:
     failed = trials["trial"].str.contains("|".join(patterns) or "^$")
     status = failed.map({True: "failed", False: "finished"})
     trials = trials.assign(status=status, failure=failed.map({True: SENTENCE, False: NAN}))
-    trials.loc[failed, list(MEASURED)] = NAN
+    trials.loc[failed, list(AVERAGED)] = NAN
     lost = set(trials.loc[failed, "trial"])
     history = record.history
     kept = history[~history["trial"].isin(lost) | (history["epoch"] == 1)]
@@ -106,7 +115,7 @@ def names(figure: Figure) -> list[str]:
 
 
 def test_a_point_without_a_finished_trial_is_marked_and_not_drawn() -> None:
-    figure = report.study_figures(COUNTS, fail(make_record(COUNTS), "class=4"))[
+    figure = study_figures.draw_all(Drawn(COUNTS, fail(make_record(COUNTS), "class=4")))[
         "accuracy_against_samples_per_class"
     ]
     assert points(figure) == [[2, 8]]
@@ -118,7 +127,7 @@ def test_a_point_without_a_finished_trial_is_marked_and_not_drawn() -> None:
 def test_names_keep_their_places_where_one_failed() -> None:
     layers = study(layer=["block4_pool", "block5_pool", "predictions"], samples_per_class=[2])
     record = fail(make_record(layers), "block4_pool")
-    figure = report.study_figures(layers, record)["accuracy_against_layer"]
+    figure = study_figures.draw_all(Drawn(layers, record))["accuracy_against_layer"]
     assert points(figure) == [[1, 2]]
     labels = [one.get_text() for one in figure.axes[0].get_xticklabels()]
     assert labels == ["block4_pool", "block5_pool", "predictions"]
@@ -129,7 +138,7 @@ def test_curves_are_means_of_finished_trials_and_name_the_points_that_failed() -
     history = record.history.copy()
     history.loc[history["trial"].str.contains("class=2,seed=1"), "test_loss"] = 1e9
     failed = fail(record._replace(history=history), "class=2,seed=1", "class=4")
-    figure = report.study_figures(COUNTS, failed)["loss_curves"]
+    figure = study_figures.draw_all(Drawn(COUNTS, failed))["loss_curves"]
     solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
     assert [max(line.get_ydata()) for line in solid] == [0.75, 0.75]
     assert names(figure) == [
@@ -143,9 +152,9 @@ def test_curves_are_means_of_finished_trials_and_name_the_points_that_failed() -
 def test_figures_can_be_drawn_where_everything_failed(axes: dict[str, Any]) -> None:
     every = study(**axes)
     record = fail(make_record(every), ".")
-    drawn = list(report.study_figures(every, record).values())
+    drawn = list(study_figures.draw_all(Drawn(every, record)).values())
     if "samples_per_class" in axes:
-        drawn.append(report.figures.answer(answers.lines(every, record.trials), []))
+        drawn.append(figures.answer(answers.lines(every, record.trials), []))
     for figure in drawn:
         figure.draw_without_rendering()
         assert any("failed: " in one for one in [*words(figure), *_legend(figure)])

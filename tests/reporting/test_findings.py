@@ -31,7 +31,7 @@ def reached(study: Study, percents: list[float], **columns: Any) -> pd.DataFrame
     trials = [trial for seeds in settings.values() for trial in seeds]
     rows = [
         trial.model_dump()
-        | dict.fromkeys(records.MEASURED, 1.0)
+        | dict.fromkeys(records.AVERAGED, 1.0)
         | {"trial": study.trial_name(trial), "accuracy": percent / 100}
         for trial, percent in zip(trials, percents, strict=True)
     ]

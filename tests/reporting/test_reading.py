@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.heads.records import MEASURED
+from vgg16_transfer.heads.records import AVERAGED
 from vgg16_transfer.reporting import reading
 from vgg16_transfer.reporting.reading import ReadError
 from vgg16_transfer.reporting.report import write_report
@@ -115,11 +115,11 @@ def test_a_trial_that_failed_needs_no_numbers(tmp_path, full) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(full / "results" / "samples", folder)
     trials = pd.read_csv(folder / "trials.csv").assign(status="finished", failure="")
-    trials.loc[0, ["status", "failure", *MEASURED]] = ["failed", "it was", *[None] * len(MEASURED)]
+    trials.loc[0, ["status", "failure", *AVERAGED]] = ["failed", "it was", *[None] * len(AVERAGED)]
     trials.to_csv(folder / "trials.csv", index=False)
     trials = reading.record(folder, PARAMS.studies["samples"]).trials
     assert trials["status"].tolist() == ["failed", *["finished"] * 7]
-    assert trials.loc[0, list(MEASURED)].isna().all()
+    assert trials.loc[0, list(AVERAGED)].isna().all()
 
 
 @pytest.mark.parametrize("name", ["trials", "history"])

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from vgg16_transfer.heads.records import MEASURED
+from vgg16_transfer.heads.records import AVERAGED
 from vgg16_transfer.params import check_params
 from vgg16_transfer.reporting.tables import table
 
@@ -23,7 +23,7 @@ STUDY = check_params(
 def trials(**columns: list[float]) -> pd.DataFrame:
     settings = pd.DataFrame([trial.model_dump() for trial in STUDY.trials()])
     names = [STUDY.trial_name(trial) for trial in STUDY.trials()]
-    return settings.assign(trial=names, **dict.fromkeys(MEASURED, 0.25), **columns)
+    return settings.assign(trial=names, **dict.fromkeys(AVERAGED, 0.25), **columns)
 
 
 def test_a_table_is_about_percent() -> None:

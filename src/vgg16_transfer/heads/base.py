@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from vgg16_transfer.heads.loss import log_softmax
+from vgg16_transfer.heads.measures import measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
-
-_TOP = 5
 
 
 class Pictures(NamedTuple):
@@ -160,34 +158,20 @@ def at_once(
     return Fitted(model, as_history([row] if finished else []), finished)
 
 
-def measure(labels: npt.NDArray[np.int64], logits: Floats) -> dict[str, float]:
-    """How good logits of shape (n, classes) are for labels (n,), by ``records.MEASURES``.
-
-    Of logits that are not finite the loss is not either; the accuracies then say nothing.
-    """
-    of_true = logits[np.arange(len(labels)), labels]
-    with np.errstate(over="ignore", invalid="ignore"):  # the loss shows it
-        loss = -log_softmax(logits)[np.arange(len(labels)), labels]
-    better = np.count_nonzero(logits > of_true[:, np.newaxis], axis=1)
-    right = logits.argmax(axis=1) == labels
-    return {
-        "loss": float(loss.mean()),
-        "accuracy": float(right.mean()),
-        "top5_accuracy": float((better < _TOP).mean()),
-    }
-
-
-def measure_roles(roles: Mapping[str, Pictures], logits: Mapping[str, Floats]) -> dict[str, float]:
+def measure_roles(
+    roles: Mapping[str, Pictures], logits: Mapping[str, Floats], *, every_epoch: bool = True
+) -> dict[str, float]:
     """The measures of every role, as ``<role>_<measure>``.
 
     Args:
         roles: The pictures.
         logits: By role, shape (n, classes).
+        every_epoch: Only the measures that are computed after every epoch.
     """
     return {
         f"{role}_{name}": value
         for role, pictures in roles.items()
-        for name, value in measure(pictures.labels, logits[role]).items()
+        for name, value in measure(pictures.labels, logits[role], every_epoch=every_epoch).items()
     }
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.heads import measures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
 METRICS = "metrics.json"
 
-MEASURES = ("loss", "accuracy", "top5_accuracy")
-"""Recorded after every epoch, for every role, as ``<role>_<measure>``."""
-
-MEASURED = ("accuracy", "mean_class_recall", "top5_accuracy", "loss", "train_accuracy")
+AVERAGED = (*measures.NAMES, "train_accuracy")
 """Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
 
 FINISHED, FAILED = "finished", "failed"
@@ -47,13 +45,13 @@ _TEXT = dict.fromkeys(
     ["trial", "path", "true", "predicted", "class_name", "status", "failure"], str
 )
 _HELD = {
-    "trials": ["trial", "status", "failure", *MEASURED],
+    "trials": ["trial", "status", "failure", *AVERAGED],
     "history": ["trial", "epoch"],
     "predictions": ["trial", *PREDICTED],
     "confusion": ["trial", "true", "predicted", "count"],
     "per_class": ["trial", "class_name", "accuracy"],
 }
-_NUMBERS = ("epoch", "seed", "probability", "count", *MEASURED)
+_NUMBERS = ("epoch", "seed", "probability", "count", *AVERAGED)
 
 
 class RecordError(InputError):
@@ -94,17 +92,12 @@ def of_trial(
         **trial.model_dump(),
         "status": FAILED if failure else FINISHED,
         "failure": failure,
-        **dict.fromkeys(MEASURED),
+        **dict.fromkeys(AVERAGED),
     }
     if not failure:
         last = history.iloc[-1]
-        row |= {
-            "accuracy": right.mean(),
-            "mean_class_recall": per_class.mean(),
-            "top5_accuracy": last["test_top5_accuracy"],
-            "loss": last["test_loss"],
-            "train_accuracy": last["train_accuracy"],
-        }
+        row |= {name: last[f"test_{name}"] for name in measures.NAMES}
+        row["train_accuracy"] = last["train_accuracy"]
         extra = ("validation_accuracy", "teacher_accuracy")
         row |= {measure: last[measure] for measure in extra if measure in last}
     frames = [
@@ -143,16 +136,16 @@ def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per point: the axes that the study compares; ``seeds``, the number of its trials
         that finished; ``failed``, the number of those that failed; and ``<measure>_mean`` and
-        ``<measure>_std`` for ``MEASURED``, over the trials that finished. The standard deviation is
+        ``<measure>_std`` for ``AVERAGED``, over the trials that finished. The standard deviation is
         the sample's (n - 1), and missing for a single seed; both are missing where no trial
         finished.
     """
     failed = has_failed(trials)
-    measures = {measure: trials[measure].mask(failed) for measure in MEASURED}
-    groups = trials.assign(**measures, failed=failed).groupby(list(study.compared), sort=False)
+    finished = {measure: trials[measure].mask(failed) for measure in AVERAGED}
+    groups = trials.assign(**finished, failed=failed).groupby(list(study.compared), sort=False)
     failures = groups["failed"].sum()
     columns: dict[str, pd.Series[Any]] = {"seeds": groups.size() - failures, "failed": failures}
-    for measure in MEASURED:
+    for measure in AVERAGED:
         columns[f"{measure}_mean"] = groups[measure].mean()
         columns[f"{measure}_std"] = groups[measure].std(ddof=1)
     return pd.DataFrame(columns).reset_index()
@@ -176,13 +169,12 @@ def write(study: Study, record: Record, folder: Path) -> None:
     for name, frame in zip(FRAMES, record, strict=True):
         write_frame(frame, folder / f"{name}.csv")
     summary = summarise(study, record.trials)
+    # Only accuracy has its spread here, so that `dvc exp show` fits a screen; trials.csv has all.
+    columns = {"accuracy": "accuracy_mean", "accuracy_std": "accuracy_std"}
+    columns |= {m.name: f"{m.name}_mean" for m in measures.MEASURES if m.card}
     metrics = {
-        point_name(study, row): {
-            "accuracy": _rounded(row["accuracy_mean"]),
-            "accuracy_std": _rounded(row["accuracy_std"]),
-            "mean_class_recall": _rounded(row["mean_class_recall_mean"]),
-            "seeds": int(row["seeds"]),
-        }
+        point_name(study, row): {key: _rounded(row[column]) for key, column in columns.items()}
+        | {"seeds": int(row["seeds"])}
         | ({"failed": int(row["failed"])} if row["failed"] else {})
         for row in summary.to_dict("records")
     }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vgg16_transfer.heads.measures import MEASURES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -18,10 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 1000  # characters for the names of classes; MLflow stores descriptions of up to 5000
 _WEAKEST = 3
-_ROWS = {
-    "validation pictures": "validation_accuracy",
-    "test pictures": "accuracy",
-    "test pictures, mean over classes": "mean_class_recall",
+_ROWS = {"validation pictures": "validation_accuracy"} | {
+    measure.card: measure.name for measure in MEASURES if measure.card
 }
 
 

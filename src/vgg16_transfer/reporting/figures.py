@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.reporting import failures, labels
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 _SIZE = (5.4, 3.6)  # inches; small, so that letters can be read on a phone
-_TITLES = {
-    "loss": "cross-entropy",
-    "accuracy": "accuracy",
-    "samples_per_class": "training pictures per class",
+_TITLES = {measure.name: measure.title for measure in MEASURES} | {
+    "samples_per_class": "training pictures per class"
 }
 _MOST_TICKS = 40
 _MOST_INSIDE = 4  # with more curves, the legend is below the axes

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.heads.records import FRAMES, MEASURED, Record, has_failed
+from vgg16_transfer.heads.records import AVERAGED, FRAMES, Record, has_failed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ _CURVES: dict[str, type] = dict.fromkeys(
     ["train_loss", "train_accuracy", "test_loss", "test_accuracy"], float
 )
 _RECORD: dict[str, dict[str, type]] = {
-    "trials": dict.fromkeys(MEASURED, float),
+    "trials": dict.fromkeys(AVERAGED, float),
     "history": {"epoch": int, **_CURVES},
     "predictions": {"path": str, "true": str, "predicted": str, "probability": float},
     "confusion": {"true": str, "predicted": str, "count": int},
@@ -84,14 +84,14 @@ def record(folder: Path, study: Study) -> Record:
     frames = []
     for name in FRAMES:
         columns = {"trial": str} | (setting if name == "trials" else {}) | _RECORD[name]
-        may_lack = MEASURED if name == "trials" else ()  # a failed trial has no measurements
+        may_lack = AVERAGED if name == "trials" else ()  # a failed trial has no measurements
         frames.append(table(folder / f"{name}.csv", columns, command, may_lack))
     result = Record(*frames)
     done = result.trials[~has_failed(result.trials)]
     with checked(folder / "trials.csv", command):
         for trial in study.trials():
             _need(result.trials["trial"], study.trial_name(trial))
-        for measure in MEASURED:
+        for measure in AVERAGED:
             _check(done, measure, float)
     with checked(folder / "history.csv", command):
         for name in done["trial"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vgg16_transfer.artifacts import replacing
@@ -26,25 +25,22 @@ from vgg16_transfer.reporting import (
     published,
     reading,
     run_links,
+    study_figures,
     tables,
 )
+from vgg16_transfer.reporting.study_figures import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
+    import pandas as pd
 
     from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Dataset, Study
     from vgg16_transfer.reporting.embedded import Picture
     from vgg16_transfer.reporting.published import Curve, Published
 
-_CAPTIONS = {
-    "accuracy_curves": "Accuracy against epochs: test solid, with a band of one standard deviation "
-    "over the splits; train dashed",
-    "loss_curves": "Cross-entropy against epochs: test solid, train dashed",
-}
 _COMMAND = "dvc repro report"
 _GRADIENTS = {"weights": str, "layer": str, "checked": int, "average": float, "max": float}
 _ALWAYS_LISTED = ("layer", "samples_per_class", "epochs")
@@ -119,7 +115,7 @@ def write_report(
                     "findings": findings.sentences(study, measured[name].trials),
                     "table": tables.table(study, measured[name].trials),
                     "pictures": _study_pictures(
-                        study, measured[name], _beside(study, datasets, numbers), folder
+                        Drawn(study, measured[name], _beside(study, datasets, numbers)), folder
                     ),
                     "failures": failures.sentences(measured[name].trials),
                     "explained": explained_pictures[name],
@@ -137,29 +133,6 @@ def write_report(
         )
     with replacing(out / "report.html") as fresh:
         fresh.write_text(page, encoding="utf-8")
-
-
-def study_figures(study: Study, record: Record, beside: Sequence[Curve] = ()) -> dict[str, Figure]:
-    """A study's figures by file name: accuracy against its first axis, then curves over epochs.
-
-    Args:
-        study: The study.
-        record: Its results.
-        beside: Published curves along the first axis.
-    """
-    summary = records.summarise(study, record.trials)
-    axis, points = answer_axis(study), _points(study, record.trials)
-    failed = _marks(study, summary)
-    return {
-        f"accuracy_against_{axis}": figures.accuracy_against(summary, axis, beside),
-        "accuracy_curves": figures.study_curves(record.history, points, "accuracy", failed),
-        "loss_curves": figures.study_curves(record.history, points, "loss", failed),
-    }
-
-
-def answer_axis(study: Study) -> str:
-    """The x axis of a study's main figure."""
-    return findings.in_order(study.compared)[0]
 
 
 def setting(study: Study) -> list[str]:
@@ -233,28 +206,16 @@ def _answer(
     }
 
 
-def _study_pictures(
-    study: Study, record: Record, beside: Sequence[Curve], folder: Path
-) -> list[Picture]:
-    axis, points = answer_axis(study), _points(study, record.trials)
-    summary = records.summarise(study, record.trials)
-    failed = _marks(study, summary)
-    texts = {
-        f"accuracy_against_{axis}": alternatives.accuracy_against(summary, axis),
-        "accuracy_curves": alternatives.curves(record.history, points, "accuracy", failed),
-        "loss_curves": alternatives.curves(record.history, points, "loss", failed),
-    }
-    captions = _CAPTIONS | {
-        f"accuracy_against_{axis}": f"Test accuracy against {axis.replace('_', ' ')}, mean and "
-        "standard deviation over the splits"
-    }
-    embedded_pictures = []
-    for title, figure in study_figures(study, record, beside).items():
-        path = folder / study.name / f"{title}.png"
-        figures.save(figure, path)
-        alternative = f"{study.name}: {texts[title]}"
-        embedded_pictures.append(embedded.read(path, alternative, captions[title], _COMMAND))
-    return embedded_pictures
+def _study_pictures(drawn: Drawn, folder: Path) -> list[Picture]:
+    study = drawn.study
+    pictures = []
+    for figure in study_figures.FIGURES:
+        path = folder / study.name / f"{study_figures.file_name(figure, study)}.png"
+        figures.save(figure.draw(drawn), path)
+        alternative = f"{study.name}: {figure.describe(drawn)}"
+        caption = study_figures.caption(figure, study)
+        pictures.append(embedded.read(path, alternative, caption, _COMMAND))
+    return pictures
 
 
 def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -> list[Curve]:
@@ -262,21 +223,9 @@ def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -
 
     Curves along samples per class are shown only in the section of the answer.
     """
-    if answer_axis(study) != "temperature":
+    if study_figures.answer_axis(study) != "temperature":
         return []
     return numbers.curves(datasets[study.dataset].layout, "temperature")
-
-
-def _points(study: Study, trials: pd.DataFrame) -> pd.Series:
-    """Name of the grid point of each finished trial, by trial name."""
-    done = failures.finished(trials).to_dict("records")
-    return pd.Series({row["trial"]: records.point_name(study, row) for row in done}, dtype="str")
-
-
-def _marks(study: Study, summary: pd.DataFrame) -> dict[str, str]:
-    """Text such as ``failed: 1 of 3 trials``, by name of a grid point with failed trials."""
-    rows = summary.to_dict("records")
-    return {records.point_name(study, row): mark for row in rows if (mark := failures.mark(row))}
 
 
 def _no_break(sentence: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.heads import records
+from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.heads.records import has_failed
 from vgg16_transfer.reporting import alternatives
 
@@ -26,9 +27,15 @@ def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
     rows = [
         {axis.replace("_", " "): row[axis] for axis in study.compared}
         | {
-            "accuracy, %": alternatives.accuracy(row).replace(" %", ""),
-            "class recall, %": _with_spread(row, "mean_class_recall"),
-            "top 5, %": _with_spread(row, "top5_accuracy"),
+            # With the number of failed trials, if there are any.
+            "accuracy, %": alternatives.accuracy(row).replace(" %", "")
+        }
+        | {
+            measure.heading: _with_spread(row, measure.name)
+            for measure in MEASURES
+            if measure.heading and measure.name != "accuracy"
+        }
+        | {
             "train, %": f"{100 * row['train_accuracy_mean']:.1f}" if row["seeds"] else "",
             "seeds": row["seeds"],
         }

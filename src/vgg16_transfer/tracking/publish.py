@@ -19,10 +19,8 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import records
-from vgg16_transfer.heads.records import MEASURES
-from vgg16_transfer.reporting import figures
-from vgg16_transfer.reporting.report import study_figures
+from vgg16_transfer.heads import measures, records
+from vgg16_transfer.reporting import figures, study_figures
 from vgg16_transfer.tracking.logged_models import head_is_whole, log_head
 from vgg16_transfer.tracking.logged_runs import (
     FAILED,
@@ -171,7 +169,7 @@ def _log_trial(
     run_id = run.info.run_id
     settings = {"dataset": study.dataset, "study": study.name, **trial.model_dump()}
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
-    metrics = _curves(one.history, run.info.start_time) + _final(one.trials, trial, run)
+    metrics = _curves(one.history, run.info.start_time) + _final(one, run)
     for start in range(0, len(metrics), _PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + _PER_CALL])
     _log_split(client, run_id, _split_input(study, trial, splits))
@@ -219,7 +217,8 @@ def _log_study(
     client.log_batch(
         run_id, metrics=metrics, params=[Param(key, value) for key, value in settings.items()]
     )
-    for title, figure in study_figures(study, record).items():
+    drawn = study_figures.Drawn(study, record)
+    for title, figure in study_figures.draw_all(drawn).items():
         client.log_figure(run_id, figure, f"{title}.png")
     client.log_text(run_id, summary.to_csv(index=False), "summary.csv")
     tables = {artifact.path for artifact in client.list_artifacts(run_id)}
@@ -229,7 +228,7 @@ def _log_study(
 
 def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
     """The metrics of all epochs; the step is the epoch. Values that are not finite are left out."""
-    columns = [c for c in history.columns if c.partition("_")[2] in MEASURES]
+    columns = [c for c in history.columns if c.partition("_")[2] in measures.NAMES]
     return [
         Metric(column, float(value), start_time + int(epoch), int(epoch))
         for column in columns
@@ -238,11 +237,11 @@ def _curves(history: pd.DataFrame, start_time: int) -> list[Metric]:
     ]
 
 
-def _final(trials: pd.DataFrame, trial: Trial, run: Run) -> list[Metric]:
-    row = trials.iloc[0]
+def _final(one: records.Record, run: Run) -> list[Metric]:
+    row = one.trials.iloc[0]
     return [
-        Metric(measure, float(row[measure]), run.info.start_time, trial.epochs)
-        for measure in records.MEASURED
+        Metric(measure, float(row[measure]), run.info.start_time, int(one.history["epoch"].max()))
+        for measure in records.AVERAGED
         # The curves already have these, under the same names. A failed trial has no values.
         if measure not in {"loss", "train_accuracy"} and pd.notna(row[measure])
     ]
@@ -255,6 +254,8 @@ def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> lis
     not allow.
     """
     others = [axis for axis in study.axes if axis not in {"seed", "samples_per_class"}]
+    names = [measure.name for measure in measures.MEASURES if measure.card]
+    keys = [f"{name}_{statistic}" for name in names for statistic in ("mean", "std")]
     metrics = []
     for row in summary.to_dict("records"):
         point = " ".join(f"{axis} {row[axis]}" for axis in others).replace("+", " ")
@@ -262,7 +263,7 @@ def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> lis
         step = int(row.get("samples_per_class", study.grid["samples_per_class"][0]))
         metrics += [
             Metric(f"{key}{name}", float(row[key]), timestamp, step)
-            for key in ("accuracy_mean", "accuracy_std", "mean_class_recall_mean")
+            for key in keys
             if pd.notna(row[key])
         ]
     return metrics

@@ -18,6 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.measures import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ def _badness(
     wrong, loss = 0.0, 0.0
     for training, (features, labels) in rounds:
         weights, bias = _weights(c, training, classes)
-        measures = base.measure(labels, features @ weights + bias)
+        measures = measure(labels, features @ weights + bias)
         wrong += 1 - measures["accuracy"]
         loss += measures["loss"]
     return round(wrong, 9), loss

@@ -1,0 +1,138 @@
+"""The figures of a study: one row per figure. Adding a figure is adding a row.
+
+Each row says how the figure is drawn and how it is told in words, so that the page, its alternative
+texts and MLflow have the same ones.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from vgg16_transfer.heads import records
+from vgg16_transfer.reporting import alternatives, failures, figures, findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from vgg16_transfer.heads.records import Record
+    from vgg16_transfer.params import Study
+    from vgg16_transfer.reporting.published import Curve
+
+
+class Drawn(NamedTuple):
+    """What a figure may draw.
+
+    Attributes:
+        study: The study.
+        record: Its results.
+        beside: Published curves along the first axis.
+    """
+
+    study: Study
+    record: Record
+    beside: Sequence[Curve] = ()
+
+    @property
+    def axis(self) -> str:
+        """The x axis of the main figure."""
+        return answer_axis(self.study)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Means over the seeds; see :func:`~vgg16_transfer.heads.records.summarise`."""
+        return records.summarise(self.study, self.record.trials)
+
+    @property
+    def points(self) -> pd.Series:
+        """Name of the grid point of each finished trial, by trial name."""
+        done = failures.finished(self.record.trials).to_dict("records")
+        names = {row["trial"]: records.point_name(self.study, row) for row in done}
+        return pd.Series(names, dtype="str")
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Text such as ``failed: 1 of 3 trials``, by name of a grid point with failed trials."""
+        rows = self.summary.to_dict("records")
+        marks = {records.point_name(self.study, row): failures.mark(row) for row in rows}
+        return {name: mark for name, mark in marks.items() if mark}
+
+
+class StudyFigure(NamedTuple):
+    """A figure of a study.
+
+    Attributes:
+        name: Of its file, without the ending; ``{axis}`` stands for the study's first axis.
+        caption: What stands below it; ``{axis}`` as well.
+        draw: Draws it.
+        describe: Says in words and numbers what it shows.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Drawn], Figure]
+    describe: Callable[[Drawn], str]
+
+
+def _accuracy_against(drawn: Drawn) -> Figure:
+    return figures.accuracy_against(drawn.summary, drawn.axis, drawn.beside)
+
+
+def _describe_accuracy_against(drawn: Drawn) -> str:
+    return alternatives.accuracy_against(drawn.summary, drawn.axis)
+
+
+def _curves(drawn: Drawn, *, measure: str) -> Figure:
+    return figures.study_curves(drawn.record.history, drawn.points, measure, drawn.failed)
+
+
+def _describe_curves(drawn: Drawn, *, measure: str) -> str:
+    return alternatives.curves(drawn.record.history, drawn.points, measure, drawn.failed)
+
+
+FIGURES = (
+    StudyFigure(
+        "accuracy_against_{axis}",
+        "Test accuracy against {axis}, mean and standard deviation over the splits",
+        _accuracy_against,
+        _describe_accuracy_against,
+    ),
+    StudyFigure(
+        "accuracy_curves",
+        "Accuracy against epochs: test solid, with a band of one standard deviation over the "
+        "splits; train dashed",
+        partial(_curves, measure="accuracy"),
+        partial(_describe_curves, measure="accuracy"),
+    ),
+    StudyFigure(
+        "loss_curves",
+        "Cross-entropy against epochs: test solid, train dashed",
+        partial(_curves, measure="loss"),
+        partial(_describe_curves, measure="loss"),
+    ),
+)
+"""In the order of the page."""
+
+
+def file_name(figure: StudyFigure, study: Study) -> str:
+    """The name of a figure's file, without the ending."""
+    return figure.name.format(axis=answer_axis(study))
+
+
+def caption(figure: StudyFigure, study: Study) -> str:
+    """What stands below a figure."""
+    return figure.caption.format(axis=answer_axis(study).replace("_", " "))
+
+
+def draw_all(drawn: Drawn) -> dict[str, Figure]:
+    """A study's figures by the name of their file, without the ending."""
+    return {file_name(figure, drawn.study): figure.draw(drawn) for figure in FIGURES}
+
+
+def answer_axis(study: Study) -> str:
+    """The x axis of a study's main figure."""
+    return findings.in_order(study.compared)[0]
