@@ -36,6 +36,8 @@ HEAD_KINDS = {
                 "epochs",
                 "batch_size",
                 "optimizer",
+                "schedule",
+                "warmup_epochs",
                 "learning_rate",
                 "momentum",
                 "weight_decay",

@@ -17,8 +17,9 @@ from mlflow.entities import LoggedModelStatus, Run, ViewType
 
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import model_files, records
+from vgg16_transfer.heads.measures import EVERY_EPOCH
 from vgg16_transfer.params import Study
-from vgg16_transfer.reporting import figures
+from vgg16_transfer.reporting import figures, study_figures
 from vgg16_transfer.tracking import publish
 from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, Store
 
@@ -145,7 +146,7 @@ def test_the_parent_holds_the_grid(published: Published) -> None:
 
 def test_curves_have_one_point_per_epoch_and_none_at_step_0(published: Published) -> None:
     history = records.read(published.outputs.results).history
-    columns = [c for c in history.columns if c not in {"trial", "epoch"}]
+    columns = [c for c in history.columns if c.partition("_")[2] in EVERY_EPOCH]
     assert len(columns) == 6
     for name, run in published.children().items():
         mine = history[history["trial"] == name]
@@ -282,7 +283,7 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, logged: Published) ->
     module, _, function = where.rpartition(".")
     with monkeypatch.context() as patch:
         owners = {"figures": figures, "publish": publish, "client": mlflow.MlflowClient}
-        owners["models"] = mlflow.models.Model
+        owners |= {"models": mlflow.models.Model, "study_figures": study_figures}
         patch.setattr(owners[module], function, die)
         with pytest.raises(Killed):
             logged.log()
@@ -326,7 +327,7 @@ def test_only_the_trials_that_are_missing_are_logged(monkeypatch, two: Published
     assert kept.info.run_id in {run.info.run_id for run in two.children().values()}
 
 
-@pytest.mark.parametrize("where", ["publish.study_figures", "client.log_table"])
+@pytest.mark.parametrize("where", ["study_figures.draw_all", "client.log_table"])
 def test_a_study_that_broke_off_is_completed_once(where: str, monkeypatch, one: Published) -> None:
     break_off(where, monkeypatch, one)
     before = one.parent()
@@ -380,7 +381,7 @@ def test_more_metrics_than_fit_into_a_call_arrive_whole(store: Store, make_outpu
     logged.log()
     (run,) = logged.children().values()
     history = records.read(logged.outputs.results).history
-    columns = [c for c in history.columns if c not in {"trial", "epoch"}]
+    columns = [c for c in history.columns if c.partition("_")[2] in EVERY_EPOCH]
     assert len(columns) * len(history) > 1000
     for column in columns:
         expected = list(zip(history["epoch"], history[column], strict=True))

@@ -20,6 +20,7 @@ from vgg16_transfer.heads import base as heads
 from vgg16_transfer.heads.augmentation import augment
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT, cached_layer
+from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def fit(
     orders = np.array([np.concatenate(epoch) for epoch in heads.orders(trial, len(labels))])
     steps = math.ceil(len(labels) / trial.batch_size)
     tail = make_tail(trial, network, cached, classes)
-    model = _EndToEnd(trial, _Frozen(name, network, cached), tail)
+    model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
     with tqdm(
         total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
     ) as bar:
@@ -188,18 +189,25 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """The frozen network and the tail, with one optimiser for the head and one for the blocks."""
+    """The frozen network and the tail; blocks have a step size of their own."""
 
-    def __init__(self, trial: Trial, frozen: _Frozen, tail: keras.Model) -> None:
+    def __init__(self, trial: Trial, frozen: _Frozen, tail: keras.Model, per_epoch: int) -> None:
         super().__init__(name="end_to_end")
         self.frozen = frozen
         self.tail = tail
-        self._weight_decay = trial.weight_decay
-        *self._of_blocks, self._kernel, self._bias = tail.trainable_variables
-        self._blocks_optimizer = _optimizer(trial, trial.fine_tune_learning_rate)
-        self._blocks_optimizer.build(self._of_blocks)
-        self.compile(_optimizer(trial, trial.learning_rate), jit_compile=False)
-        self.optimizer.build([self._kernel, self._bias])
+        self._trial = trial
+        self._moved = tail.trainable_variables
+        slots = OPTIMIZERS[trial.optimizer].slots
+        self._slots = [
+            [tf.Variable(tf.zeros_like(variable.value)) for _ in range(slots)]
+            for variable in self._moved
+        ]
+        self._step = tf.Variable(0, dtype=tf.int64)
+        self._sizes = {
+            rate: tf.constant(rates(trial, per_epoch, rate), tf.float32)
+            for rate in (trial.learning_rate, trial.fine_tune_learning_rate)
+        }
+        self.compile(jit_compile=False)
 
     def call(self, batch: tf.Tensor) -> tf.Tensor:
         return self.tail(self.frozen(batch))
@@ -210,12 +218,28 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         with tf.GradientTape() as tape:
             logits = _logits(self.tail, features)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            decay = self._weight_decay / 2 * tf.reduce_sum(tf.square(self._kernel))
-            loss = tf.reduce_mean(losses) + decay
-        of_blocks, of_head = tape.gradient(loss, [self._of_blocks, [self._kernel, self._bias]])
-        if self._of_blocks:
-            self._blocks_optimizer.apply_gradients(zip(of_blocks, self._of_blocks, strict=True))
-        self.optimizer.apply_gradients(zip(of_head, [self._kernel, self._bias], strict=True))
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, [variable.value for variable in self._moved])
+        sizes = {rate: tf.gather(steps, self._step) for rate, steps in self._sizes.items()}
+        self._step.assign_add(1)
+        step = tf.cast(self._step, tf.float32)
+        *blocks, kernel, _bias = self._moved
+        for variable, gradient, slots in zip(self._moved, gradients, self._slots, strict=True):
+            of_block = any(variable is block for block in blocks)
+            trial = self._trial
+            rate = sizes[trial.fine_tune_learning_rate if of_block else trial.learning_rate]
+            weights, new_slots = move(
+                trial,
+                variable.value,
+                gradient,
+                tuple(slots),
+                step,
+                rate,
+                decay=variable is kernel,
+            )
+            variable.assign(weights)
+            for slot, new in zip(slots, new_slots, strict=True):
+                slot.assign(new)
         return {"loss": loss}
 
 
@@ -254,12 +278,6 @@ def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) ->
             layer(features, training=False) if isinstance(layer, keras.Model) else layer(features)
         )
     return tf.matmul(features, head.kernel) + head.bias
-
-
-def _optimizer(trial: Trial, learning_rate: float) -> keras.optimizers.Optimizer:
-    if trial.optimizer == "adam":
-        return keras.optimizers.Adam(learning_rate)
-    return keras.optimizers.SGD(learning_rate, trial.momentum)
 
 
 def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:

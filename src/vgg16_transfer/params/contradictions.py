@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, NETWORKS
+from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.section import nearest
 from vgg16_transfer.params.study import Trial
 
@@ -70,6 +71,8 @@ def _study_contradictions(
         )
     if "average" in grid["pooling"] and not DENSE_LAYERS.isdisjoint(grid["layer"]):
         mistakes.append(f"{path}.pooling: average needs a convolutional layer, not a dense one")
+    if max(grid["warmup_epochs"]) >= min(grid["epochs"]):
+        mistakes.append(f"{path}.warmup_epochs: must be fewer than epochs")
     mistakes += _head_contradictions(path, grid)
     mistakes += _teacher_contradictions(path, grid, name, dataset)
     by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
@@ -206,6 +209,7 @@ def _unknown_names(params: Params) -> list[str]:
     for study_name, study in params.studies.items():
         for key, known in (
             ("head", list(HEAD_KINDS)),
+            ("optimizer", list(OPTIMIZERS)),
             ("layer", layers),
             ("teacher_layer", ["none", *layers]),
             ("fine_tune_from", ["none", *row.fine_tune]),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
+from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.section import Section
 
 SMALLEST, LARGEST = 1e-12, 1e4
@@ -46,19 +47,29 @@ class Trial(Section):
     )
     epochs: int = Field(default=200, ge=1, description="passes over the training pictures")
     batch_size: int = Field(default=256, ge=1, description="pictures per step")
-    optimizer: Literal["sgd", "adam"] = Field(
+    optimizer: str = Field(
         default="sgd",
-        description="`sgd` with momentum, or `adam`, which is slow on wide layers",
+        description="; ".join(f"`{name}`: {row.what}" for name, row in OPTIMIZERS.items()),
     )
     learning_rate: float = Field(
-        default=1.0, ge=SMALLEST, le=LARGEST, description="constant step size"
+        default=1.0, ge=SMALLEST, le=LARGEST, description="the largest step size"
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of `sgd`; `adam` ignores it")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="step size after the warm-up: `constant`, or half a `cosine` down to 0",
+    )
+    warmup_epochs: int = Field(
+        default=0, ge=0, description="epochs in which the step size rises from 0, in a line"
+    )
+    momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="of `sgd` and `nesterov`; the others ignore it"
+    )
     weight_decay: float = Field(
         default=0.0,
         ge=0,
         le=LARGEST,
-        description="λ of λ/2 times the squared length of the kernel, in the loss",
+        description="λ of λ/2 times the squared length of the kernel, in the loss; `adamw` shrinks "
+        "the kernel by λ times the step size instead",
     )
     normalise: Literal["l2", "none"] = Field(
         default="l2", description="`l2` scales each picture's features to length 1"

@@ -3,20 +3,22 @@
 A kernel W that starts at zero and follows gradients of pictures never leaves the span of the
 training features: each step adds a sum of feature vectors, and momentum and weight decay only scale
 what is there. So W = Xᵀ A, with a row of coefficients A for each training picture, and the step
-W ← W - η Xᵀ R is the step A ← A - η R. Pools are wide (up to 200,704) and pictures few, so ``sgd``
-trains A on the n x n inner products X Xᵀ, with the steps that training W on X would take, and makes
-W at the end (docs/training.md). ``adam`` scales each coordinate of W by itself: it trains on X.
+W ← W - η Xᵀ R is the step A ← A - η R. Pools are wide (up to 200,704) and pictures few, so a linear
+optimiser (``sgd``, ``nesterov``) trains A on the n x n inner products X Xᵀ, with the steps that
+training W on X would take, and makes W at the end (docs/training.md). ``adam`` scales each
+coordinate of W by itself: it trains on X.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Fitted
 from vgg16_transfer.heads.loss import Soft, gradient
+from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +43,8 @@ def fit(
     """
     layers = base.front(trial, shape)
     x = base.through(layers, training.features)
-    dual = trial.optimizer == "sgd" and len(x) < x.shape[1]
+    optimizer = OPTIMIZERS[trial.optimizer]
+    dual = optimizer.linear and len(x) < x.shape[1]
     learned: Floats = x @ x.T if dual else x
     rows = {}
     for role, pictures in roles.items():
@@ -52,11 +55,15 @@ def fit(
             rows[role] = features @ x.T if dual else features
     weights: Floats = np.zeros((learned.shape[1], classes), np.float32)
     bias: Floats = np.zeros(classes, np.float32)
-    optimizers = _optimizer(trial, weights), _optimizer(trial, bias)
+    of_weights, of_bias = ((np.zeros_like(w),) * optimizer.slots for w in (weights, bias))
+    epochs = base.orders(trial, len(x))
+    sizes = iter(rates(trial, len(epochs[0]), trial.learning_rate))
+    step = 0
     history: list[dict[str, float]] = []
     with np.errstate(over="ignore", invalid="ignore"):
-        for epoch in base.orders(trial, len(x)):
+        for epoch in epochs:
             for batch in epoch:
+                step, rate = step + 1, next(sizes)
                 soft = _soft(trial, teacher_logits, batch)
                 inputs = learned[batch]
                 residual = gradient(inputs @ weights + bias, training.labels[batch], soft)
@@ -65,10 +72,11 @@ def fit(
                     slope[batch] = residual
                 else:
                     np.matmul(inputs.T, residual, out=slope)
-                if trial.weight_decay:
-                    slope += np.float32(trial.weight_decay) * weights
-                optimizers[0].step(weights, slope)
-                optimizers[1].step(bias, residual.sum(axis=0))
+                weights, of_weights = move(
+                    trial, weights, slope, of_weights, step, rate, decay=True
+                )
+                slope = residual.sum(axis=0)
+                bias, of_bias = move(trial, bias, slope, of_bias, step, rate)
             logits = {role: rows[role] @ weights + bias for role in roles}
             row = base.measure_roles(roles, logits)
             if not base.finite(row):
@@ -77,45 +85,6 @@ def fit(
         kernel = x.T @ weights if dual else weights
     model = base.linear(trial, shape, kernel, bias)
     return Fitted(model, base.as_history(history), finished=len(history) == trial.epochs)
-
-
-class _Optimizer(Protocol):
-    def step(self, weights: Floats, slope: Floats) -> None:
-        """Moves weights, in place, down a slope of the same shape."""
-
-
-class _Momentum:
-    """Gradient descent with momentum, as in Keras: v ← μ v - η g, w ← w + v."""
-
-    def __init__(self, trial: Trial, weights: Floats) -> None:
-        self._rate = np.float32(trial.learning_rate)
-        self._momentum = np.float32(trial.momentum)
-        self._velocity = np.zeros_like(weights)
-
-    def step(self, weights: Floats, slope: Floats) -> None:
-        self._velocity *= self._momentum
-        self._velocity -= self._rate * slope
-        weights += self._velocity
-
-
-class _Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1, in the form before section 2.1), as in Keras."""
-
-    def __init__(self, trial: Trial, weights: Floats) -> None:
-        self._rate = trial.learning_rate
-        self._mean, self._square = np.zeros_like(weights), np.zeros_like(weights)
-        self._steps = 0
-
-    def step(self, weights: Floats, slope: Floats) -> None:
-        self._steps += 1
-        self._mean += np.float32(1 - 0.9) * (slope - self._mean)
-        self._square += np.float32(1 - 0.999) * (slope**2 - self._square)
-        rate = self._rate * np.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
-        weights -= np.float32(rate) * self._mean / (np.sqrt(self._square) + np.float32(1e-7))
-
-
-def _optimizer(trial: Trial, weights: Floats) -> _Optimizer:
-    return _Momentum(trial, weights) if trial.optimizer == "sgd" else _Adam(trial, weights)
 
 
 def _soft(trial: Trial, logits: Floats | None, batch: npt.NDArray[np.int64]) -> Soft | None:
