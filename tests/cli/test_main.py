@@ -216,7 +216,9 @@ def test_pictures_that_cant_be_used_are_left_out_and_listed(run: Run) -> None:
     assert run("fetch", "animals").code == 0
     outcome = run("splits", "animals")
     assert outcome.code == 0
-    assert outcome.err.splitlines() == [
+    counted, *left_out = outcome.err.splitlines()
+    assert counted == "6 usable pictures of 2 classes; the splits use 4"
+    assert left_out == [
         "left out, 1: is empty (ant/empty.jpg)",
         "left out, 1: is no picture (bee/page.jpg)",
         "left out, 1: measures less than 16 pixels on a side (ant/dot.png)",

@@ -498,7 +498,10 @@ def test_what_systems_leave_behind_is_passed_by_and_counted(write, out) -> None:
     assert set(written.left_out["path"]) == set(litter)
     assert set(read_manifest(out / "0.csv")["class_name"]) == {"ants", "bees"}
     three = "__MACOSX/p/ants/._0.png, p/ants/@eaDir/0.png/SYNOPHOTO_THUMB_M.png, p/ants/Thumbs.db"
+    used = set().union(*(read_manifest(path)["path"] for path in out.glob("[0-9]*.csv")))
+    usable = written.usable
     assert written.lines(Path("data/splits/ants")) == [
+        f"{usable} usable pictures of 2 classes; the splits use {len(used)}",
         f"left out, 3: is made by the system ({three})",
         "left out, 2: is hidden (.thumbnails/1.png, p/.ipynb_checkpoints/1.png)",
         "data/splits/ants/left_out.csv lists what was left out",

@@ -82,6 +82,7 @@ def test_an_older_run_is_found_in_git_and_in_the_cache(workspace) -> None:
     assert parts["lock entry"].where == f"in dvc.lock of {first[:12]}"
     assert parts["splits"].where == CACHED
     assert parts["get it back"].value == f"git checkout {first} && dvc checkout"
+    assert parts["get it back"].where == ""
     workspace.git("checkout", "--quiet", first)
     workspace.dvc("checkout", "--quiet")
     assert workspace.tags()["dvc.lock_digest"] == old["dvc.lock_digest"]

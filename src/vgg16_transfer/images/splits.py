@@ -42,19 +42,28 @@ class Written(NamedTuple):
         near_duplicates: Pairs on different sides of a split; see
             :mod:`~vgg16_transfer.images.duplicates`.
         notes: Other facts, one sentence each.
+        usable: How many usable pictures the source has.
+        classes: How many classes they are of.
+        used: How many of them any split uses.
     """
 
     left_out: pd.DataFrame
     near_duplicates: pd.DataFrame
     notes: list[str]
+    usable: int
+    classes: int
+    used: int
 
     def lines(self, out: Path) -> list[str]:
-        """Lines that the command prints: the notes, and the number of files left out per reason.
+        """Lines that the command prints: what is used, notes, and what is left out by reason.
 
         Args:
             out: Folder that was written.
         """
-        lines = [*self.notes, *by_kind(self.left_out)]
+        counted = (
+            f"{self.usable} usable pictures of {self.classes} classes; the splits use {self.used}"
+        )
+        lines = [counted, *self.notes, *by_kind(self.left_out)]
         if len(self.left_out):
             lines.append(f"{out / LEFT_OUT} lists what was left out")
         if len(self.near_duplicates):
@@ -115,7 +124,10 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
             write_frame(manifest, fresh / f"{seed}.csv")
         write_frame(surveyed.left_out[LEFT_OUT_COLUMNS], fresh / LEFT_OUT)
         write_frame(near_duplicates, fresh / NEAR_DUPLICATES)
-    return Written(surveyed.left_out, near_duplicates, notes)
+    used = set().union(*(manifest["path"] for manifest in manifests.values()))
+    return Written(
+        surveyed.left_out, near_duplicates, notes, len(pictures), len(classes), len(used)
+    )
 
 
 def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.DataFrame:

@@ -69,7 +69,9 @@ def facts(workspace: Path, tags: Mapping[str, str]) -> list[Fact]:
     if holder:
         restore = f"git checkout {holder} && dvc checkout"
     if restore:
-        parts.append(Fact("get it back", restore, ""))
+        # DVC keeps no copy of a local source.
+        again = "this trains again, on what the source holds then" if "repro" in restore else ""
+        parts.append(Fact("get it back", restore, again))
     else:
         remedy = "commit dvc.lock, otherwise it can't be restored"
         parts.append(Fact("get it back", "no commit has it yet", remedy))
