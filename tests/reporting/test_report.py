@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vgg16_transfer.heads import records
+from vgg16_transfer.heads import measures, records
 from vgg16_transfer.heads.records import METRICS
 from vgg16_transfer.params import Params, Study, check_params
 from vgg16_transfer.reporting import study_figures
@@ -52,8 +52,7 @@ def make_record(study: Study) -> records.Record:
                 "probability": 0.5,
             }
         )
-        columns = [f"{role}_{name}" for role in ("train", "test") for name in ("loss", "accuracy")]
-        columns += ["train_top5_accuracy", "test_top5_accuracy", "test_mean_class_recall"]
+        columns = [f"{role}_{name}" for role in ("train", "test") for name in measures.NAMES]
         history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
         one = records.of_trial(study.trial_name(trial), trial, history, predictions)
         # Beside a history that is made up, the accuracies are those of the predictions.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vgg16_transfer.heads import model_files, records
 from vgg16_transfer.heads.base import linear
-from vgg16_transfer.heads.measures import EVERY_EPOCH
+from vgg16_transfer.heads.measures import EVERY_EPOCH, NAMES
 from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.params import Study, Trial, check_params
@@ -104,7 +104,8 @@ def made_up_history(trial: Trial, random: np.random.Generator) -> pd.DataFrame:
     values = random.uniform(0.1, 0.9, (trial.epochs, len(columns)))
     history = pd.DataFrame(values, columns=columns)
     history.insert(0, "epoch", range(1, trial.epochs + 1))
-    history.loc[history.index[-1], "test_mean_class_recall"] = random.uniform(0.1, 0.9)
+    for name in set(NAMES) - set(EVERY_EPOCH):
+        history.loc[history.index[-1], f"test_{name}"] = random.uniform(0.1, 0.9)
     return history
 
 
