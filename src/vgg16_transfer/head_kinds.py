@@ -1,6 +1,6 @@
-"""The kinds of heads: one row each. Adding a kind is adding a row, and a module in heads/kinds/.
+"""The kinds of heads, one row each. To add a kind, add a row and a module in heads/kinds/.
 
-A row is data, so that params.yaml is checked without Keras, which takes seconds to import. The
+A row is data, so that params.yaml can be checked without Keras, which takes seconds to import. The
 module ``vgg16_transfer.heads.kinds.<name>`` has the function ``fit`` that
 :class:`~vgg16_transfer.heads.base.Fit` describes.
 """
@@ -15,10 +15,10 @@ class HeadKind(NamedTuple):
 
     Attributes:
         what: One line for docs/heads.md.
-        source: Where it was published.
-        keys: Keys of a trial that only some kinds use, and this one does.
-        linear: Whether its logits are linear in the features. Then each class has weights, which
-            an activation map shows.
+        source: Publication that describes the method.
+        keys: Keys of a trial that this kind uses, without those that all kinds use.
+        linear: Whether logits are linear in the features. Then each class has weights, and an
+            activation map can show them.
     """
 
     what: str
@@ -67,7 +67,7 @@ HEAD_KINDS = {
         linear=False,
     ),
 }
-"""By the name that params.yaml uses."""
+"""The kinds of heads, by the name that params.yaml uses."""
 
 DEFAULT_HEAD = "softmax"
 """The head of the report."""

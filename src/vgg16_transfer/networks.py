@@ -1,6 +1,6 @@
-"""The networks that can be the backbone: one row each. Adding a network is adding a row.
+"""The networks that can be the backbone, one row each. To add a network, add a row.
 
-A row is data, so that params.yaml is checked without Keras, which takes seconds to import.
+A row is data, so that params.yaml can be checked without Keras, which takes seconds to import.
 :mod:`vgg16_transfer.backbones.base` builds the model that a row describes.
 """
 
@@ -9,32 +9,36 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LAST = "last"
-"""A layer that is added behind the convolutions of a network whose end Keras only numbers."""
+"""Name of a layer that is added behind the convolutions of a network.
+
+It is needed for networks in which Keras gives the last layer no fixed name.
+"""
 
 
 class Network(NamedTuple):
     """A network of :mod:`keras.applications`.
 
     Attributes:
-        model: Module and class below ``keras.applications``. ``preprocess_input`` lies in the
-            module.
-        published: Where it was published.
-        layers: Convolutional layers that can feed a head, from the picture upwards. Each is the
-            end of a block: no connection skips it, so that fine-tuning can begin above it.
+        model: Module and class below ``keras.applications``. The module also has the function
+            ``preprocess_input``.
+        published: Paper that introduced the network.
+        layers: Convolutional layers that can feed a head, in the order of the forward pass. Each is
+            the last layer of a block. No connection skips it, so that fine-tuning can begin above
+            it.
         dense: Layers behind the convolutions that can feed a head. They need the full weights.
             ``predictions`` gives logits.
-        image_size: Side of the pictures that it was trained on, in pixels.
-        fixed_size: Whether ``dense`` takes pictures of that size only.
-        fine_tune: What ``fine_tune_from`` may name, and the layer below it.
-        shown: Convolutions whose activations are drawn, from the picture upwards. The first one's
-            kernels are drawn as well: they see colours.
-        channels: Order of the colours that the first convolution sees.
+        image_size: Side of the pictures that the network was trained on, in pixels.
+        fixed_size: Whether the layers of ``dense`` take pictures of that size only.
+        fine_tune: The layer below each block that ``fine_tune_from`` may name, by block.
+        shown: Convolutions whose activations are drawn, in the order of the forward pass. The
+            kernels of the first one are drawn too, because its input is colours.
+        channels: Order of the colours in the input of the first convolution.
         checked: A layer whose weights the gradient check compares, and the layer below it: for the
-            full weights, and for the convolutions alone. None where nothing simple stands between
-            a layer and the head.
-        address: Where we download its ImageNet weights, and their md5. None leaves it to Keras.
-        convolutions_sha256: Of its ImageNet convolutions; see
-            :func:`~vgg16_transfer.backbones.base.digest`. None where it is not known.
+            full weights, and for the convolutions alone. None if the layers up to the head are not
+            simple enough for the check.
+        address: Address of the ImageNet weights and their md5. If None, Keras downloads them.
+        convolutions_sha256: sha256 of the ImageNet convolutions; see
+            :func:`~vgg16_transfer.backbones.base.digest`. None if it is not known.
     """
 
     model: str
@@ -66,7 +70,7 @@ NETWORKS = {
         published="Simonyan & Zisserman 2014, configuration D",
         layers=_VGG_POOLS,
         fine_tune=_VGG_BLOCKS,
-        shown=_VGG_SHOWN,  # those of the report of 2017
+        shown=_VGG_SHOWN,  # the layers in the report of 2017
         dense=_VGG_DENSE,
         fixed_size=True,
         channels="BGR",
@@ -116,7 +120,7 @@ NETWORKS = {
     "convnexttiny": Network(
         model="convnext.ConvNeXtTiny",
         published="Liu et al. 2022",
-        # Keras names no layer at the end of a stage; each begins with a named downsampling.
+        # The last layer of a stage has no fixed name. The downsampling at its start has one.
         layers=(
             "convnext_tiny_downsampling_block_0",
             "convnext_tiny_downsampling_block_1",
@@ -143,17 +147,20 @@ NETWORKS = {
         dense=("avg_pool", "predictions"),
     ),
 }
-"""By the name that params.yaml uses."""
+"""The networks, by the name that params.yaml uses."""
 
 DEFAULT = "vgg16"
-"""The subject of the study."""
+"""The network of the report."""
 
 DENSE_LAYERS = frozenset(layer for network in NETWORKS.values() for layer in network.dense)
-"""Layers of any network behind its convolutions: they need the full weights, and have no maps."""
+"""Layers behind the convolutions, of all networks.
+
+They need the full weights. Their activations are not maps.
+"""
 
 
 def cached_layer(network: str, layer: str, fine_tune_from: str) -> str:
-    """The deepest layer that nothing is trained below, whose activations are cached.
+    """The layer whose activations are cached: the deepest layer with no trained layer below.
 
     Args:
         network: A key of ``NETWORKS``.

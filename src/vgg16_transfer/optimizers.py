@@ -1,9 +1,9 @@
-"""How weights move: one row per optimiser. Adding an optimiser is adding a row.
+"""Optimisers, one row each. To add an optimiser, add a row.
 
-A rule is arithmetic that NumPy's arrays and TensorFlow's tensors both know, so that heads on cached
-features and end-to-end training have one implementation. Keras's optimisers could not be used for
-the first: a step there is 10 microseconds of arithmetic, and 40 to 130 times as much in Keras
-(docs/training.md). tests/test_optimizers.py compares each row with Keras's own.
+A rule uses only arithmetic that works for NumPy arrays and TensorFlow tensors. So heads on cached
+features and end-to-end training share one implementation. Keras's optimisers are too slow for heads
+on cached features: a step is 10 microseconds of arithmetic, and takes 40 to 130 times as long in
+Keras (docs/training.md). tests/test_optimizers.py compares each row with Keras's optimiser.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _MEAN_DECAY, _SQUARE_DECAY, _TINY = 0.9, 0.999, 1e-7  # Keras's defaults
 
 
 class Optimizer(NamedTuple):
-    """A rule, and what it keeps.
+    """An update rule and its state.
 
     Attributes:
         what: One line for docs/params.md.
         rule: (trial, weights, gradient, slots, step, rate) → weights and slots after the step.
             Weights, gradient and each slot have one shape. Steps are counted from 1.
-        slots: How many arrays it keeps from step to step; they start at zero.
-        linear: Whether what it adds up is linear in the gradients. Then a head may be trained in
-            the span of its training features.
-        decoupled: Whether weight decay is a step of its own (Loshchilov & Hutter 2019), and no part
+        slots: Number of arrays that are kept from step to step. They start at zero.
+        linear: Whether the change of the weights is linear in the gradients. Then a head can be
+            trained in the span of its training features.
+        decoupled: Whether weight decay is a separate step (Loshchilov & Hutter 2019) and not part
             of the gradient.
     """
 
@@ -74,7 +74,7 @@ OPTIMIZERS = {
     "adam": Optimizer("Adam, slow on wide layers", _adam, slots=2),
     "adamw": Optimizer("Adam with decoupled weight decay", _adam, slots=2, decoupled=True),
 }
-"""By the name that params.yaml uses."""
+"""The optimisers, by the name that params.yaml uses."""
 
 
 def move(
@@ -87,13 +87,13 @@ def move(
     *,
     decay: bool = False,
 ) -> tuple[Any, Slots]:
-    """One step of the trial's optimiser.
+    """Makes one step of the trial's optimiser.
 
     Args:
-        trial: The setting.
+        trial: The trial's setting.
         weights: An array or tensor, which is not changed.
-        gradient: Of the loss without weight decay.
-        slots: What the optimiser keeps, ``OPTIMIZERS[trial.optimizer].slots`` in number.
+        gradient: Gradient of the loss without weight decay.
+        slots: State of the optimiser: ``OPTIMIZERS[trial.optimizer].slots`` arrays.
         step: Counted from 1.
         rate: Step size; see :func:`rates`.
         decay: Whether ``trial.weight_decay`` shrinks these weights.
@@ -111,13 +111,14 @@ def move(
 
 
 def rates(trial: Trial, per_epoch: int, rate: float) -> list[float]:
-    """Step sizes of all steps: up in a line over the warm-up, then constant or down to 0.
+    """Step sizes of all steps.
 
-    The way down is half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    They rise linearly during the warm-up. Then they are constant, or fall to 0 as half a cosine
+    (Loshchilov & Hutter 2017, eq. 5, without restarts).
 
     Args:
-        trial: Its epochs, schedule and warm-up.
-        per_epoch: Steps of an epoch.
+        trial: The trial's setting, with epochs, schedule and warm-up.
+        per_epoch: Number of steps of an epoch.
         rate: The largest step size.
     """
     warm, steps = trial.warmup_epochs * per_epoch, trial.epochs * per_epoch

@@ -1,7 +1,7 @@
 """A row of NETWORKS as a Keras model: architecture, layers, preprocessing, forward pass, tail.
 
-The architectures are Keras's own. Features of the layer ``predictions`` are its logits, before the
-softmax: a head divides them by its temperature and softens them itself.
+The architectures are those of keras.applications. Features of the layer ``predictions`` are its
+logits, before the softmax. A head divides them by its temperature and applies the softmax.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _CLASSES = 1000
-"""Of ImageNet: outputs of the layer ``predictions``."""
+"""Number of classes of ImageNet, and of outputs of the layer ``predictions``."""
 
 _COLOURS = 3
 
 
 class WeightsError(InputError):
-    """Weights that are missing, damaged, or do not hold what is asked of them."""
+    """Weights that are missing or damaged, or have no such layer."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Tapped:
     """A network that gives the activations of several layers in one forward pass.
 
     Attributes:
-        shapes: Of one picture's activations, by layer: (height, width, channels) or (units,).
-        batch_size: Pictures per call. On a CPU one: it is as fast as more, and then a picture's
-            numbers do not depend on which pictures it shares a batch with, to the last bit.
+        shapes: Shape of one picture's activations, by layer: (height, width, channels) or (units,).
+        batch_size: Pictures per call. This is 1 on a CPU: larger batches are not faster, and a
+            picture's activations would depend, in their last bits, on the rest of the batch.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -53,30 +53,30 @@ class Tapped:
     _call: Callable[[npt.NDArray[np.uint8]], dict[str, tf.Tensor]]
 
     def forward(self, pictures: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-        """Activations of a few pictures.
+        """Computes the activations of a few pictures.
 
         Args:
             pictures: Shape (n, image_size, image_size, 3), RGB, 0 to 255.
 
         Returns:
-            By layer, shape (n, …) as in ``shapes``, float32.
+            Activations by layer, shape (n, …) as in ``shapes``, float32.
         """
         return {layer: output.numpy() for layer, output in self._call(pictures).items()}
 
 
 def architecture(name: str, *, dense: bool, image_size: int) -> keras.Model:
-    """Keras's network without weights.
+    """A network of keras.applications, with untrained weights.
 
     Args:
         name: A key of ``NETWORKS``.
-        dense: Whether with the layers behind the convolutions; the last one gives logits.
+        dense: Whether to include the layers behind the convolutions. The last of them gives logits.
         image_size: Side of the input, in pixels.
     """
     return _build(name, None, dense=dense, image_size=image_size)
 
 
 def imagenet(name: str) -> keras.Model:
-    """Keras's network with the ImageNet weights that Keras downloads, and with its dense layers.
+    """A network with dense layers and with the ImageNet weights that Keras downloads.
 
     Args:
         name: A key of ``NETWORKS``.
@@ -87,13 +87,13 @@ def imagenet(name: str) -> keras.Model:
     row = NETWORKS[name]
     try:
         return _build(name, "imagenet", dense=bool(row.dense), image_size=row.image_size)
-    except Exception as error:  # noqa: BLE001 - Keras raises a bare one for an address that does not answer
+    except Exception as error:  # noqa: BLE001 - Keras raises Exception if a server does not answer
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"backbone.weights: imagenet of {name} can't be had: {reason}") from None
 
 
 def load(name: str, weights: Path, image_size: int) -> keras.Model:
-    """A network with the weights of a file, with the dense layers if the file holds them.
+    """Loads a network with the weights of a file. It has dense layers if the file has them.
 
     Args:
         name: A key of ``NETWORKS``.
@@ -101,12 +101,12 @@ def load(name: str, weights: Path, image_size: int) -> keras.Model:
         image_size: Side of the input, in pixels.
 
     Raises:
-        WeightsError: The file is missing, or holds the weights of another network.
+        WeightsError: The file is missing, or has the weights of another network.
     """
     try:
         network = architecture(name, dense=_holds_dense(weights), image_size=image_size)
         with warnings.catch_warnings():
-            # Keras only warns of layers that it leaves at random.
+            # Keras gives only a warning if a layer keeps its random weights.
             warnings.simplefilter("error", UserWarning)
             network.load_weights(weights)
     except FileNotFoundError:
@@ -119,15 +119,17 @@ def load(name: str, weights: Path, image_size: int) -> keras.Model:
 
 
 def tap(name: str, network: keras.Model, layers: Sequence[str]) -> Tapped:
-    """Cuts a network off behind the deepest of some layers and lets it give all of them.
+    """Makes a network that gives the activations of some layers.
+
+    The layers behind the deepest of them are not computed.
 
     Args:
-        name: A key of ``NETWORKS``; decides the preprocessing.
-        network: The network, or what is left of it up to these layers.
-        layers: Names of its layers.
+        name: A key of ``NETWORKS``. It decides the preprocessing.
+        network: The network, with at least the layers up to these.
+        layers: Layer names.
 
     Raises:
-        WeightsError: The network has no such layer, because its weights do not hold it.
+        WeightsError: The network has no such layer, because its weights do not have it.
     """
     names = {layer.name for layer in network.layers}
     for layer in layers:
@@ -150,7 +152,9 @@ def tap(name: str, network: keras.Model, layers: Sequence[str]) -> Tapped:
 
 
 def preprocess(name: str, pictures: tf.Tensor) -> tf.Tensor:
-    """What a network was trained on, as Keras says it; for VGG16, BGR minus the mean of ImageNet.
+    """Applies the preprocessing that a network was trained with, as Keras defines it.
+
+    For VGG16, this is BGR minus the mean of ImageNet.
 
     Args:
         name: A key of ``NETWORKS``.
@@ -160,16 +164,16 @@ def preprocess(name: str, pictures: tf.Tensor) -> tf.Tensor:
 
 
 def between(network: keras.Model, below: str, layer: str) -> list[keras.layers.Layer]:
-    """The part of a network from one layer's activations to those of another one.
+    """The part of a network above one layer, up to another layer.
 
     Args:
-        network: A network, whose own layers the part has. They are trainable from then on.
-        below: Ends a block: every connection from below passes it.
-        layer: Lies above it, or is the same.
+        network: A network. Its layers are returned, not copied, and become trainable.
+        below: The last layer of a block. No connection skips it.
+        layer: A layer above ``below``, or ``below`` itself.
 
     Returns:
-        What to apply one after the other: the layers themselves if they are a chain, one model if
-        connections skip some of them, and nothing if the two are one layer.
+        Layers to apply in this order. If no connection skips a layer, these are the network's
+        layers. Otherwise, it is one model of them. The list is empty if both layers are the same.
     """
     if below == layer:
         return []
@@ -181,32 +185,32 @@ def between(network: keras.Model, below: str, layer: str) -> list[keras.layers.L
     if all(each.input is last.output for last, each in itertools.pairwise(before)):
         return list(above)
     start = network.get_layer(below).output
-    start.name = "activations"  # Keras would number it, and a saved head would hold the number
+    start.name = "activations"  # Keras would add a number, and a saved head would contain it
     return [keras.Model(start, network.get_layer(layer).output, name="fine_tuned")]
 
 
 def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
-    """All convolutions of a network, depthwise ones as well, from the picture upwards."""
+    """All convolutions of a network, with depthwise ones, in the order of its layers."""
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     return [layer for layer in _flat(network) if isinstance(layer, kinds)]
 
 
 def weighted(network: keras.Model) -> list[keras.layers.Layer]:
-    """All layers of a network with a kernel: convolutions and dense ones."""
+    """All layers of a network that have a kernel: convolutions and dense layers."""
     return [layer for layer in _flat(network) if getattr(layer, "kernel", None) is not None]
 
 
 def fan_in(layer: keras.layers.Layer) -> int:
-    """How many numbers one output of a layer adds up."""
+    """Number of inputs of one output of a layer."""
     shape = layer.kernel.shape
-    alone = isinstance(layer, keras.layers.DepthwiseConv2D)  # each channel by itself
-    return int(np.prod(shape[:2] if alone else shape[:-1]))
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)  # an output has one input channel
+    return int(np.prod(shape[:2] if depthwise else shape[:-1]))
 
 
 def first_kernels(network: keras.Model) -> npt.NDArray[np.float32]:
-    """The kernels that see colours, shape (height, width, 3, n)."""
-    seen = (layer.get_weights()[0] for layer in convolutions(network))
-    return next(kernel for kernel in seen if kernel.shape[2] == _COLOURS)
+    """The kernels of the first convolution on colours, shape (height, width, 3, n)."""
+    kernels = (layer.get_weights()[0] for layer in convolutions(network))
+    return next(kernel for kernel in kernels if kernel.shape[2] == _COLOURS)
 
 
 def digest(network: keras.Model) -> str:
@@ -223,7 +227,7 @@ def _build(name: str, weights: str | None, *, dense: bool, image_size: int) -> k
     network = constructor(
         weights=weights,
         include_top=dense,
-        # Keras would number the input, and the number would end up in the weights file.
+        # Keras would add a number to the input's name, and the weights file would contain it.
         input_tensor=keras.Input((image_size, image_size, 3), name="pictures"),
         classifier_activation=None,
     )
@@ -238,7 +242,7 @@ def _module(name: str) -> Any:
 
 
 def _flat(network: keras.Model) -> list[keras.layers.Layer]:
-    """Layers of a network, with those of models within it in their places."""
+    """Layers of a network. A model among them is replaced by its layers."""
     flat = []
     for layer in network.layers:
         flat += _flat(layer) if isinstance(layer, keras.Model) else [layer]

@@ -1,10 +1,10 @@
 """[stage] Every picture once through the network → data/features/<dataset>/.
 
-A new store grows beside the old one and replaces it when it is whole. It takes the rows it can from
-the old one, and from stores that were never finished, as long as their *recipe* (all that decides a
-row's numbers) is the same and their bytes are as they were written; only the rest goes through the
-network. What a store ends up as depends on the pictures and the recipe alone, not on how it came
-about.
+A new store is written beside the old store, and replaces it when it is complete. Rows are copied
+from the old store and from unfinished stores, if these have the same *recipe* (everything that
+decides the numbers of a row) and if the bytes of the rows are unchanged. Only the other pictures go
+through the network. The content of a complete store depends on the pictures and the recipe only,
+not on earlier stores.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 
 class OverflowInFeaturesError(InputError):
-    """An activation that the number format of the store can't hold.
+    """An activation is too large for the number format of the store.
 
     Attributes:
-        layer: Where it arose.
+        layer: Layer of the activation.
         value: The largest activation.
     """
 
@@ -59,20 +59,25 @@ class OverflowInFeaturesError(InputError):
         )
 
 
-class Wanted(NamedTuple):
-    """A picture whose features are asked for."""
+class PictureFile(NamedTuple):
+    """A picture of the manifests.
+
+    Attributes:
+        sha256: sha256 of the file.
+        path: Path relative to the source.
+    """
 
     sha256: str
     path: str
 
 
 class Written(NamedTuple):
-    """What it took to bring a store up to date.
+    """What was done to update a store.
 
     Attributes:
-        computed: How many pictures went through the network.
-        damaged: How many of these had a row in the old store whose bytes were others than those
-            that were written, or None if its index could not be read at all.
+        computed: Number of pictures that went through the network.
+        damaged: Number of these whose row in an earlier store had changed bytes. None if the index
+            of the old store could not be read.
     """
 
     computed: int
@@ -88,52 +93,65 @@ def write_features(
     source: Source,
     out: Path,
 ) -> Written:
-    """Brings a store up to date with all the pictures that any manifest of a dataset names.
+    """Updates a store: it then has all pictures of all manifests of a dataset.
 
     Args:
-        backbone: How pictures enter the network, and the number format of the store.
+        backbone: The section ``backbone`` of params.yaml.
         layers: Layers to store, all from the same forward pass.
-        weights: What the stage ``weights`` wrote.
+        weights: Output of the stage ``weights``.
         splits: Folder of manifests.
-        source: Where the pictures are.
+        source: The source that has the pictures.
         out: The store.
 
     Raises:
-        WeightsError: The weights hold no such layer.
-        SourceError: The source does not hold the pictures that the manifests name.
-        OverflowInFeaturesError: The number format is too narrow; nothing is published.
-        ArtifactError: The disk is full; whole chunks are kept for the next run.
+        WeightsError: The weights have no such layer.
+        SourceError: The source does not have the pictures of the manifests.
+        OverflowInFeaturesError: An activation is too large for the number format. The old store
+            is left unchanged.
+        ArtifactError: The disk is full. Complete chunks are kept for the next run.
     """
     name = backbone.network
     network = base.tap(name, base.load(name, weights, backbone.image_size), layers)
     with source.open() as opened, room(out, "what is computed is kept: run this again"):
-        wanted = distinct_pictures(splits, opened.archive.names())
-        opened.check_names(picture.path for picture in wanted)
-        store, path = _begin(recipe(backbone, weights), wanted, network.shapes, out)
-        written = _compute(store, wanted, network, backbone, opened, _others(path, out), out)
+        picture_files = distinct_pictures(splits, opened.archive.names())
+        opened.check_names(picture.path for picture in picture_files)
+        store, path = _begin(recipe(backbone, weights), picture_files, network.shapes, out)
+        written = _compute(store, picture_files, network, backbone, opened, _others(path, out), out)
         _publish(path, out)
     return written
 
 
 def decode(content: bytes, backbone: Backbone) -> Square:
-    """A picture as the network takes it: shape (image_size, image_size, 3), RGB, 0 to 255."""
+    """Reads a picture as input of the network.
+
+    Args:
+        content: Bytes of a picture file.
+        backbone: The section ``backbone`` of params.yaml.
+
+    Returns:
+        Shape (image_size, image_size, 3), RGB, 0 to 255.
+    """
     return pictures.to_square(pictures.decode(content), backbone.image_size, backbone.resize)
 
 
-def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[Wanted]:
-    """The pictures of all manifests, each once, in the order in which the archive reads fastest.
+def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[PictureFile]:
+    """The pictures of all manifests, each once, in the order that is fastest to read.
+
+    Args:
+        splits: Folder of manifests.
+        archive_order: Paths in the order of the archive.
 
     Raises:
-        ManifestError: There is no manifest.
+        ManifestError: The folder has no manifest.
     """
     rows = pd.concat(read_manifests(splits))[["sha256", "path"]].drop_duplicates()
     position = {path: index for index, path in enumerate(archive_order)}
-    wanted = map(Wanted, rows["sha256"], rows["path"])
-    return sorted(wanted, key=lambda picture: (position.get(picture.path, -1), picture))
+    picture_files = map(PictureFile, rows["sha256"], rows["path"])
+    return sorted(picture_files, key=lambda picture: (position.get(picture.path, -1), picture))
 
 
 def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
-    """All that decides the numbers of a row, other than the picture and the layer."""
+    """Everything that decides the numbers of a row, except the picture and the layer."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (pictures, base))
     versions = {name: importlib.metadata.version(name) for name in ("keras", "pillow")}
     return {
@@ -149,12 +167,12 @@ def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
 
 def _begin(
     recipe: dict[str, Any],
-    wanted: Sequence[Wanted],
+    picture_files: Sequence[PictureFile],
     shapes: dict[str, tuple[int, ...]],
     out: Path,
 ) -> tuple[FeatureStore, Path]:
-    """The unfinished store for exactly this work: where a killed run left it, or new."""
-    content = [recipe, shapes, [picture.sha256 for picture in wanted]]
+    """Opens the unfinished store of the same recipe, layers and pictures, or creates it."""
+    content = [recipe, shapes, [picture.sha256 for picture in picture_files]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = out.with_name(f".{out.name}.{digest[:12]}.partial")
     store = _opened(path)
@@ -166,14 +184,14 @@ def _begin(
 
 def _compute(
     store: FeatureStore,
-    wanted: Sequence[Wanted],
+    picture_files: Sequence[PictureFile],
     network: Tapped,
     backbone: Backbone,
     opened: Pictures,
     others: Sequence[FeatureStore | None],
     out: Path,
 ) -> Written:
-    done = store.keep([picture.sha256 for picture in wanted])
+    done = store.keep([picture.sha256 for picture in picture_files])
     layers = store.shapes
     sources = [
         (other, other.intact(layers))
@@ -181,13 +199,13 @@ def _compute(
         if other and other.recipe == store.recipe and layers.items() <= other.shapes.items()
     ]
     intact = set().union(*(ids for _, ids in sources))
-    missing = [picture for picture in wanted[done:] if picture.sha256 not in intact]
+    missing = [picture for picture in picture_files[done:] if picture.sha256 not in intact]
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
     stream = _squares(opened, missing, backbone)
     with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
-        for start in range(done, len(wanted), CHUNK):
-            ids = [picture.sha256 for picture in wanted[start : start + CHUNK]]
+        for start in range(done, len(picture_files), CHUNK):
+            ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
             blocks = _forward(network, stream, len(new), backbone.dtype, bar)
             store.append(ids, _together(ids, new, blocks, sources))
@@ -195,8 +213,10 @@ def _compute(
     return Written(len(missing), None if unreadable else damaged)
 
 
-def _squares(opened: Pictures, missing: Sequence[Wanted], backbone: Backbone) -> Iterator[Square]:
-    """Pictures as the network takes them, each held against its sha256."""
+def _squares(
+    opened: Pictures, missing: Sequence[PictureFile], backbone: Backbone
+) -> Iterator[Square]:
+    """Reads pictures as input of the network, and checks the sha256 of each."""
 
     def read(content: bytes) -> tuple[str, Square]:
         return hashlib.sha256(content).hexdigest(), decode(content, backbone)
@@ -230,27 +250,31 @@ def _together(
     computed: Blocks,
     sources: Sequence[tuple[FeatureStore, set[str]]],
 ) -> Blocks:
-    """A chunk's rows: those that were computed, and the others from stores that have them."""
+    """The rows of a chunk: computed rows, and rows from stores that have them."""
     blocks = {
         layer: np.empty((len(ids), block.shape[1]), block.dtype)
         for layer, block in computed.items()
     }
-    left = set(range(len(ids))) - set(new)
+    remaining = set(range(len(ids))) - set(new)
     for layer, block in blocks.items():
         block[list(new)] = computed[layer]
     for store, intact in sources:
-        rows = sorted(row for row in left if ids[row] in intact)
+        rows = sorted(row for row in remaining if ids[row] in intact)
         for layer, block in blocks.items():
             if rows:
                 block[rows] = store.rows(layer, [ids[row] for row in rows])
-        left -= set(rows)
+        remaining -= set(rows)
     return blocks
 
 
 def _narrowed(
     layer: str, output: npt.NDArray[np.float32], dtype: str
 ) -> npt.NDArray[np.floating[Any]]:
-    """Activations as a store keeps them: one flat row per picture, none of them overflown."""
+    """Converts activations to rows of a store: one flat row per picture.
+
+    Raises:
+        OverflowInFeaturesError: An activation is too large for the number format.
+    """
     largest = float(np.abs(output).max())
     if not largest <= float(np.finfo(dtype).max):
         raise OverflowInFeaturesError(layer, largest, dtype)
@@ -259,14 +283,14 @@ def _narrowed(
 
 
 def _publish(path: Path, out: Path) -> None:
-    """Puts a whole store in the place of the old one, and clears away what is of no more use."""
+    """Replaces the old store by the complete one, and removes unfinished stores."""
     put(path, out)
     for leftover in _partials(out):
         remove(leftover)
 
 
 def _others(path: Path, out: Path) -> list[FeatureStore | None]:
-    """The stores that rows may be taken from: the old one first, None where one can't be read."""
+    """Stores to copy rows from: the old store first. None stands for a store that can't be read."""
     return [_opened(out), *(_opened(other) for other in _partials(out) if other != path)]
 
 

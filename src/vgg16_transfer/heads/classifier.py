@@ -1,9 +1,11 @@
 """Backbone and head together: a picture's bytes → the probability of each class.
 
-A classifier is what leaves the workspace. Its folder holds all that it needs: the backbone up to
-the layer that feeds the head, the head, and how a picture enters. A picture goes through alone and
-its activations are rounded to the number format of the features that the head was trained on, so
-its probabilities depend on nothing but the picture, and are those that the study recorded.
+A classifier can be used outside the workspace. Its folder has all that it needs: the backbone up to
+the layer that feeds the head, the head, and the preprocessing of pictures.
+
+Pictures are classified one at a time, so the probabilities depend on nothing but the picture.
+Activations are rounded to the number format of the features that the head was trained on, so the
+probabilities are those that the study recorded.
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ RECIPE = "recipe.json"
 
 
 class Recipe(NamedTuple):
-    """How a picture becomes what the head takes.
+    """How a picture becomes the input of the head.
 
     Attributes:
-        network: A key of ``NETWORKS``; decides the preprocessing.
-        layer: The layer that feeds the head; for a head with fine-tuned blocks, the one below them.
+        network: A key of ``NETWORKS``. It decides the preprocessing.
+        layer: The layer that feeds the head. For a head with fine-tuned blocks, the layer below
+            these blocks.
         image_size: Side of the network's input, in pixels.
         resize: How a picture is made square.
-        dtype: The number format that activations are rounded to.
-        class_names: By label.
+        dtype: Number format that activations are rounded to.
+        class_names: Class names, in the order of their labels.
     """
 
     network: str
@@ -59,9 +62,9 @@ class Classifier:
     """A backbone and a head.
 
     Attributes:
-        recipe: How a picture enters them, and what the classes are.
-        backbone: Pictures → activations, as its last layer gives them.
-        head: Activations, flattened → probabilities.
+        recipe: How a picture becomes the input of the head, and the class names.
+        backbone: Preprocessed pictures → activations of its last layer.
+        head: Flattened activations → probabilities.
     """
 
     recipe: Recipe
@@ -70,13 +73,16 @@ class Classifier:
     _tapped: Tapped
 
     def probabilities(self, content: bytes) -> npt.NDArray[np.float32]:
-        """The probabilities of the classes for one picture, shape (classes,); they sum to 1.
+        """Computes the probability of each class for one picture.
 
         Args:
-            content: A whole file of any format that Pillow reads.
+            content: Bytes of a picture file, in any format that Pillow reads.
+
+        Returns:
+            Shape (classes,), float32. The probabilities sum to 1.
 
         Raises:
-            PictureError: It is no usable picture; the message is the reason.
+            PictureError: The file is not a usable picture. The message is the reason.
         """
         recipe = self.recipe
         picture = pictures.decode(content)
@@ -88,12 +94,18 @@ class Classifier:
                 f"makes {recipe.layer} reach {largest:,.0f}, and {recipe.dtype} ends at {most:,.0f}"
             )
         features = activations.astype(recipe.dtype).astype(np.float32)
-        found: npt.NDArray[np.float32] = model_files.probabilities(self.head, features)[0]
-        return found
+        probabilities = model_files.probabilities(self.head, features)
+        one_picture: npt.NDArray[np.float32] = probabilities[0]
+        return one_picture
 
 
 def make(recipe: Recipe, network: keras.Model, head: keras.Model) -> Classifier:
-    """Cuts a network off behind the layer that feeds a head, and puts the two together.
+    """Makes a classifier from a head and the part of the network that feeds it.
+
+    Args:
+        recipe: How a picture becomes the input of the head, and the class names.
+        network: The network, with at least the layers up to ``recipe.layer``.
+        head: Flattened activations → probabilities.
 
     Raises:
         WeightsError: The network has no such layer.
@@ -104,7 +116,7 @@ def make(recipe: Recipe, network: keras.Model, head: keras.Model) -> Classifier:
 
 
 def save(classifier: Classifier, folder: Path) -> None:
-    """Writes a classifier to a folder that is made; the same one gives the same bytes."""
+    """Writes a classifier to a new folder. The same classifier gives the same bytes."""
     folder.mkdir(parents=True)
     model_files.save(classifier.backbone, folder / BACKBONE)
     model_files.save(classifier.head, folder / HEAD)
@@ -113,14 +125,14 @@ def save(classifier: Classifier, folder: Path) -> None:
 
 
 def load(folder: Path) -> Classifier:
-    """Loads what :func:`save` wrote; no code is ever loaded with it.
+    """Loads a classifier that :func:`save` wrote. Code in its files is never run.
 
     Raises:
-        HeadError: A part of it is missing or damaged.
+        HeadError: A file of the classifier is missing or damaged.
     """
     path = folder / RECIPE
     with reading(path, HeadError, mend="register the model again"):
         raw = json.loads(path.read_text(encoding="utf-8"))
-        # Versions before 0.2 knew one network, and did not name it.
+        # Versions before 0.2 had one network and did not write its name.
         recipe = Recipe(**{"network": DEFAULT} | raw | {"class_names": tuple(raw["class_names"])})
     return make(recipe, model_files.load(folder / BACKBONE), model_files.load(folder / HEAD))

@@ -1,8 +1,9 @@
 """The report's first approach: pictures stream into the frozen network and the head, under fit.
 
-What is trained is the *tail*: the blocks that are fine-tuned, if there are any, and the head. It
-starts from the deepest layer whose activations are cached, so that measuring and using it needs
-nothing below; only training pictures, which may be others in every epoch, pass the frozen part.
+The *tail* is the trained part: the fine-tuned blocks, if any, and the head. The input of the tail
+is the deepest layer whose activations are cached. So the tail can be measured and used without the
+layers below. Only training pictures pass through the frozen part, because augmentation may change
+them in every epoch.
 """
 
 from __future__ import annotations
@@ -47,21 +48,25 @@ def fit(
     """Trains a head, and the blocks below it that the trial fine-tunes.
 
     Args:
-        trial: The setting.
-        weights: What the stage ``weights`` wrote.
-        source: Where the training pictures are.
-        sha256s: Of these, by their names there, in the order of ``roles["train"]``.
-        roles: What is measured on, by the activations of the layer that nothing is trained below.
+        trial: The trial's setting.
+        weights: Output of the stage ``weights``.
+        source: The source that has the training pictures.
+        sha256s: sha256 of each training picture, by name in the source, in the order of
+            ``roles["train"]``.
+        roles: Pictures to measure the tail on, by role. Their features are the activations of the
+            cached layer.
         classes: Number of classes.
-        recipe: How those were made: ``network``, ``image_size``, in pixels, and ``resize``.
+        recipe: How these features were made: ``network``, ``image_size``, in pixels, and
+            ``resize``.
 
     Returns:
-        The tail, of shape (n, width of the cached layer) → (n, classes), and its history.
+        The tail and its history. Input shape (n, width of the cached layer), output shape
+        (n, classes).
 
     Raises:
         ArchiveError: The source, or a picture in it, can't be read.
-        SourceError: The source does not hold these pictures.
-        WeightsError: The weights are missing, or hold no such layer.
+        SourceError: The source does not have these pictures.
+        WeightsError: The weights are missing, or have no such layer.
     """
     name = recipe.get("network", DEFAULT)
     network = base.load(name, weights, recipe["image_size"])
@@ -94,19 +99,19 @@ def stream(
     orders: npt.NDArray[np.int64],
     recipe: Mapping[str, Any],
 ) -> tf.data.Dataset:
-    """All batches of all epochs, one after the other, decoded while the one before is learned from.
+    """Streams the batches of all epochs. A batch is decoded while the one before it is trained on.
 
     Args:
-        trial: Its seed, an epoch and a picture's place among the files make the seed by which the
-            picture is varied.
-        files: The pictures' bytes.
+        trial: The trial's setting. The seed of a picture's augmentation is made of the trial's
+            seed, the epoch and the picture's index in ``files``.
+        files: Bytes of each picture file.
         labels: Shape (n,).
-        orders: Shape (epochs, n): which picture comes when.
+        orders: Shape (epochs, n): the order of the pictures in each epoch, as indices of ``files``.
         recipe: As for :func:`fit`.
 
     Returns:
-        Pictures of shape (batch, image_size, image_size, 3), RGB, 0 to 255, whole numbers, and
-        their labels. An epoch's last batch may be short.
+        Pictures of shape (batch, image_size, image_size, 3), RGB, integers from 0 to 255, and
+        their labels. The last batch of an epoch may be smaller than the others.
     """
     size, resize = recipe["image_size"], recipe["resize"]
 
@@ -129,28 +134,30 @@ def stream(
 
 
 def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> keras.Model:
-    """What a trial trains: the layers of the network above its cached layer, and the head.
+    """Makes the trained part: the layers of the network above the cached layer, and the head.
 
     Args:
-        trial: The setting.
-        network: A frozen network, whose own layers go into the tail, and are trainable from then
-            on. Batch normalisation keeps its statistics, for a few pictures have none worth having.
-        cached: The layer that nothing is trained below.
+        trial: The trial's setting.
+        network: A frozen network. Its layers above ``cached`` are moved into the tail, not copied,
+            and become trainable. Batch normalisation keeps its statistics, because the statistics
+            of a few pictures are too noisy.
+        cached: The cached layer. No layer below it is trained.
         classes: Number of classes.
 
     Returns:
-        A model of shape (n, width of the cached layer) → (n, classes). Its head starts at zeros.
+        A model with input shape (n, width of the cached layer) and output shape (n, classes). The
+        weights of its head are 0.
     """
-    shape, fed = (network.get_layer(name).output.shape[1:] for name in (cached, trial.layer))
+    shape, head_input = (network.get_layer(name).output.shape[1:] for name in (cached, trial.layer))
     above = base.between(network, cached, trial.layer)
     blocks = [keras.layers.Reshape(shape, name="activations"), *above] if above else []
-    if above and len(fed) > 1:
+    if above and len(head_input) > 1:
         blocks.append(keras.layers.Flatten(name="flattened"))
     return keras.Sequential(
         [
             keras.Input((math.prod(shape),), name="features"),
             *blocks,
-            *heads.front(trial, fed),
+            *heads.front(trial, head_input),
             keras.layers.Dense(
                 classes, activation="softmax", kernel_initializer="zeros", name="softmax"
             ),
@@ -160,10 +167,10 @@ def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> 
 
 
 class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Pictures → a layer's activations, flattened, a few pictures at a time.
+    """Pictures → flattened activations of a layer, a few pictures at a time.
 
-    The whole batch of 256 would take 6.6 GB at the first convolutions alone; and so, on a CPU, the
-    activations are those that are cached, to the last bit before they were rounded.
+    A batch of 256 would need 6.6 GB for the first convolutions alone. Also, on a CPU, small parts
+    give exactly the cached activations, before these were rounded.
     """
 
     def __init__(self, name: str, network: keras.Model, layer: str) -> None:
@@ -178,7 +185,7 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         count = tf.shape(batch)[0]
         padded = tf.pad(batch, [[0, -count % self._at_once], [0, 0], [0, 0], [0, 0]])
         parts = tf.reshape(padded, (-1, self._at_once, *batch.shape[1:]))
-        # While one waits for its slowest thread, another goes on.
+        # Two parts run in parallel: one computes while the other waits for its slowest thread.
         outputs = tf.map_fn(
             self._forward, parts, fn_output_signature=tf.float32, parallel_iterations=2
         )
@@ -189,7 +196,7 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """The frozen network and the tail; blocks have a step size of their own."""
+    """The frozen network and the tail. Fine-tuned blocks and the head have separate step sizes."""
 
     def __init__(self, trial: Trial, frozen: _Frozen, tail: keras.Model, per_epoch: int) -> None:
         super().__init__(name="end_to_end")
@@ -225,9 +232,9 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         step = tf.cast(self._step, tf.float32)
         *blocks, kernel, _bias = self._moved
         for variable, gradient, slots in zip(self._moved, gradients, self._slots, strict=True):
-            of_block = any(variable is block for block in blocks)
+            in_block = any(variable is block for block in blocks)
             trial = self._trial
-            rate = sizes[trial.fine_tune_learning_rate if of_block else trial.learning_rate]
+            rate = sizes[trial.fine_tune_learning_rate if in_block else trial.learning_rate]
             weights, new_slots = move(
                 trial,
                 variable.value,
@@ -244,7 +251,7 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
 
 
 class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Measures the tail on every role's cached features when an epoch is over."""
+    """Measures the tail on the cached features of every role at the end of each epoch."""
 
     def __init__(self, roles: Mapping[str, Pictures], bar: Any) -> None:
         super().__init__()
@@ -267,11 +274,11 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         if heads.finite(row):
             self.rows.append(row)
         else:
-            self.model.stop_training = True  # it diverged
+            self.model.stop_training = True  # the tail diverged
 
 
 def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) -> tf.Tensor:
-    """What the tail softens in the end: its probabilities would lose what is near 0 and 1."""
+    """The input of the tail's softmax. Probabilities near 0 and 1 would lose precision."""
     *layers, head = tail.layers
     for layer in layers:
         features = (
@@ -281,10 +288,10 @@ def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) ->
 
 
 def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:
-    """Files in the order of their names.
+    """Reads the files, and returns them in the order of the names.
 
-    They are read once, in the archive's order, and kept: every epoch has another order, and a
-    .tar.gz can only be read forwards.
+    The files are read once, in the archive's order, and kept in memory: every epoch has a different
+    order, and a .tar.gz can only be read forwards.
     """
     with source.open() as opened:
         opened.check_names(sha256s)

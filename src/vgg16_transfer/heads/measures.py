@@ -1,7 +1,7 @@
-"""How good a head is: one row per measure. Adding a measure is adding a row.
+"""Measures of heads, one row each. To add a measure, add a row.
 
-From the table follow the columns of ``history.csv`` and ``trials.csv``, the tables of the page and
-of the terminal, the metrics of MLflow and DVC, and the rows of the model card.
+The table decides the columns of ``history.csv`` and ``trials.csv``, the tables of the page and of
+the terminal, the metrics of MLflow and DVC, and the rows of the model card.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ _TOP = 5
 
 
 class Measure(NamedTuple):
-    """A number that says how good logits are.
+    """A number that is computed from labels and logits.
 
     Attributes:
-        name: Its name in files and in MLflow.
+        name: Name in files and in MLflow.
         function: Labels, shape (n,), and logits, shape (n, classes) → the number.
-        title: What a figure's axis says.
-        heading: Column of the tables, in per cent; None keeps it out of them.
-        card: Row of the model card, in per cent, and of DVC's metrics; None keeps it out of both.
-        every_epoch: Whether it is computed after every epoch, or only for the finished head.
+        title: Title of a figure's axis.
+        heading: Column heading of the tables, in per cent. None leaves the measure out of them.
+        card: Title of the row of the model card, in per cent. Such measures are also among DVC's
+            metrics. None leaves the measure out of both.
+        every_epoch: Whether the measure is computed after every epoch, or only for the finished
+            head.
     """
 
     name: str
@@ -48,21 +50,21 @@ def _accuracy(labels: Labels, logits: Floats) -> float:
 
 
 def _mean_class_recall(labels: Labels, logits: Floats) -> float:
-    """Each class counts alike, however many pictures it has."""
-    right = logits.argmax(axis=1) == labels
+    """The mean of the classes' recalls. Each class has the same weight."""
+    correct = logits.argmax(axis=1) == labels
     counts = np.bincount(labels)
-    recalls = np.bincount(labels, weights=right)[counts > 0] / counts[counts > 0]
+    recalls = np.bincount(labels, weights=correct)[counts > 0] / counts[counts > 0]
     return float(recalls.mean())
 
 
 def _top5_accuracy(labels: Labels, logits: Floats) -> float:
-    of_true = logits[np.arange(len(labels)), labels]
-    better = np.count_nonzero(logits > of_true[:, np.newaxis], axis=1)
+    true_logits = logits[np.arange(len(labels)), labels]
+    better = np.count_nonzero(logits > true_logits[:, np.newaxis], axis=1)
     return float((better < _TOP).mean())
 
 
 def _cross_entropy(labels: Labels, logits: Floats) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite shows it
+    with np.errstate(over="ignore", invalid="ignore"):  # the result is then not finite
         return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
@@ -79,21 +81,21 @@ MEASURES = (
     Measure("top5_accuracy", _top5_accuracy, "top-5 accuracy", "top 5, %"),
     Measure("loss", _cross_entropy, "cross-entropy"),
 )
-"""In the order of columns. All are measured for every role, as ``<role>_<name>``."""
+"""The measures in the order of columns. A role's measure is named ``<role>_<name>``."""
 
 NAMES = tuple(measure.name for measure in MEASURES)
 EVERY_EPOCH = tuple(measure.name for measure in MEASURES if measure.every_epoch)
 
 
 def measure(labels: Labels, logits: Floats, *, every_epoch: bool = False) -> dict[str, float]:
-    """The measures of logits.
+    """Computes measures, by name.
 
-    Of logits that are not finite the loss is not either; the accuracies then say nothing.
+    If logits are not finite, the loss is not finite, and the accuracies have no meaning.
 
     Args:
         labels: Shape (n,).
         logits: Shape (n, classes).
-        every_epoch: Only those that are computed after every epoch.
+        every_epoch: Whether to compute only the measures that are needed after every epoch.
     """
     return {
         measure.name: measure.function(labels, logits)

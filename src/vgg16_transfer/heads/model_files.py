@@ -1,4 +1,4 @@
-"""Heads as ``.keras`` files: the same model gives the same bytes. And their probabilities."""
+"""Heads as ``.keras`` files, and their probabilities. The same model gives the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.heads.saved import MadeOf
 
-_AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
+_AT_ONCE = 64  # pictures; more could fill the memory if a head has fine-tuned blocks
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The earliest time stamp that a zip file can hold."""
@@ -29,14 +29,14 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
     """Saves a model as ``.keras`` such that the same model gives the same bytes.
 
-    Keras stamps the time on the file's members and on its metadata: both are set back to the
-    earliest time that a zip file can hold. And it tells the objects of the configuration apart by
-    their addresses in memory: they are numbered instead.
+    Keras writes the current time into the file's members and metadata. Both are replaced by the
+    earliest time that a zip file can hold. Keras also identifies the objects of the configuration
+    by their addresses in memory. These are replaced by numbers.
 
     Args:
         model: A head, or a backbone.
-        path: The file, written whole or not at all.
-        made_of: Of a head; kept in the file's metadata.
+        path: The file to write. On errors, it is left unchanged.
+        made_of: What a head was trained on, written to the file's metadata. None for a backbone.
     """
     with replacing(path) as fresh:
         stamped = fresh.with_name("stamped.keras")
@@ -54,7 +54,7 @@ def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
 
 
 def _numbered(config: bytes) -> bytes:
-    """Replaces the ids of shared objects by 1, 2, … in the order in which they come."""
+    """Replaces the ids of shared objects by 1, 2, … in the order of their first occurrence."""
     ids: dict[bytes, int] = {}
     return re.sub(
         rb'(?<="shared_object_id": )\d+',
@@ -64,7 +64,7 @@ def _numbered(config: bytes) -> bytes:
 
 
 def load(path: Path) -> keras.Model:
-    """Loads what :func:`save` wrote; no code is ever loaded with it.
+    """Loads a model that :func:`save` wrote. Code in the file is never run.
 
     Raises:
         HeadError: The file is missing or damaged.
@@ -78,7 +78,15 @@ def load(path: Path) -> keras.Model:
 
 
 def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Class probabilities, shape (n, classes), of features of shape (n, width)."""
+    """Computes class probabilities.
+
+    Args:
+        model: A head.
+        features: Shape (n, width), float32.
+
+    Returns:
+        Shape (n, classes), float32.
+    """
     rows = range(0, len(features), _AT_ONCE)
     batches = [model(features[row : row + _AT_ONCE]) for row in rows]
     return np.concatenate([batch.numpy() for batch in batches])

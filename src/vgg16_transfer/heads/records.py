@@ -1,15 +1,15 @@
-"""What a study measured, as plain files: results/<study>/.
+"""The results of a study as plain files: results/<study>/.
 
-``trials.csv``      one row per trial: its name, its setting, whether it ``finished`` or
-                    ``failed`` and of what, and what its head reaches in the end
+``trials.csv``      one row per trial: name, setting, status (``finished`` or ``failed``), the
+                    reason of a failure, and the measures of the finished head
 ``history.csv``     one row per trial and epoch: the curves
-``predictions.csv`` one row per trial and test picture: what the head took it for
-``confusion.csv``   one row per trial, true and predicted class that met: how often
+``predictions.csv`` one row per trial and test picture: the predicted class
+``confusion.csv``   one row per trial and pair of true and predicted class: number of pictures
 ``per_class.csv``   one row per trial and class: test accuracy
 ``metrics.json``    mean and standard deviation over the seeds: what DVC compares
 
-A trial fails when its loss is not finite after an epoch. It has its curves up to there, and neither
-measures nor predictions: it is no result, and is in no mean.
+A trial fails when its loss is not finite after an epoch. Its curves are recorded up to the epoch
+before. It has no measures and no predictions, and is not part of any mean.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
 METRICS = "metrics.json"
 
 AVERAGED = (*measures.NAMES, "train_accuracy")
-"""Columns of ``trials.csv`` that are averaged over seeds; all but the last on test pictures."""
+"""Columns of ``trials.csv`` that are averaged over seeds.
+
+All but the last are measured on test pictures.
+"""
 
 FINISHED, FAILED = "finished", "failed"
-"""What ``status`` says of a trial."""
+"""Values of the column ``status``."""
 
 PREDICTED = ["path", "true", "predicted", "probability"]
-"""Columns of a trial's predictions, without its name."""
+"""Columns of a trial's predictions, without the trial's name."""
 
 _TEXT = dict.fromkeys(
     ["trial", "path", "true", "predicted", "class_name", "status", "failure"], str
@@ -59,7 +62,7 @@ class RecordError(InputError):
 
 
 class Record(NamedTuple):
-    """The frames of a study; the module's docstring says what each holds."""
+    """The frames of a study. The module's docstring describes each of them."""
 
     trials: pd.DataFrame
     history: pd.DataFrame
@@ -75,14 +78,14 @@ def of_trial(
     predictions: pd.DataFrame,
     failure: str | None = None,
 ) -> Record:
-    """Everything that follows from a trial's curves and its test predictions.
+    """Makes the record of one trial from its curves and its test predictions.
 
     Args:
-        name: Of the trial.
-        trial: Its setting.
+        name: Trial name.
+        trial: The trial's setting.
         history: As in :class:`~vgg16_transfer.heads.base.Fitted`.
         predictions: One row per test picture, with the columns of ``PREDICTED``.
-        failure: Of what the trial failed, if it did; then there are no predictions.
+        failure: Why the trial failed, or None. A failed trial has no predictions.
     """
     right = predictions["true"] == predictions["predicted"]
     per_class = right.groupby(predictions["true"]).mean().rename_axis("class_name")
@@ -117,12 +120,12 @@ def _named(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def join(records: list[Record]) -> Record:
-    """The record of several trials together."""
+    """Joins the records of several trials into one."""
     return Record(*(_stacked(frames) for frames in zip(*records, strict=True)))
 
 
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Frames below each other; what has no rows adds none, and does not change a column's type."""
+    """Joins frames row by row. A frame without rows does not change the type of a column."""
     filled = [frame.dropna(axis="columns", how="all") for frame in frames if not frame.empty]
     columns = list(dict.fromkeys(column for frame in frames for column in frame.columns))
     if not filled:
@@ -131,13 +134,17 @@ def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds, for every point of the rest of the grid.
+    """Mean and standard deviation over the seeds, for every point of the grid without its seeds.
+
+    Args:
+        study: The study.
+        trials: The frame ``trials`` of the study's record.
 
     Returns:
-        One row per point: the axes that the study compares; ``seeds``, the number of its trials
-        that finished; ``failed``, the number of those that failed; and ``<measure>_mean`` and
-        ``<measure>_std`` for ``AVERAGED``, over the trials that finished. The standard deviation is
-        the sample's (n - 1), and missing for a single seed; both are missing where no trial
+        One row per point: the axes that the study compares; ``seeds``, the number of the point's
+        finished trials; ``failed``, the number of the failed ones; and ``<measure>_mean`` and
+        ``<measure>_std`` for ``AVERAGED``, over the finished trials. The standard deviation is
+        the sample's (n - 1). It is missing for a single seed. Both are missing if no trial
         finished.
     """
     failed = has_failed(trials)
@@ -152,24 +159,32 @@ def summarise(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_failed(trials: pd.DataFrame) -> pd.Series[bool]:
-    """Which trials failed. Where no ``status`` was recorded, all of them finished."""
+    """Which trials failed. Without a column ``status``, all trials finished."""
     if "status" not in trials:
         return pd.Series(data=False, index=trials.index)
     return trials["status"] == "failed"
 
 
 def point_name(study: Study, row: Mapping[Any, Any]) -> str:
-    """What sets a row of :func:`summarise` apart, like ``samples_per_class=4``."""
+    """Name of a row of :func:`summarise`, like ``samples_per_class=4``."""
     return ",".join(f"{axis}={row[axis]}" for axis in study.compared)
 
 
 def write(study: Study, record: Record, folder: Path) -> None:
-    """Writes a study's record; six significant digits, which is more than a CPU vouches for."""
+    """Writes a study's record, with six significant digits.
+
+    More digits would differ from one CPU to another.
+
+    Args:
+        study: The study.
+        record: Record of the study's trials.
+        folder: Folder to write, which is made if it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(FRAMES, record, strict=True):
         write_frame(frame, folder / f"{name}.csv")
     summary = summarise(study, record.trials)
-    # Only accuracy has its spread here, so that `dvc exp show` fits a screen; trials.csv has all.
+    # Only accuracy has a standard deviation here, so that `dvc exp show` fits a screen.
     columns = {"accuracy": "accuracy_mean", "accuracy_std": "accuracy_std"}
     columns |= {m.name: f"{m.name}_mean" for m in measures.MEASURES if m.card}
     metrics = {
@@ -182,7 +197,7 @@ def write(study: Study, record: Record, folder: Path) -> None:
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a frame in the way of all our records."""
+    """Writes a frame in the format of all records."""
     frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -196,11 +211,13 @@ def read(folder: Path) -> Record:
 
 
 def read_frame(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Reads what :func:`write_frame` wrote; a class may well be called ``NA``, ``true`` or ``007``.
+    """Reads a frame that :func:`write_frame` wrote.
+
+    Names stay text, because a class may be called ``NA``, ``true`` or ``007``.
 
     Args:
         path: The file.
-        columns: Some that it must have.
+        columns: Columns that the file must have.
 
     Raises:
         RecordError: The file is missing or damaged.

@@ -1,7 +1,7 @@
-"""A head's file without Keras, which takes seconds to import: what it is made of, and its kernel.
+"""Reads a head's file without Keras, which takes seconds to import.
 
-Whoever reads a head needs neither the split nor the features to know its classes, and notices a
-backbone that is another one.
+The file says what the head was trained on. So its classes are known without the split and the
+features, and a wrong backbone is noticed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Keras writes its version here, and reads nothing. For a member of its own, it would unpack the
-# file to disk.
+# Keras writes its version to this member and does not read it. If the head had an additional
+# member instead, Keras would unpack the file to disk.
 METADATA = "metadata.json"
 MADE_OF = "made_of"
 
@@ -36,10 +36,11 @@ class MadeOf(NamedTuple):
     """What a head was trained on.
 
     Attributes:
-        layer: The layer whose activations it takes.
-        features: How they were made; see :func:`~vgg16_transfer.backbones.features.recipe`.
-        class_names: By label.
-        split_md5: Of the manifest.
+        layer: The layer whose activations the head takes.
+        features: How the features were made; see
+            :func:`~vgg16_transfer.backbones.features.recipe`.
+        class_names: Class names, in the order of their labels.
+        split_md5: md5 of the split's manifest.
     """
 
     layer: str
@@ -49,13 +50,13 @@ class MadeOf(NamedTuple):
 
 
 def made_of(path: Path) -> MadeOf:
-    """What a head was trained on.
+    """Reads what a head was trained on.
 
     Args:
         path: A ``.keras`` file that :func:`~vgg16_transfer.heads.model_files.save` wrote.
 
     Raises:
-        HeadError: The file is missing or damaged, or says nothing of it.
+        HeadError: The file is missing or damaged, or does not say what the head was trained on.
     """
     with reading(path, HeadError, what="head"), zipfile.ZipFile(path) as archive:
         metadata = json.loads(archive.read(METADATA))
@@ -67,7 +68,13 @@ def made_of(path: Path) -> MadeOf:
 
 
 def kernel(path: Path) -> npt.NDArray[np.float32]:
-    """The kernel of a head's softmax, shape (width, classes).
+    """Reads the kernel of a head's softmax.
+
+    Args:
+        path: A ``.keras`` file that :func:`~vgg16_transfer.heads.model_files.save` wrote.
+
+    Returns:
+        Shape (width, classes), float32.
 
     Raises:
         HeadError: The file is missing or damaged.
@@ -76,7 +83,7 @@ def kernel(path: Path) -> npt.NDArray[np.float32]:
         with zipfile.ZipFile(path) as archive:
             content = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(content) as file:
-            of_layers = [layer["vars"] for layer in file["layers"].values()]
-            softmax = {weights.attrs["name"]: weights for weights in of_layers}["softmax"]
-            found: npt.NDArray[np.float32] = softmax["0"][:]
-    return found
+            variables = [layer["vars"] for layer in file["layers"].values()]
+            softmax = {group.attrs["name"]: group for group in variables}["softmax"]
+            weights: npt.NDArray[np.float32] = softmax["0"][:]
+    return weights

@@ -1,4 +1,4 @@
-"""Which head of a study is used: the one that validation pictures favour, never test pictures."""
+"""Chooses the head of a study that is used, by validation pictures and never by test pictures."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Chosen(NamedTuple):
     """The trial whose head is used.
 
     Attributes:
-        name: Of the trial.
-        trial: Its setting.
-        validation_accuracy: What it was chosen for; 0 to 1.
+        name: Trial name.
+        trial: The trial's setting.
+        validation_accuracy: Accuracy on validation pictures after the last epoch, 0 to 1.
     """
 
     name: str
@@ -38,13 +38,17 @@ class Chosen(NamedTuple):
 
 
 def choose(study: Study, record: Record) -> Chosen:
-    """The trial of the highest validation accuracy after the last epoch.
+    """Chooses the trial with the highest validation accuracy after the last epoch.
 
-    Ties are broken by validation loss, then by grid order. A trial that failed is never chosen.
+    Ties are broken by validation loss, then by grid order. A failed trial is never chosen.
+
+    Args:
+        study: The study.
+        record: Record of the study.
 
     Raises:
-        SelectionError: The study measured nothing on validation pictures, lacks a trial, or all of
-            its trials failed.
+        SelectionError: The study has no validation pictures, a trial is missing from the record,
+            or all trials failed.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     measured = record.trials.set_index("trial")
@@ -75,20 +79,20 @@ def choose(study: Study, record: Record) -> Chosen:
 
 
 def assemble(head: Path, weights: Path) -> Classifier:
-    """Puts a trained head on the backbone that it was trained on.
+    """Makes a classifier from a trained head and the backbone that it was trained on.
 
     Args:
-        head: As training saved it; it says itself how pictures enter, and what its classes are.
-        weights: What the stage ``weights`` wrote.
+        head: File of the head. It has the preprocessing of pictures and the class names.
+        weights: Output of the stage ``weights``.
 
     Raises:
         HeadError: The head is missing or damaged.
-        SelectionError: The weights are others than those that the head was trained with.
-        WeightsError: The weights are missing, or hold no such layer.
+        SelectionError: The head was trained with other weights.
+        WeightsError: The weights are missing, or have no such layer.
     """
     made_of, model = saved.made_of(head), model_files.load(head)
     features = made_of.features
-    name = features.get("network", DEFAULT)  # versions before 0.2 knew one network
+    name = features.get("network", DEFAULT)  # versions before 0.2 had one network
     network = base.load(name, weights, features["image_size"])
     if file_md5(weights) != features["weights_md5"]:
         raise SelectionError(

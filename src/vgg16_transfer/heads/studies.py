@@ -35,15 +35,15 @@ _TINY = np.finfo(np.float32).tiny
 
 
 class Material(NamedTuple):
-    """One split's pictures with one layer's features, for all trials that use them.
+    """Pictures of one split with features of one layer, for all trials that use them.
 
     Attributes:
-        layer: The layer.
-        manifest: The split's rows.
+        layer: Layer name.
+        manifest: Rows of the split's manifest.
         features: Shape (rows of the manifest, width), float32.
-        shape: Of one picture's activations: (height, width, channels) or (units,).
+        shape: Shape of one picture's activations: (height, width, channels) or (units,).
         recipe: How the features were made; see :func:`~vgg16_transfer.backbones.features.recipe`.
-        split_md5: Of the manifest's file.
+        split_md5: md5 of the manifest's file.
     """
 
     layer: str
@@ -55,24 +55,31 @@ class Material(NamedTuple):
 
     @property
     def class_names(self) -> np.ndarray:
-        """The classes' names by label."""
+        """Class names, in the order of their labels."""
         labels = self.manifest[["label", "class_name"]].drop_duplicates().sort_values("label")
         return labels["class_name"].to_numpy()
 
     def role(self, role: str, ranks: range | None = None) -> Pictures:
-        """The pictures of a role, or those of some ranks in each class."""
+        """The pictures of a role, or only those of some ranks in each class."""
         chosen = self.chosen(role, ranks)
         return Pictures(
             self.features[chosen.to_numpy()], self.manifest.loc[chosen, "label"].to_numpy()
         )
 
     def chosen(self, role: str, ranks: range | None = None) -> pd.Series[bool]:
-        """Which rows of the manifest those are."""
+        """Which rows of the manifest :meth:`role` takes."""
         chosen = self.manifest["role"] == role
         return chosen if ranks is None else chosen & self.manifest["rank"].isin(ranks)
 
     def roles(self, samples_per_class: int) -> dict[str, Pictures]:
-        """What a head is measured on: its own training pictures, validation, and test."""
+        """Pictures to measure a head on: its training pictures, and validation and test pictures.
+
+        Args:
+            samples_per_class: Number of training pictures of each class.
+
+        Returns:
+            The pictures by role. A role without pictures is left out.
+        """
         present = [r for r in ("validation", "test") if (self.manifest["role"] == r).any()]
         return {"train": self.role("train", range(samples_per_class))} | {
             role: self.role(role) for role in present
@@ -80,11 +87,11 @@ class Material(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """What ``end_to_end`` needs beside features.
+    """Additional inputs of ``end_to_end``.
 
     Attributes:
-        source: Where the pictures are.
-        weights: What the stage ``weights`` wrote.
+        source: The source that has the pictures.
+        weights: Output of the stage ``weights``.
     """
 
     source: Source
@@ -92,14 +99,14 @@ class Streamed(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What became of a trial.
+    """Result of a trial.
 
     Attributes:
         head: The head, or None if the trial failed.
-        history: As in :class:`~vgg16_transfer.heads.base.Fitted`; its last row is what the
-            returned head itself reaches.
-        predictions: For the test pictures, with the columns of ``records.PREDICTED``.
-        failure: Of what the trial failed, in a sentence, if it did.
+        history: As in :class:`~vgg16_transfer.heads.base.Fitted`; its last row has the
+            measures of the returned head.
+        predictions: One row per test picture, with the columns of ``records.PREDICTED``.
+        failure: A sentence that says why the trial failed, or None.
     """
 
     head: keras.Model | None
@@ -109,22 +116,23 @@ class Trained(NamedTuple):
 
 
 class DivergedError(Exception):
-    """A loss that is not finite any more.
+    """A loss is no longer finite.
 
     Attributes:
-        history: The epochs before.
-        failure: What happened, in a sentence.
+        history: Measures of the epochs before.
+        failure: A sentence that says what happened.
     """
 
     def __init__(self, trial: Trial, history: pd.DataFrame, whose: str = "the loss") -> None:
-        # A student whose teacher failed has no epochs of its own.
+        # If the teacher failed, the history is the teacher's: the student has no epochs.
         self.history = history if whose == "the loss" else history.iloc[:0]
-        settings = ["learning_rate", "weight_decay", "normalise"]
-        settings += ["teacher_temperature"] if trial.teacher_layer != "none" else []
-        settings += ["fine_tune_learning_rate"] if trial.fine_tune_from != "none" else []
-        told = ", ".join(f"{key} {getattr(trial, key)}" for key in settings)
+        keys = ["learning_rate", "weight_decay", "normalise"]
+        keys += ["teacher_temperature"] if trial.teacher_layer != "none" else []
+        keys += ["fine_tune_learning_rate"] if trial.fine_tune_from != "none" else []
+        settings = ", ".join(f"{key} {getattr(trial, key)}" for key in keys)
         self.failure = (
-            f"{whose} is not finite after epoch {len(history) + 1} of {trial.epochs}, with {told}"
+            f"{whose} is not finite after epoch {len(history) + 1} of {trial.epochs}, "
+            f"with {settings}"
         )
         super().__init__(self.failure)
 
@@ -138,38 +146,38 @@ def train_study(
     heads: Path,
     results: Path,
 ) -> list[str]:
-    """Trains every trial of a study, and writes heads and record when all of them are done.
+    """Trains all trials of a study. Writes heads and record when all trials are done.
 
-    A trial that is trained is kept beside ``heads`` until then; if the run is killed, the next one
-    goes on behind it, as long as the study, its inputs and this room's code are what they were. A
-    trial that diverges fails by itself: the others go on.
+    Until then, each trained trial is stored beside ``heads``. If the run is killed, the next run
+    continues after these trials, unless the study, its inputs or the code of vgg16_transfer.heads
+    has changed. If a trial diverges, it fails and the other trials continue.
 
     Args:
-        study: What to train.
+        study: The study to train.
         splits: Folder of manifests.
-        features: The store of the dataset's features.
-        streamed: Where pictures and weights are, for ``end_to_end``.
-        heads: Folder of one ``<trial>.keras`` each, but for trials that failed.
-        results: Folder of the record; see :mod:`~vgg16_transfer.heads.records`.
+        features: Feature store of the dataset.
+        streamed: Pictures and weights, for ``end_to_end``.
+        heads: Folder to write: one ``<trial>.keras`` per trial, without trials that failed.
+        results: Folder to write the record to; see :mod:`~vgg16_transfer.heads.records`.
 
     Returns:
         A sentence for each trial that failed.
 
     Raises:
-        FeaturesError: The store is missing or damaged, or lacks a picture or a layer.
+        FeaturesError: The store is missing or damaged, or has no such picture or layer.
         ManifestError: A split is missing or damaged.
-        ArtifactError: The disk is full; the trials that are done are kept for the next run.
+        ArtifactError: The disk is full. Finished trials are kept for the next run.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     store = FeatureStore.open(features)
     done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
 
-    @functools.lru_cache(maxsize=2)  # one split and layer after the other, and their teacher's
-    def material(layer: str, seed: int) -> Material:
+    @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
+    def load_material(layer: str, seed: int) -> Material:
         return _material(store, splits, layer, seed, ranks)
 
-    # Stores of versions before 0.2 knew one network, and did not name it.
+    # Versions before 0.2 had one network and did not write its name to a store.
     network = store.recipe.get("network", DEFAULT)
     cached = {
         name: cached_layer(network, trial.layer, trial.fine_tune_from)
@@ -180,42 +188,46 @@ def train_study(
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if not (done / f"{name}.json").exists():
-                own = material(cached[name], trial.seed)
-                _keep(train_trial(trial, own, material, streamed), own, done, name)
+                material = load_material(cached[name], trial.seed)
+                trained = train_trial(trial, material, load_material, streamed)
+                _keep(trained, material, done, name)
         return _publish(study, trials, done, heads, results)
 
 
 def train_trial(
-    trial: Trial, own: Material, material: Callable[[str, int], Material], streamed: Streamed
+    trial: Trial,
+    material: Material,
+    load_material: Callable[[str, int], Material],
+    streamed: Streamed,
 ) -> Trained:
     """Trains one head.
 
     Args:
-        trial: The setting.
-        own: Its split, with the features of the layer that nothing is trained below.
-        material: Gives the features of a layer for the split of a seed.
-        streamed: Where pictures and weights are, for ``end_to_end``.
+        trial: The trial's setting.
+        material: The split of the trial's seed, with the features of the cached layer.
+        load_material: Returns the material of a layer and a seed.
+        streamed: Pictures and weights, for ``end_to_end``.
     """
-    roles = own.roles(trial.samples_per_class)
+    roles = material.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
-            fitted = _train_end_to_end(trial, own, roles, streamed)
+            fitted = _train_end_to_end(trial, material, roles, streamed)
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
-            fitted = _train_on_features(trial, own, roles)
+            fitted = _train_on_features(trial, material, roles)
         else:
-            fitted = _train_by_teacher(trial, own, roles, material)
+            fitted = _train_by_teacher(trial, material, roles, load_material)
         _check_finished(trial, fitted)
     except DivergedError as diverged:
-        nothing = pd.DataFrame(columns=records.PREDICTED)
-        return Trained(None, diverged.history, nothing, diverged.failure)
+        no_rows = pd.DataFrame(columns=records.PREDICTED)
+        return Trained(None, diverged.history, no_rows, diverged.failure)
     head, history = fitted.model, fitted.history
     for measure, value in _evaluate(head, roles).items():
         history.loc[history.index[-1], measure] = value
-    names, test = own.class_names, roles["test"]
+    names, test = material.class_names, roles["test"]
     probabilities = model_files.probabilities(head, test.features)
     predictions = pd.DataFrame(
         {
-            "path": own.manifest.loc[own.chosen("test"), "path"].to_numpy(),
+            "path": material.manifest.loc[material.chosen("test"), "path"].to_numpy(),
             "true": names[test.labels],
             "predicted": names[probabilities.argmax(axis=1)],
             "probability": probabilities.max(axis=1),
@@ -224,10 +236,12 @@ def train_trial(
     return Trained(head, history, predictions)
 
 
-def _keep(trained: Trained, own: Material, done: Path, name: str) -> None:
-    """Keeps a trial until all are done; its ``.json`` comes last, and says that it is whole."""
+def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
+    """Stores a trial until all are done. ``.json`` is written last: the trial is then complete."""
     if trained.head is not None:
-        made_of = MadeOf(own.layer, own.recipe, tuple(own.class_names), own.split_md5)
+        made_of = MadeOf(
+            material.layer, material.recipe, tuple(material.class_names), material.split_md5
+        )
         model_files.save(trained.head, done / f"{name}.keras", made_of)
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
@@ -240,71 +254,76 @@ def _check_finished(trial: Trial, fitted: Fitted, whose: str = "the loss") -> No
         raise DivergedError(trial, fitted.history, whose)
 
 
-def _train_on_features(trial: Trial, own: Material, roles: Mapping[str, Pictures]) -> Fitted:
+def _train_on_features(trial: Trial, material: Material, roles: Mapping[str, Pictures]) -> Fitted:
     fit = base.fit_of(trial.head)
-    return fit(trial, own.shape, roles["train"], roles, len(own.class_names))
+    return fit(trial, material.shape, roles["train"], roles, len(material.class_names))
 
 
 def _train_by_teacher(
     trial: Trial,
-    own: Material,
+    material: Material,
     roles: Mapping[str, Pictures],
-    material: Callable[[str, int], Material],
+    load_material: Callable[[str, int], Material],
 ) -> Fitted:
-    """A student: the teacher's head is trained first, in the same way, and thrown away."""
-    of_teacher = material(trial.teacher_layer, trial.seed)
+    """Trains a student. Its teacher is trained first, in the same way, and is not saved."""
+    teacher_material = load_material(trial.teacher_layer, trial.seed)
     teacher_trial = trial.model_copy(
         update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
     )
-    teacher_roles = of_teacher.roles(trial.teacher_samples_per_class)
-    teacher = _train_on_features(teacher_trial, of_teacher, teacher_roles)
+    teacher_roles = teacher_material.roles(trial.teacher_samples_per_class)
+    teacher = _train_on_features(teacher_trial, teacher_material, teacher_roles)
     _check_finished(trial, teacher, "the loss of its teacher")
     ranks = range(trial.samples_per_class + trial.unlabelled_per_class)
-    training = own.role("train", ranks)
-    known = own.manifest.loc[own.chosen("train", ranks), "rank"] < trial.samples_per_class
-    training = training._replace(labels=np.where(known, training.labels, loss.UNLABELLED))
-    logits = _logits(teacher.model, of_teacher.role("train", ranks).features)
+    training = material.role("train", ranks)
+    labelled = (
+        material.manifest.loc[material.chosen("train", ranks), "rank"] < trial.samples_per_class
+    )
+    training = training._replace(labels=np.where(labelled, training.labels, loss.UNLABELLED))
+    logits = _logits(teacher.model, teacher_material.role("train", ranks).features)
     fit = base.fit_of(trial.head)
-    student = fit(trial, own.shape, training, roles, len(own.class_names), logits)
+    student = fit(trial, material.shape, training, roles, len(material.class_names), logits)
     teacher_accuracy = teacher.history["test_accuracy"].iloc[-1]
     return student._replace(history=student.history.assign(teacher_accuracy=teacher_accuracy))
 
 
 def _train_end_to_end(
-    trial: Trial, own: Material, roles: Mapping[str, Pictures], streamed: Streamed
+    trial: Trial, material: Material, roles: Mapping[str, Pictures], streamed: Streamed
 ) -> Fitted:
-    chosen = own.manifest[own.chosen("train", range(trial.samples_per_class))]
+    chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
         trial,
         streamed.weights,
         streamed.source,
         dict(zip(chosen["path"], chosen["sha256"], strict=True)),
         roles,
-        len(own.class_names),
-        own.recipe,
+        len(material.class_names),
+        material.recipe,
     )
 
 
 def _logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """The logarithm of a softmax is its logits but for a constant, which no measure sees."""
+    """Logarithms of a head's probabilities.
+
+    They are the logits up to a constant per picture. The constant changes no measure.
+    """
     logits: np.ndarray = np.log(np.maximum(model_files.probabilities(head, features), _TINY))
     return logits
 
 
 def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
-    """The measures of the head itself, named like the columns of its history."""
+    """All measures of a trained head, named like the columns of its history."""
     logits = {role: _logits(head, pictures.features) for role, pictures in roles.items()}
     return base.measure_roles(roles, logits, every_epoch=False)
 
 
 def _ranks_seen(trial: Trial) -> int:
-    """How many training pictures of each class a trial looks at, a teacher's included."""
-    own = trial.samples_per_class + trial.unlabelled_per_class
-    return own if trial.teacher_layer == "none" else max(own, trial.teacher_samples_per_class)
+    """Number of training pictures of each class that a trial and its teacher use."""
+    ranks = trial.samples_per_class + trial.unlabelled_per_class
+    return ranks if trial.teacher_layer == "none" else max(ranks, trial.teacher_samples_per_class)
 
 
 def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:
-    """A split with features; training pictures that no trial looks at stay on disk."""
+    """Loads a split with features. Training pictures that no trial uses are not loaded."""
     path = splits / f"{seed}.csv"
     manifest = read_manifest(path)
     unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
@@ -314,7 +333,7 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
 
 
 def _digest(study: Study, splits: Path, features: Path) -> str:
-    """Of everything that decides what the trials' heads will be."""
+    """sha256 of everything that decides what the trials' heads will be."""
     md5s = {}
     for seed in study.grid["seed"]:
         path = splits / f"{seed}.csv"
@@ -332,7 +351,10 @@ def _digest(study: Study, splits: Path, features: Path) -> str:
 def _publish(
     study: Study, trials: Mapping[str, Trial], done: Path, heads: Path, results: Path
 ) -> list[str]:
-    """Moves what is whole to where it belongs; all is read back, so a resumed run is equal."""
+    """Writes heads and record from the stored trials, and removes the stored trials.
+
+    All trials are read from files, so that a resumed run gives the same bytes.
+    """
     failures = {name: _failure(done / f"{name}.json") for name in trials}
     record = records.join(
         [

@@ -1,7 +1,7 @@
 """params.yaml as typed, validated values.
 
-Everything that decides a result stands in params.yaml; nothing else in the package reads a setting
-from a file, an environment variable or a global.
+All settings that decide a result are in params.yaml. No other part of the package reads such a
+setting from a file, an environment variable or a global variable.
 """
 
 from vgg16_transfer.params.backbone import Backbone

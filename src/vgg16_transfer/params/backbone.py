@@ -11,7 +11,7 @@ from vgg16_transfer.params.section import Section
 
 
 class Backbone(Section):
-    """The frozen network and how a picture enters it."""
+    """The frozen network and the preprocessing of pictures."""
 
     network: str = Field(
         default=DEFAULT,

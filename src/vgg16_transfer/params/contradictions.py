@@ -1,4 +1,4 @@
-"""What is wrong between settings that are right by themselves."""
+"""Mistakes in combinations of settings, where each setting is valid alone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 
 
 def contradictions(params: Params) -> list[str]:
-    """One sentence for each."""
+    """Finds settings that contradict each other.
+
+    Args:
+        params: Settings that are valid one by one.
+
+    Returns:
+        One sentence for each contradiction.
+    """
     unknown = _unknown_names(params)
-    if unknown:  # nothing more can be said of names that no network has
+    if unknown:  # the other checks need known names
         return unknown
     mistakes = []
     for name, dataset in params.datasets.items():
@@ -36,12 +43,12 @@ def contradictions(params: Params) -> list[str]:
             )
             continue
         dataset, split = params.datasets[study.dataset], params.datasets[study.dataset].split
-        strange = [layer for layer in study.grid["layer"] if layer not in dataset.layers]
-        not_held = _not_held(f"{path}.layer", strange, params.backbone)
+        unlisted = [layer for layer in study.grid["layer"] if layer not in dataset.layers]
+        not_held = _not_held(f"{path}.layer", unlisted, params.backbone)
         mistakes += not_held
         mistakes += [
             f"{path}.layer: {layer} is not among datasets.{study.dataset}.layers; add it there"
-            for layer in strange
+            for layer in unlisted
             if not (not_held and layer in DENSE_LAYERS)
         ]
         mistakes += [
@@ -49,10 +56,10 @@ def contradictions(params: Params) -> list[str]:
             for seed in study.grid["seed"]
             if seed not in split.seeds
         ]
-        most = max(study.grid["samples_per_class"])
-        if most > split.train_per_class:
+        largest = max(study.grid["samples_per_class"])
+        if largest > split.train_per_class:
             mistakes.append(
-                f"{path}.samples_per_class: {most} is more than the {split.train_per_class} of "
+                f"{path}.samples_per_class: {largest} is more than the {split.train_per_class} of "
                 f"datasets.{study.dataset}.split.train_per_class; raise that, or lower this"
             )
         mistakes += _study_contradictions(path, study.grid, study.dataset, params)
@@ -62,7 +69,7 @@ def contradictions(params: Params) -> list[str]:
 def _study_contradictions(
     path: str, grid: Mapping[str, tuple[Any, ...]], name: str, params: Params
 ) -> list[str]:
-    """Settings of a study that do not go together, or that its dataset has not got."""
+    """Settings of a study that contradict each other or the dataset."""
     dataset = params.datasets[name]
     mistakes = []
     if set(grid["temperature"]) != {1.0} and set(grid["layer"]) != {"predictions"}:
@@ -97,7 +104,7 @@ def _study_contradictions(
 
 
 def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    """Keys that were set, and that a head of the study would ignore without a word."""
+    """Keys that were set but would be ignored by a head of the study."""
     kinds = grid["head"]
     mistakes = []
     if set(kinds) != {DEFAULT_HEAD} and "end_to_end" in grid["approach"]:
@@ -106,8 +113,8 @@ def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list
         users = [kind for kind, row in HEAD_KINDS.items() if key in row.keys]
         using = [kind for kind in kinds if kind in users]
         is_set = grid[key] != (Trial.model_fields[key].default,)
-        # A value for those kinds that use it may stand beside others. An axis may not: their heads
-        # would be trained once per value, each time alike.
+        # One value is allowed if some of the kinds use the key. Several values are not allowed: the
+        # same heads of the other kinds would be trained once per value.
         if is_set and (not using or (len(grid[key]) > 1 and len(using) < len(kinds))):
             mistakes.append(f"{path}.{key}: is used by head: {' and '.join(users)} only")
     return mistakes
@@ -116,7 +123,7 @@ def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list
 def _teacher_contradictions(
     path: str, grid: Mapping[str, tuple[Any, ...]], name: str, dataset: Dataset
 ) -> list[str]:
-    most = dataset.split.train_per_class
+    limit = dataset.split.train_per_class
     taught = set(grid["teacher_layer"]) != {"none"}
     mistakes = [
         f"{path}.teacher_layer: {layer} is not among datasets.{name}.layers; add it there"
@@ -126,15 +133,15 @@ def _teacher_contradictions(
     if max(grid["unlabelled_per_class"]) and not taught:
         mistakes.append(f"{path}.unlabelled_per_class: needs a teacher; set teacher_layer")
     seen = max(grid["samples_per_class"]) + max(grid["unlabelled_per_class"])
-    if max(grid["unlabelled_per_class"]) and seen > most:
+    if max(grid["unlabelled_per_class"]) and seen > limit:
         mistakes.append(
             f"{path}.unlabelled_per_class: with samples_per_class that makes {seen}, more than the "
-            f"{most} of datasets.{name}.split.train_per_class; raise that, or lower this"
+            f"{limit} of datasets.{name}.split.train_per_class; raise that, or lower this"
         )
-    if taught and max(grid["teacher_samples_per_class"]) > most:
+    if taught and max(grid["teacher_samples_per_class"]) > limit:
         mistakes.append(
             f"{path}.teacher_samples_per_class: {max(grid['teacher_samples_per_class'])} is more "
-            f"than the {most} of datasets.{name}.split.train_per_class; raise that, or lower this"
+            f"than the {limit} of datasets.{name}.split.train_per_class; raise that, or lower this"
         )
     return mistakes
 
@@ -191,7 +198,7 @@ def _group_mistakes(path: str, pattern: str) -> list[str]:
 
 
 def _unknown_names(params: Params) -> list[str]:
-    """Names of networks, layers and blocks that there are not."""
+    """Unknown names of networks, layers, blocks, heads and optimisers."""
     name = params.backbone.network
     if name not in NETWORKS:
         return [f"backbone.network: unknown value '{name}'; {nearest(name, list(NETWORKS))}"]

@@ -42,7 +42,7 @@ class Split(Section):
 
 
 class Dataset(Section):
-    """Pictures in classes, and what is to be computed for them."""
+    """Pictures in classes, and how they are read, split and cached."""
 
     source: str | None = Field(
         default=None,

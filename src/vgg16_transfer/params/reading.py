@@ -1,4 +1,4 @@
-"""params.yaml → typed values, or one sentence per mistake, each with its path."""
+"""params.yaml → typed values, or one sentence per mistake with the path of the key."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _PLAIN = {
     "too_short": "is an empty list; give at least one value",
     "string_too_short": "is empty",
 }
-"""Our words for those of pydantic's findings whose own would puzzle who wrote the YAML."""
+"""Messages that replace those messages of pydantic that are hard to understand, by error type."""
 
 
 def read_params(path: Path) -> Params:
     """Reads and checks a params file.
 
     Raises:
-        ParamsError: Everything that is wrong with it.
+        ParamsError: The file is missing, is not YAML, or has mistakes. The error has all mistakes.
     """
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -48,10 +48,14 @@ def read_params(path: Path) -> Params:
 
 
 def check_params(raw: object, *, source: str = "params.yaml") -> Params:
-    """Turns what YAML gave into :class:`Params`.
+    """Converts parsed YAML to :class:`Params`.
+
+    Args:
+        raw: The parsed YAML.
+        source: File name, used in error messages.
 
     Raises:
-        ParamsError: Everything that is wrong with it.
+        ParamsError: There are mistakes. The error has all of them.
     """
     if not isinstance(raw, dict):
         raise ParamsError(source, ["must hold the keys backbone, datasets and studies"])
@@ -75,7 +79,7 @@ def check_params(raw: object, *, source: str = "params.yaml") -> Params:
 
 
 def _reason(error: Exception) -> str:
-    """What YAML stumbles over, without the excerpt and the advice that the parser adds."""
+    """The line and problem of a YAML error, without the excerpt and the advice of the parser."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) if mark else str(error)
     return (f"line {mark.line + 1}: " if mark else "") + " ".join(str(reason).split())
@@ -137,9 +141,9 @@ def _axis(field: FieldInfo, value: object, path: str, mistakes: list[str]) -> tu
         cast("Any", Annotated[field.annotation, field]), config=ConfigDict(allow_inf_nan=False)
     )
     checked = []
-    for one in values:
+    for item in values:
         try:
-            checked.append(adapter.validate_python(one, strict=True))
+            checked.append(adapter.validate_python(item, strict=True))
         except ValidationError as error:
             mistakes += _sentences(error, path, {})
     if len(set(checked)) < len(checked):
@@ -148,24 +152,24 @@ def _axis(field: FieldInfo, value: object, path: str, mistakes: list[str]) -> tu
 
 
 def _sentences(error: ValidationError, path: str, fields: dict[str, FieldInfo]) -> list[str]:
-    """Pydantic's findings in our words: the path, what is wrong, and what stands there now."""
+    """Converts errors of pydantic to sentences: the path, what is wrong, and the current value."""
     sentences = []
     for detail in error.errors():
-        where = ".".join([path, *map(str, detail["loc"])])
+        location = ".".join([path, *map(str, detail["loc"])])
         if detail["type"] in {"extra_forbidden", "invalid_key"}:
             known = list(fields)
             if len(detail["loc"]) > 1 and detail["loc"][0] == "split":
                 known = list(Split.model_fields)
-            sentences.append(f"{where}: unknown key; {nearest(str(detail['loc'][-1]), known)}")
+            sentences.append(f"{location}: unknown key; {nearest(str(detail['loc'][-1]), known)}")
         elif detail["type"] == "literal_error":
             known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
             sentences.append(
-                f"{where}: unknown value {detail['input']!r}; "
+                f"{location}: unknown value {detail['input']!r}; "
                 f"{nearest(str(detail['input']), known)}"
             )
         elif detail["type"] in _PLAIN:
-            sentences.append(f"{where}: {_PLAIN[detail['type']]}")
+            sentences.append(f"{location}: {_PLAIN[detail['type']]}")
         else:
             message = detail["msg"][0].lower() + detail["msg"][1:]
-            sentences.append(f"{where}: {message}, but it is {detail['input']!r}")
+            sentences.append(f"{location}: {message}, but it is {detail['input']!r}")
     return sentences

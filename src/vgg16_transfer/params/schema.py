@@ -1,4 +1,4 @@
-"""The whole of params.yaml, as typed values."""
+"""params.yaml as typed values."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Params:
-    """The whole of params.yaml."""
+    """All sections of params.yaml."""
 
     backbone: Backbone
     datasets: dict[str, Dataset]
     studies: dict[str, Study]
 
     def dataset(self, name: str) -> Dataset:
-        """The dataset of that name.
+        """The dataset with this name.
 
         Raises:
-            ParamsError: There is none.
+            ParamsError: params.yaml has no such dataset.
         """
         return _named("dataset", name, self.datasets)
 
     def study(self, name: str) -> Study:
-        """The study of that name.
+        """The study with this name.
 
         Raises:
-            ParamsError: There is none.
+            ParamsError: params.yaml has no such study.
         """
         return _named("study", name, self.studies)
 

@@ -1,4 +1,4 @@
-"""What the sections of params.yaml share: strictness, and one sentence per mistake."""
+"""What all sections of params.yaml share: strict checks, and one sentence per mistake."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from vgg16_transfer.errors import InputError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*(_[a-z0-9-]+)*")
-"""Names of datasets and studies become file names, DVC stage names and MLflow names."""
+"""Pattern of the names of datasets and studies.
+
+These names become file names, DVC stage names and MLflow names.
+"""
 
 
 class ParamsError(InputError):
-    """The mistakes found in a params file.
+    """A params file has mistakes.
 
     Attributes:
         mistakes: One sentence per mistake, each of the form ``path.to.key: what is wrong``.
@@ -26,12 +29,17 @@ class ParamsError(InputError):
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys and sloppy types are mistakes."""
+    """A section of params.yaml. Unknown keys and values of a wrong type are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """The end of an error message: the known word most like the one given, or all of them."""
+    """The end of an error message: the known word that is most similar, or all known words.
+
+    Args:
+        word: The unknown word.
+        known: All known words.
+    """
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"

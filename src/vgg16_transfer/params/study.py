@@ -13,14 +13,14 @@ from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.section import Section
 
 SMALLEST, LARGEST = 1e-12, 1e4
-"""Bounds of step sizes and weight decay: beyond them, arithmetic in float32 can't work."""
+"""Bounds of step sizes and weight decay. Outside them, arithmetic in float32 does not work."""
 
 COLDEST, HOTTEST = 1e-3, 1e6
-"""Bounds of temperatures, for the same reason: the loss holds a temperature's square."""
+"""Bounds of temperatures, for the same reason: the loss has the square of a temperature."""
 
 
 class Trial(Section):
-    """One head trained under one setting. In a study's YAML any of these may be a list: an axis."""
+    """The setting that one head is trained with. In a study's YAML, each key may be a list."""
 
     approach: Literal["features", "end_to_end"] = Field(
         default="features",
@@ -129,9 +129,9 @@ class Study:
     """A grid of trials on one dataset that answers one question.
 
     Attributes:
-        name: As in params.yaml.
-        dataset: Name of the dataset; one study has one, since a DVC stage has fixed dependencies.
-        grid: For every field of :class:`Trial` the values it takes, at least one.
+        name: Study name in params.yaml.
+        dataset: Dataset name. A study has one dataset, because a DVC stage has fixed dependencies.
+        grid: The values of every field of :class:`Trial`, at least one for each.
     """
 
     name: str
@@ -140,24 +140,25 @@ class Study:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The fields that take more than one value, in the order of :class:`Trial`."""
+        """The fields that have more than one value, in the order of :class:`Trial`."""
         return tuple(field for field, values in self.grid.items() if len(values) > 1)
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The axes that results are compared along: all but the seed, which they are averaged over.
+        """The axes that results are compared along: all except the seed.
 
-        At least ``samples_per_class``, so that there is always something to compare along.
+        Results are averaged over the seed. If no other axis has several values, this is
+        ``samples_per_class``, so that there is always an axis.
         """
         return tuple(a for a in self.axes if a != "seed") or ("samples_per_class",)
 
     def trials(self) -> list[Trial]:
-        """Every point of the grid, the last axis varying fastest."""
+        """All points of the grid. The last axis varies fastest."""
         return [
             Trial(**dict(zip(self.grid, values, strict=True)))
             for values in itertools.product(*self.grid.values())
         ]
 
     def trial_name(self, trial: Trial) -> str:
-        """What sets a trial apart from the others of this study, for files and for people."""
+        """Name of a trial in this study, for files and messages: the values of all axes."""
         return ",".join(f"{axis}={getattr(trial, axis)}" for axis in self.axes) or "only"

@@ -1,9 +1,9 @@
-"""Logistic regression by scikit-learn, with a C that no test picture helps to choose.
+"""Logistic regression by scikit-learn. C is chosen without test pictures.
 
-The penalty is the squared length of the weights, so they lie in the span of the n training
-features. With fewer pictures than numbers, it is fitted on the coordinates of the features in an
-orthonormal basis Q of that span, n numbers each, and the weights are turned back by Q: the penalty
-of a vector does not change when the vector is turned.
+The penalty is the squared length of the weights, so the weights lie in the span of the n training
+feature vectors. If n is smaller than the width, the model is fitted on n coordinates per picture:
+those in an orthonormal basis Q of that span. The weights are then multiplied by Q. This is exact,
+because Q does not change the length of a vector.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
 CS = tuple(10.0**power for power in range(-1, 6))
-"""The C to choose from, the strongest penalty first. Features have length 1, so C is large."""
+"""The values of C to choose from, strongest penalty first. C is large: features have length 1."""
 
 _WITHOUT_CHOICE = 1000.0
-"""With one picture per class there is nothing to choose by."""
+"""C if each class has one picture and there are no validation pictures to choose C with."""
 
 _FOLDS = 5
 _STEPS = 1000
@@ -46,8 +46,9 @@ def fit(
 ) -> Fitted:
     """Trains a head; see :class:`~vgg16_transfer.heads.base.Fit`.
 
-    C is the one of the highest accuracy on ``roles["validation"]``, or in 5-fold cross-validation
-    on the training data if there is no such role. Ties are broken by loss, then by the smaller C.
+    The chosen C has the highest accuracy on ``roles["validation"]``. If there is no such role, it
+    has the highest accuracy in 5-fold cross-validation on the training data. Ties are broken by
+    loss, then by the smaller C.
     """
     layers = base.front(trial, shape)
     x = base.through(layers, training.features)
@@ -71,7 +72,7 @@ def fit(
 
 
 def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]:
-    """Training data without a fold, and the fold; nothing where a class has a single picture."""
+    """Training data without a fold, and the fold. No folds if a class has a single picture."""
     features, labels = pictures
     count = min(_FOLDS, int(np.bincount(labels).min()))
     if count > 1:
@@ -86,7 +87,7 @@ def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]
 def _badness(
     c: float, rounds: Sequence[tuple[Pictures, Pictures]], classes: int
 ) -> tuple[float, float]:
-    """Sorts C: the share of wrong predictions, then the loss."""
+    """Sort key of C: the rate of wrong predictions, then the loss; each summed over the rounds."""
     wrong, loss = 0.0, 0.0
     for training, (features, labels) in rounds:
         weights, bias = _weights(c, training, classes)
@@ -97,13 +98,13 @@ def _badness(
 
 
 def _weights(c: float, training: Pictures, classes: int) -> tuple[Floats, Floats]:
-    """Kernel, shape (width, classes), and bias, shape (classes,)."""
+    """Fits the model: kernel, shape (width, classes), and bias, shape (classes,)."""
     model = LogisticRegression(C=c, max_iter=_STEPS)
     with warnings.catch_warnings():
-        # A large C needs more steps than are worth taking; validation decides whether it is good.
+        # A large C would need too many steps to converge. Validation decides whether it is good.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(training.features, training.labels)
     kernel, bias = model.coef_.T, model.intercept_
-    if classes == 2:  # noqa: PLR2004 - scikit-learn then has weights for the second class alone
+    if classes == 2:  # noqa: PLR2004 - scikit-learn has weights of the second class only
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
     return kernel, bias

@@ -1,4 +1,4 @@
-"""The class whose mean of training features has the largest cosine with a picture's features."""
+"""Predicts the class whose mean training feature has the largest cosine with the features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
 SCALE = np.float32(20)
-"""Makes logits of cosines. It changes probabilities, and not which class has the largest."""
+"""Turns cosines into logits. It changes the probabilities, but not the predicted class."""
 
 
 def fit(

@@ -1,7 +1,7 @@
 """The k nearest training pictures by cosine vote for their classes (Wu et al. 2018, section 3.4).
 
-The weight of a vote is exp(cosine / 0.07), and probabilities are shares of the weights. The head
-keeps the features of every training picture: its file is as large as they are.
+The weight of a vote is exp(cosine / 0.07). The probability of a class is its share of all weights.
+The head stores the features of every training picture, so its file is as large as these features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fit(
     classes: int,
     teacher_logits: Floats | None = None,  # noqa: ARG001 - params refuse a teacher for this kind
 ) -> Fitted:
-    """Keeps the training data; see :class:`~vgg16_transfer.heads.base.Fit`.
+    """Stores the training features in a head; see :class:`~vgg16_transfer.heads.base.Fit`.
 
     With fewer training pictures than ``trial.neighbours``, all of them vote.
     """
@@ -54,7 +54,7 @@ def fit(
 def _model(
     layers: Sequence[keras.Layer], shape: Sequence[int], count: int, stored: int, classes: int
 ) -> keras.Model:
-    """Built of Keras's own layers and operations, so that it loads without this package."""
+    """A model of Keras layers and operations only, so that it loads without this package."""
     pictures = keras.Input((math.prod(shape),), name="features")
     features = pictures
     for layer in layers:
@@ -67,6 +67,6 @@ def _model(
     model = keras.Model(pictures, output, name="head")
     for number, operation in enumerate(model.operations):
         if not isinstance(operation, keras.Layer):
-            # Keras numbers them through the life of the process: the file would differ.
+            # Keras numbers operations from the start of the process, so the file would differ.
             operation.name = f"operation_{number}"
     return model

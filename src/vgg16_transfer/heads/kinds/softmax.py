@@ -1,12 +1,14 @@
-"""Softmax regression by mini-batches, every epoch measured.
+"""Softmax regression by mini-batches. Every epoch is measured.
 
-A kernel W that starts at zero and follows gradients of pictures never leaves the span of the
-training features: each step adds a sum of feature vectors, and momentum and weight decay only scale
-what is there. So W = Xᵀ A, with a row of coefficients A for each training picture, and the step
-W ← W - η Xᵀ R is the step A ← A - η R. Pools are wide (up to 200,704) and pictures few, so a linear
-optimiser (``sgd``, ``nesterov``) trains A on the n x n inner products X Xᵀ, with the steps that
-training W on X would take, and makes W at the end (docs/training.md). ``adam`` scales each
-coordinate of W by itself: it trains on X.
+A kernel W that starts at zero stays in the span of the training features: each gradient step adds a
+sum of feature vectors, and momentum and weight decay only scale vectors of the span. So W = Xᵀ A,
+where A has a row of coefficients for each training picture. The step W ← W - η Xᵀ R is then the
+step A ← A - η R.
+
+Pooling layers are wide (up to 200,704) and pictures are few. So a linear optimiser (``sgd``,
+``nesterov``) trains A on the n x n inner products X Xᵀ. Its steps are those of training W on X. The
+kernel W is computed at the end (docs/training.md). ``adam`` scales each coordinate of W separately,
+so it trains on X.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def fit(
 ) -> Fitted:
     """Trains a head and measures it after every epoch; see :class:`~vgg16_transfer.heads.base.Fit`.
 
-    Numbers that overflow on the way are no warning: the loss shows it.
+    Overflow gives no warning, because the loss is then not finite.
     """
     layers = base.front(trial, shape)
     x = base.through(layers, training.features)
@@ -55,7 +57,7 @@ def fit(
             rows[role] = features @ x.T if dual else features
     weights: Floats = np.zeros((learned.shape[1], classes), np.float32)
     bias: Floats = np.zeros(classes, np.float32)
-    of_weights, of_bias = ((np.zeros_like(w),) * optimizer.slots for w in (weights, bias))
+    weight_slots, bias_slots = ((np.zeros_like(w),) * optimizer.slots for w in (weights, bias))
     epochs = base.orders(trial, len(x))
     sizes = iter(rates(trial, len(epochs[0]), trial.learning_rate))
     step = 0
@@ -72,11 +74,11 @@ def fit(
                     slope[batch] = residual
                 else:
                     np.matmul(inputs.T, residual, out=slope)
-                weights, of_weights = move(
-                    trial, weights, slope, of_weights, step, rate, decay=True
+                weights, weight_slots = move(
+                    trial, weights, slope, weight_slots, step, rate, decay=True
                 )
                 slope = residual.sum(axis=0)
-                bias, of_bias = move(trial, bias, slope, of_bias, step, rate)
+                bias, bias_slots = move(trial, bias, slope, bias_slots, step, rate)
             logits = {role: rows[role] @ weights + bias for role in roles}
             row = base.measure_roles(roles, logits)
             if not base.finite(row):
