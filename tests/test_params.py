@@ -165,7 +165,11 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
             "blok5_pool",
             "studies.s.layer: unknown value 'blok5_pool'; did you",
         ),
-        ("studies/s/optimizer", "rmsprop", "unknown value 'rmsprop'; known are: sgd, adam"),
+        (
+            "studies/s/optimizer",
+            "rmsprop",
+            "unknown value 'rmsprop'; known are: sgd, nesterov, adam, adamw",
+        ),
         ("studies/s/dataset", "dd", "studies.s.dataset: no dataset 'dd'; did you mean 'd'?"),
         (
             "datasets/d/split/near_duplicates",

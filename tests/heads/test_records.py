@@ -36,9 +36,13 @@ def history(**changes: list[float]) -> pd.DataFrame:
         "test_loss": [1.5, 1.25],
         "test_accuracy": [0.25, 0.625],
         "test_top5_accuracy": [0.5, 0.875],
-        "test_mean_class_recall": [math.nan, 0.375],
     }
     return pd.DataFrame({"epoch": [1, 2]} | columns | changes)
+
+
+def measured_by(accuracy: float = 0.625) -> records.Outcome:
+    measured = {"loss": 1.25, "accuracy": accuracy, "top5_accuracy": 0.875}
+    return records.Outcome(measured | {"mean_class_recall": 0.375}, None)
 
 
 def predictions(true: list[str], predicted: list[str]) -> pd.DataFrame:
@@ -57,6 +61,7 @@ def make_record(study: Study, classes: list[str] = CLASSES) -> Record:
                 trial,
                 history(),
                 predictions(true, true[: index + 4] + [classes[0]] * (len(true) - index - 4)),
+                measured_by((index + 4) / len(true)),
             )
             for index, trial in enumerate(study.trials())
         ]
@@ -78,7 +83,9 @@ def trials(study: Study, accuracies: list[float]) -> pd.DataFrame:
 def test_recalls_and_confusions_are_those_of_the_predictions() -> None:
     true = ["ant"] * 4 + ["bee"]
     predicted = ["ant", "ant", "ant", "bee", "ant"]
-    record = records.of_trial("only", Trial(), history(), predictions(true, predicted))
+    record = records.of_trial(
+        "only", Trial(), history(), predictions(true, predicted), measured_by()
+    )
     assert record.per_class.to_dict("list") == {
         "trial": ["only"] * 2,
         "class_name": ["ant", "bee"],
@@ -93,7 +100,7 @@ def test_recalls_and_confusions_are_those_of_the_predictions() -> None:
 
 def test_a_trial_is_judged_by_its_last_epoch() -> None:
     curves = history(validation_accuracy=[0.75, 0.5])
-    record = records.of_trial("only", Trial(), curves, predictions(["ant"], ["ant"]))
+    record = records.of_trial("only", Trial(), curves, predictions(["ant"], ["ant"]), measured_by())
     row = record.trials.iloc[0]
     measured = row[list(records.AVERAGED)].to_dict()
     assert measured == {
@@ -245,12 +252,13 @@ def test_a_trial_that_failed_is_in_no_mean(tmp_path: Path) -> None:
     names = [study.trial_name(trial) for trial in study.trials()]
     nothing = pd.DataFrame(columns=records.PREDICTED)
     good = predictions(["ant", "bee"], ["ant", "ant"])
+    bad = records.Outcome({}, "the loss is not …")
     failed = {names[1]: 1, names[2]: 0, names[3]: 0}
     record = records.join(
         [
-            records.of_trial(name, trial, history()[: failed[name]], nothing, "the loss is not …")
+            records.of_trial(name, trial, history()[: failed[name]], nothing, bad)
             if name in failed
-            else records.of_trial(name, trial, history(), good)
+            else records.of_trial(name, trial, history(), good, measured_by())
             for name, trial in zip(names, study.trials(), strict=True)
         ]
     )

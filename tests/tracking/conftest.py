@@ -104,8 +104,6 @@ def made_up_history(trial: Trial, random: np.random.Generator) -> pd.DataFrame:
     values = random.uniform(0.1, 0.9, (trial.epochs, len(columns)))
     history = pd.DataFrame(values, columns=columns)
     history.insert(0, "epoch", range(1, trial.epochs + 1))
-    for name in set(NAMES) - set(EVERY_EPOCH):
-        history.loc[history.index[-1], f"test_{name}"] = random.uniform(0.1, 0.9)
     return history
 
 
@@ -130,6 +128,7 @@ def made_up_record(study: Study) -> records.Record:
                 trial,
                 made_up_history(trial, random),
                 made_up_predictions(random),
+                records.Outcome({name: random.uniform(0.1, 0.9) for name in NAMES}, None),
             )
             for trial in study.trials()
         ]

@@ -69,6 +69,7 @@ def _cross_entropy(labels: Labels, logits: Floats) -> float:
 
 
 MEASURES = (
+    Measure("loss", _cross_entropy, "cross-entropy"),
     Measure("accuracy", _accuracy, "accuracy", "accuracy, %", "test pictures"),
     Measure(
         "mean_class_recall",
@@ -79,7 +80,6 @@ MEASURES = (
         every_epoch=False,
     ),
     Measure("top5_accuracy", _top5_accuracy, "top-5 accuracy", "top 5, %"),
-    Measure("loss", _cross_entropy, "cross-entropy"),
 )
 """The measures in the order of columns. A role's measure is named ``<role>_<name>``."""
 

@@ -71,12 +71,20 @@ class Record(NamedTuple):
     per_class: pd.DataFrame
 
 
+class Outcome(NamedTuple):
+    """How a trial ended.
+
+    Attributes:
+        measured: Measures of the head on test pictures, by name; none if the trial failed.
+        failure: A sentence that says why the trial failed, or None.
+    """
+
+    measured: dict[str, float]
+    failure: str | None
+
+
 def of_trial(
-    name: str,
-    trial: Trial,
-    history: pd.DataFrame,
-    predictions: pd.DataFrame,
-    failure: str | None = None,
+    name: str, trial: Trial, history: pd.DataFrame, predictions: pd.DataFrame, outcome: Outcome
 ) -> Record:
     """Makes the record of one trial from its curves and its test predictions.
 
@@ -85,7 +93,7 @@ def of_trial(
         trial: The trial's setting.
         history: As in :class:`~vgg16_transfer.heads.base.Fitted`.
         predictions: One row per test picture, with the columns of ``PREDICTED``.
-        failure: Why the trial failed, or None. A failed trial has no predictions.
+        outcome: How the trial ended. A failed trial has no predictions.
     """
     right = predictions["true"] == predictions["predicted"]
     per_class = right.groupby(predictions["true"]).mean().rename_axis("class_name")
@@ -93,15 +101,14 @@ def of_trial(
     row = {
         "trial": name,
         **trial.model_dump(),
-        "status": FAILED if failure else FINISHED,
-        "failure": failure,
+        "status": FAILED if outcome.failure else FINISHED,
+        "failure": outcome.failure,
         **dict.fromkeys(AVERAGED),
+        **outcome.measured,
     }
-    if not failure:
+    if not outcome.failure:
         last = history.iloc[-1]
-        row |= {name: last[f"test_{name}"] for name in measures.NAMES}
-        row["train_accuracy"] = last["train_accuracy"]
-        extra = ("validation_accuracy", "teacher_accuracy")
+        extra = ("train_accuracy", "validation_accuracy", "teacher_accuracy")
         row |= {measure: last[measure] for measure in extra if measure in last}
     frames = [
         pd.DataFrame([row]).drop(columns="trial"),

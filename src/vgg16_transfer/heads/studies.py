@@ -18,6 +18,8 @@ from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import base, end_to_end, loss, model_files, records
 from vgg16_transfer.heads.base import Fitted, Pictures
+from vgg16_transfer.heads.measures import NAMES
+from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import DEFAULT, cached_layer
@@ -106,13 +108,13 @@ class Trained(NamedTuple):
         history: As in :class:`~vgg16_transfer.heads.base.Fitted`; its last row has the
             measures of the returned head.
         predictions: One row per test picture, with the columns of ``records.PREDICTED``.
-        failure: A sentence that says why the trial failed, or None.
+        outcome: The measures of the head, or why the trial failed.
     """
 
     head: keras.Model | None
     history: pd.DataFrame
     predictions: pd.DataFrame
-    failure: str | None = None
+    outcome: Outcome
 
 
 class DivergedError(Exception):
@@ -219,10 +221,11 @@ def train_trial(
         _check_finished(trial, fitted)
     except DivergedError as diverged:
         no_rows = pd.DataFrame(columns=records.PREDICTED)
-        return Trained(None, diverged.history, no_rows, diverged.failure)
+        return Trained(None, diverged.history, no_rows, Outcome({}, diverged.failure))
     head, history = fitted.model, fitted.history
-    for measure, value in _evaluate(head, roles).items():
-        history.loc[history.index[-1], measure] = value
+    measured = _evaluate(head, roles)
+    for column in history.columns.intersection(list(measured)):
+        history.loc[history.index[-1], column] = measured[column]
     names, test = material.class_names, roles["test"]
     probabilities = model_files.probabilities(head, test.features)
     predictions = pd.DataFrame(
@@ -233,7 +236,8 @@ def train_trial(
             "probability": probabilities.max(axis=1),
         }
     )
-    return Trained(head, history, predictions)
+    of_test = {name: measured[f"test_{name}"] for name in NAMES}
+    return Trained(head, history, predictions, Outcome(of_test, None))
 
 
 def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
@@ -246,7 +250,7 @@ def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
     with replacing(done / f"{name}.json") as fresh:
-        fresh.write_text(json.dumps({"failure": trained.failure}), encoding="utf-8")
+        fresh.write_text(json.dumps(trained.outcome._asdict()), encoding="utf-8")
 
 
 def _check_finished(trial: Trial, fitted: Fitted, whose: str = "the loss") -> None:
@@ -355,7 +359,8 @@ def _publish(
 
     All trials are read from files, so that a resumed run gives the same bytes.
     """
-    failures = {name: _failure(done / f"{name}.json") for name in trials}
+    outcomes = {name: _outcome(done / f"{name}.json") for name in trials}
+    failures = {name: outcome.failure for name, outcome in outcomes.items()}
     record = records.join(
         [
             records.of_trial(
@@ -363,7 +368,7 @@ def _publish(
                 trial,
                 records.read_frame(done / f"{name}.history.csv"),
                 records.read_frame(done / f"{name}.predictions.csv"),
-                failures[name],
+                outcomes[name],
             )
             for name, trial in trials.items()
         ]
@@ -380,7 +385,6 @@ def _publish(
     return [f"{name}: {failure}" for name, failure in failures.items() if failure]
 
 
-def _failure(path: Path) -> str | None:
+def _outcome(path: Path) -> Outcome:
     with reading(path, records.RecordError):
-        failure: str | None = json.loads(path.read_text(encoding="utf-8"))["failure"]
-        return failure
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
