@@ -22,6 +22,7 @@ MEND = "run dvc repro or dvc pull"
 """The end of most sentences about damage: what a stage made, it makes again."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_ALLOWED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class ArtifactError(InputError):
@@ -48,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         there takes the place of ``path``; when it fails, ``path`` stays as it was.
 
     Raises:
-        ArtifactError: The disk is full.
+        ArtifactError: The disk is full, or may not be written to.
     """
     beside = path.with_name(f".{path.name}.incoming")
     remove(beside)  # what a killed process left
@@ -64,18 +65,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def room(path: Path, remedy: str) -> Iterator[None]:
-    """Turns a full disk into one sentence.
+    """Turns a disk that is full or may not be written to into one sentence.
 
     Args:
         path: What is written.
         remedy: What to do when there is room; the end of the sentence.
 
     Raises:
-        ArtifactError: The disk is full.
+        ArtifactError: The disk is full, or may not be written to.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _NOT_ALLOWED:
+            raise ArtifactError(
+                path, f"can't be written ({error.strerror}); allow it; {remedy}"
+            ) from None
         if error.errno not in _NO_ROOM:
             raise
         raise ArtifactError(

@@ -497,3 +497,31 @@ def test_caltech256_that_is_there_is_not_fetched_again(
     bring(source=None, md5=None, layout="caltech256")
     bring(source=None, md5=None, layout="caltech256")
     assert len(downloads) == 1
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+@pytest.mark.parametrize("kind", ["relative", "absolute"])
+def test_pictures_that_lie_where_the_link_goes_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("data/raw/pets")
+    picture = out / below / "ant" / "1.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"x")
+    source = out / below if kind == "relative" else tmp_path / out / below
+    with pytest.raises(
+        FetchError, match=r"datasets\.pets\.source: .* lies where this stage writes"
+    ):
+        fetch("pets", str(source), None, "class_folders", out=out)
+    assert picture.read_bytes() == b"x"
+
+
+def test_a_folder_that_is_no_link_is_not_replaced_by_one(tmp_path: Path) -> None:
+    out, source = tmp_path / "data" / "raw" / "pets", tmp_path / "source"
+    for folder in (out, source):
+        (folder / "ant").mkdir(parents=True)
+        (folder / "ant" / "1.jpg").write_bytes(b"x")
+    with pytest.raises(FetchError, match="is a folder, and this stage writes a link there"):
+        fetch("pets", str(source), None, "class_folders", out=out)
+    assert (out / "ant" / "1.jpg").exists()

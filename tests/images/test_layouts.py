@@ -363,3 +363,29 @@ def test_the_order_of_the_archive_does_not_matter(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_archive_without_files_has_no_classes(layout: Layout) -> None:
     assert class_names(layout, []) == {}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/{}/1.jpg", "test/{}/2.jpg", "pred/3.jpg"],
+        ["seg_train/seg_train/{}/1.jpg", "seg_test/seg_test/{}/2.jpg", "seg_pred/3.jpg"],
+        ["train2017/{}/1.jpg", "val2017/{}/2.jpg"],
+    ],
+)
+def test_folders_that_look_like_given_splits_are_no_classes(names: list[str]) -> None:
+    files = [name.format(kind) for name in names for kind in ("ants", "bees")]
+    with pytest.raises(LayoutError, match="they look like given splits, not classes; call them"):
+        arrange("class_folders", Files(sorted(set(files))))
+
+
+def test_classes_whose_folders_hold_folders_of_the_same_names_are_classes() -> None:
+    files = [f"{name}/{side}/1.jpg" for name in ("ants", "bees") for side in ("left", "right")]
+    assert set(class_names("class_folders", files).values()) == {"ants", "bees"}
+
+
+def test_a_table_that_is_no_csv_is_one_sentence() -> None:
+    text = 'path,label\n"' + 200_000 * "x"
+    files = Files(["1.jpg"], ["t.csv"], read=lambda _: text.encode())
+    with pytest.raises(LayoutError, match=r"t\.csv: line 2: is no CSV: field larger than"):
+        arrange("csv", files)

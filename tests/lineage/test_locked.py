@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vgg16_transfer.lineage.lineage import LineageError
-from vgg16_transfer.lineage.locked import check_locked, md5_of
+from vgg16_transfer.lineage.locked import check_current, check_locked, md5_of
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +85,49 @@ def test_only_what_is_read_is_looked_at(workspace: Path) -> None:
     check_locked(workspace, ["make@s"], only="table")
     with pytest.raises(LineageError, match="heads/a"):
         check_locked(workspace, ["make@s"], only="heads")
+
+
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two stages that DVC ran: the second one has a param, and the first one's output."""
+    root = tmp_path_factory.mktemp("chained")
+    (root / "params.yaml").write_text("studies: {s: {epochs: 5, seed: [0, 1]}}\n")
+    (root / "dvc.yaml").write_text(
+        "stages:\n  split:\n    cmd: echo 1 > split\n    outs: [split]\n"
+        "  train:\n    cmd: cp split head\n    deps: [split]\n"
+        "    params: [studies.s]\n    outs: [head]\n"
+    )
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return root
+
+
+@pytest.fixture
+def chain(chained: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-a", str(chained), str(tmp_path / "c")], check=True)
+    return tmp_path / "c"
+
+
+def test_results_of_the_params_and_splits_of_today_are_current(chain: Path) -> None:
+    check_current(chain, ["split", "train"])
+
+
+@pytest.mark.parametrize("text", ["studies: {s: {epochs: 6, seed: [0, 1]}}\n", "studies: {}\n"])
+def test_params_that_were_changed_after_the_stage_ran_are_named(chain: Path, text: str) -> None:
+    (chain / "params.yaml").write_text(text)
+    with pytest.raises(LineageError) as caught:
+        check_current(chain, ["train"])
+    assert str(caught.value) == (
+        "params.yaml: studies.s is not what train was run with, by dvc.lock; run dvc repro train, "
+        "or undo the change"
+    )
+
+
+def test_a_stage_that_was_run_again_alone_is_named_by_those_that_used_it(chain: Path) -> None:
+    text = (chain / "dvc.yaml").read_text().replace("echo 1", "echo 2")
+    (chain / "dvc.yaml").write_text(text)
+    subprocess.run(["dvc", "repro", "-q", "split"], cwd=chain, check=True, capture_output=True)
+    check_current(chain, ["split"])
+    with pytest.raises(LineageError) as caught:
+        check_current(chain, ["train"])
+    assert str(caught.value) == "dvc.lock: train was run with another split; run dvc repro train"

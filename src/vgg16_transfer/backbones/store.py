@@ -247,7 +247,7 @@ class FeatureStore:
             with _file(self._path, layer).open("rb") as file:
                 file.seek(start)
                 content = file.read(length)
-        except OSError:
+        except (OSError, ValueError, OverflowError, MemoryError):  # places that no file has
             return None
         return content if self._digest(layer, chunk.pictures, content) == digest else None
 

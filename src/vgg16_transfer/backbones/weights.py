@@ -35,6 +35,11 @@ def write_weights(name: str, source: str, out: Path) -> None:
         FetchError: The download failed. The message says how to continue.
     """
     row = NETWORKS[name]
+    if Path(source).expanduser().resolve() == out.resolve():
+        raise WeightsError(
+            f"params.yaml: backbone.weights: {source} is what this stage writes; move your weights "
+            "elsewhere, and set backbone.weights to their new place"
+        )
     with replacing(out) as fresh:
         if source == "imagenet" and row.address:
             downloaded = fresh.with_name("imagenet.h5")

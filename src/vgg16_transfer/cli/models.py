@@ -34,7 +34,7 @@ def register(study_name: StudyName) -> None:
     from vgg16_transfer.heads import records
     from vgg16_transfer.heads.selection import choose
     from vgg16_transfer.lineage import lineage
-    from vgg16_transfer.lineage.locked import check_locked
+    from vgg16_transfer.lineage.locked import check_current, check_locked
     from vgg16_transfer.registry import registry
     from vgg16_transfer.registry.contents import collect
     from vgg16_transfer.registry.trained_head import check_split
@@ -44,6 +44,7 @@ def register(study_name: StudyName) -> None:
     check_locked(workspace.root, [stage, "weights"])
     chosen = choose(study, records.read(workspace.record(study_name)))
     check_split(workspace, study.dataset, study_name, chosen)
+    check_current(workspace.root, [stage])
     trained = lineage.locked_stages(workspace.root, [stage])[stage]
     store = tracking_store(workspace)
     typer.echo(_choice(study_name, chosen), err=True)
@@ -174,17 +175,16 @@ def _files(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]
     Yields:
         Path, a function that reads the file, and whether the user named the path.
     """
+    from vgg16_transfer.images.archives import open_archive
     from vgg16_transfer.images.ignored import passed_by
 
     for path in paths:
         if not path.is_dir():
             yield path, path.read_bytes, True
             continue
-        within = sorted(
-            one
-            for one in path.rglob("*")
-            if one.is_file() and passed_by(one.relative_to(path).as_posix()) is None
-        )
+        with open_archive(path) as folder:  # follows links as training does
+            names = folder.names()
+        within = sorted(path / name for name in names if passed_by(name) is None)
         if not within:
             yield path, lambda: _refuse("is a folder without pictures"), True
         for one in within:

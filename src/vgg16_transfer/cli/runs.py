@@ -47,9 +47,11 @@ def publish(
         return
 
     from vgg16_transfer.lineage import lineage, origins
-    from vgg16_transfer.lineage.locked import check_locked
+    from vgg16_transfer.lineage.locked import check_current, check_locked
 
-    check_locked(workspace.root, [*stages, *drawing_stages(params)])
+    drawn = [*stages, *drawing_stages(params)]
+    check_locked(workspace.root, drawn)
+    check_current(workspace.root, drawn)
     store = tracking_store(workspace, to)
     locked = lineage.locked_stages(workspace.root, stages)
     for study in params.studies:

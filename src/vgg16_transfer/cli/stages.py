@@ -202,10 +202,11 @@ def report() -> None:
 
     stage = os.environ.get("DVC_STAGE")
     if stage is None:  # in a stage, DVC has checked this already
-        from vgg16_transfer.lineage.locked import check_locked
+        from vgg16_transfer.lineage.locked import check_current, check_locked
 
         trained = [f"train@{study}" for study in params.studies]
         check_locked(workspace.root, [*trained, *drawing_stages(params)])
+        check_current(workspace.root, [*trained, *drawing_stages(params)])
 
     from vgg16_transfer.reporting.report import write_report
 

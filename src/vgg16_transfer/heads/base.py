@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from vgg16_transfer.heads import model_files
 from vgg16_transfer.heads.measures import measure
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
+
+_AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
 
 
 class Pictures(NamedTuple):
@@ -169,6 +172,30 @@ def at_once(
     row = measure_roles(roles, logits)
     finished = finite(row)
     return Fitted(model, as_history([row] if finished else []), finished)
+
+
+def logits(model: keras.Model, features: Floats) -> Floats:
+    """Logits of a head, shape (n, classes), but for a constant in each row.
+
+    They are what the last layer softens: probabilities would lose what is near 0. Of a head that
+    has no such layer, they are the logarithms of the probabilities.
+
+    Args:
+        model: A head.
+        features: Shape (n, width).
+    """
+    *layers, last = model.layers
+    if getattr(last, "activation", None) is not keras.activations.softmax:
+        odds = model_files.probabilities(model, features)
+        return np.log(np.maximum(odds, np.finfo(np.float32).tiny))
+    parts = []
+    for start in range(0, len(features), _AT_ONCE):
+        part = features[start : start + _AT_ONCE]
+        for layer in layers:
+            fixed = {"training": False} if isinstance(layer, keras.Model) else {}
+            part = layer(part, **fixed)
+        parts.append(keras.ops.convert_to_numpy(part @ last.kernel + last.bias))
+    return np.concatenate(parts)
 
 
 def measure_roles(

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
 
-_MEASURED_AT_ONCE = 64
-
 
 def fit(
     trial: Trial,
@@ -265,11 +263,7 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
     def on_epoch_end(self, *_: object, **__: object) -> None:
         logits = {}
         for role, (features, _labels) in self._roles.items():
-            starts = range(0, len(features), _MEASURED_AT_ONCE)
-            parts = [features[start : start + _MEASURED_AT_ONCE] for start in starts]
-            logits[role] = np.concatenate(
-                [_logits(self.model.tail, part).numpy() for part in parts]
-            )
+            logits[role] = heads.logits(self.model.tail, features)
         row = heads.measure_roles(self._roles, logits)
         if heads.finite(row):
             self.rows.append(row)

@@ -230,7 +230,9 @@ def read_frame(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         RecordError: The file is missing or damaged.
     """
     with reading(path, RecordError):
-        frame = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(
+            path, dtype=_TEXT, keep_default_na=False, na_values=[""], lineterminator="\n"
+        )
         missing = [column for column in columns if column not in frame]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")

@@ -316,7 +316,7 @@ def _logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
 
 def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
     """All measures of a trained head, named like the columns of its history."""
-    logits = {role: _logits(head, pictures.features) for role, pictures in roles.items()}
+    logits = {role: base.logits(head, pictures.features) for role, pictures in roles.items()}
     return base.measure_roles(roles, logits, every_epoch=False)
 
 

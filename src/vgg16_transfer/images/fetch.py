@@ -18,7 +18,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from vgg16_transfer.artifacts import put, remove, replacing
+from vgg16_transfer.artifacts import put, remove, replacing, room
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.archives import ArchiveError, open_archive
@@ -94,6 +94,7 @@ def fetch(
             _download_archive(address, out, encoding)
         return
     path = _local(name, source, md5, layout, home)
+    _check_place(name, path, out)
     with open_archive(path, encoding):
         pass
     if path.is_dir():
@@ -104,9 +105,10 @@ def fetch(
     if out.is_symlink() and out.readlink() == target:
         return
     link = out.with_name(f".{out.name}.incoming")
-    remove(link)
-    link.symlink_to(target)
-    put(link, out)
+    with room(out, "run this again"):
+        remove(link)
+        link.symlink_to(target)
+        put(link, out)
 
 
 def _download_archive(address: Address, out: Path, encoding: str | None) -> None:
@@ -245,6 +247,21 @@ def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path |
             f"if this is the right file, set md5 to {actual}"
         )
     return path
+
+
+def _check_place(name: str, path: Path, out: Path) -> None:
+    """Raises an error if the link would take the place of somebody's pictures."""
+    here, there = (Path(os.path.abspath(each)) for each in (path, out))  # noqa: PTH100 - links stay
+    if here.is_relative_to(there):
+        raise FetchError(
+            f"params.yaml: datasets.{name}.source: {path} lies where this stage writes its link; "
+            "move the pictures out of data/raw, and set source to their new place"
+        )
+    if out.is_dir() and not out.is_symlink():
+        raise FetchError(
+            f"{out}: is a folder, and this stage writes a link there; move it away, or remove it "
+            "if it is a copy of the source"
+        )
 
 
 def _check_folder(name: str, folder: Path, out: Path) -> None:

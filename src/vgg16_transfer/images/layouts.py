@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vgg16_transfer.params import Layout
 
@@ -32,6 +32,7 @@ _SPLIT = re.compile(
     r"|(?P<test>test|testing|eval))(?:[ _-]?(?:set|data))?",
     re.IGNORECASE,
 )
+_LIKE_SPLIT = re.compile(r"train|val|test|eval|dev", re.IGNORECASE)
 _CALTECH256 = re.compile(r"(?:^|/)((\d{3})\.[^/]+)/\2_\d{4}\.jpg$")
 _PACKED = re.compile(r"\.(?:zip|tar|tgz|tbz2?|txz|7z|rar|tar\.\w+)$", re.IGNORECASE)
 _NAMED = 3
@@ -132,6 +133,7 @@ def _class_folders(files: Files) -> Arrangement:
     """The classes are the folders on the topmost level that has more than one of them."""
     root = _root(files.pictures)
     splits = {name: _split(name) for name in _children(files.pictures, root)}
+    _check_splits(root, splits, files)
     if len(splits) > 1 and all(splits.values()):
         given = _split_folders(files)
         note = (
@@ -146,6 +148,30 @@ def _class_folders(files: Files) -> Arrangement:
         empty=_empty(root, files),
         notes=_beside(root, files),
     )
+
+
+def _check_splits(root: tuple[str, ...], folders: Mapping[str, str | None], files: Files) -> None:
+    """Raises an error if some of the folders look like given splits, and others do not."""
+    if all(folders.values()):
+        return
+    inside: dict[str, frozenset[str]] = {}
+    for name in folders:
+        if _LIKE_SPLIT.search(name):
+            top = (*root, name)
+            pictures = [path for path in files.pictures if _parts(path)[: len(top)] == top]
+            inside[name] = frozenset(_children(pictures, _root(pictures, top)))
+    alike = [
+        name
+        for name, classes in inside.items()
+        if len(classes) > 1 and (list(inside.values()).count(classes) > 1)
+    ]
+    if alike:
+        classes = sorted(inside[alike[0]])
+        raise LayoutError(
+            f"the folders {', '.join(sorted(alike))} hold folders of the same names "
+            f"({_examples(classes)}): they look like given splits, not classes; call them train, "
+            "val or test and set layout: split_folders, or set source to one of them"
+        )
 
 
 def _split_folders(files: Files) -> Arrangement:
@@ -253,7 +279,11 @@ def _read_table(name: str, read: Callable[[str], bytes]) -> _Table:
         raise LayoutError(f"{name}: is not UTF-8; save it as UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        raise LayoutError(f"{name}: line {reader.line_num}: is no CSV: {error}") from None
     header = [title.strip() for title in rows[0]] if rows else []
     titles = [title.lower() for title in header]
     columns = {

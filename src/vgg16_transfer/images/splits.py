@@ -45,6 +45,7 @@ class Written(NamedTuple):
         usable: How many usable pictures the source has.
         classes: How many classes they are of.
         used: How many of them any split uses.
+        one_side: Whether near-duplicates of a class are on one side already.
     """
 
     left_out: pd.DataFrame
@@ -53,6 +54,7 @@ class Written(NamedTuple):
     usable: int
     classes: int
     used: int
+    one_side: bool
 
     def lines(self, out: Path) -> list[str]:
         """Lines that the command prints: what is used, notes, and what is left out by reason.
@@ -69,10 +71,14 @@ class Written(NamedTuple):
         if len(self.near_duplicates):
             counts = Counter(self.near_duplicates["seed"])
             pairs = ", ".join(f"seed {seed}: {count}" for seed, count in sorted(counts.items()))
+            remedy = (
+                "those that are left are of two classes, or given splits"
+                if self.one_side
+                else "set split.near_duplicates: one_side to keep those of a class on one side"
+            )
             lines.append(
                 f"near-duplicates on different sides of a split, pairs: {pairs}; "
-                f"{out / NEAR_DUPLICATES} lists them; set split.near_duplicates: one_side to keep "
-                "near-duplicates of a class on one side"
+                f"{out / NEAR_DUPLICATES} lists them; {remedy}"
             )
         return lines
 
@@ -126,7 +132,13 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
         write_frame(near_duplicates, fresh / NEAR_DUPLICATES)
     used = set().union(*(manifest["path"] for manifest in manifests.values()))
     return Written(
-        surveyed.left_out, near_duplicates, notes, len(pictures), len(classes), len(used)
+        surveyed.left_out,
+        near_duplicates,
+        notes,
+        len(pictures),
+        len(classes),
+        len(used),
+        split.near_duplicates == "one_side",
     )
 
 

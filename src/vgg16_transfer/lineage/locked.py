@@ -45,6 +45,46 @@ def check_locked(workspace: Path, stages: Iterable[str], only: str = "") -> None
                 _check(workspace, stage, out)
 
 
+def check_current(workspace: Path, stages: Iterable[str]) -> None:
+    """Compares what stages were run with, by dvc.lock, with today's params and other stages.
+
+    Results may be those of dvc.lock, and yet not those of params.yaml: it was edited, or one stage
+    was run again alone.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        stages: Stage names, like ``train@clipart-samples``.
+
+    Raises:
+        LineageError: A stage ran with other params, or with another output of another stage.
+    """
+    entries = lock_entries(workspace)
+    made = {out["path"]: out["md5"] for each in entries.values() for out in each.get("outs", [])}
+    for stage in stages:
+        locked = entry(entries, stage)
+        for file, values in locked.get("params", {}).items():
+            with reading(workspace / file, LineageError):
+                today = YAML(typ="safe", pure=True).load((workspace / file).read_bytes())
+            for key, value in values.items():
+                if _at(today, key) != value:
+                    raise LineageError(
+                        f"{file}: {key} is not what {stage} was run with, by dvc.lock; run dvc "
+                        f"repro {stage}, or undo the change"
+                    )
+        for dep in locked.get("deps", []):
+            if made.get(dep["path"], dep["md5"]) != dep["md5"]:
+                raise LineageError(
+                    f"dvc.lock: {stage} was run with another {dep['path']}; run dvc repro {stage}"
+                )
+
+
+def _at(values: Any, key: str) -> Any:
+    """The value at a dotted key, or None."""
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
 def lock_entries(workspace: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage name, or no entries if the file does not exist.
 

@@ -71,7 +71,7 @@ def _noted(folder: Path) -> dict[str, Any]:
     path = _path(folder)
     if not path.exists():
         return {}
-    mend = f"restore it with git checkout {path.name}, or remove it"
+    mend = f"restore it with git checkout {path.parent.name}/{path.name}, or remove it"
     with reading(path, OriginError, mend=mend):
         noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for key, kinds in _KEPT.items():

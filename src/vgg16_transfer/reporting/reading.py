@@ -66,7 +66,9 @@ def table(
     text = {column: str for column, kind in columns.items() if kind is str}
     with checked(path, command):
         # A class may be called NA, null or none.
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(
+            path, dtype=text, keep_default_na=False, na_values=[""], lineterminator="\n"
+        )
         for column, kind in columns.items():
             _check(frame, column, kind, may_lack=column in may_lack)
     return frame

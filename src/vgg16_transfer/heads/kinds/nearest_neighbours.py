@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from vgg16_transfer.heads import base
-from vgg16_transfer.heads.model_files import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 0.07
 """τ of Wu et al. 2018, eq. 2."""
-
-_TINY = np.finfo(np.float32).tiny
 
 
 def fit(
@@ -44,10 +41,7 @@ def fit(
     model = _model(layers, shape, min(trial.neighbours, len(stored)), len(stored), classes)
     model.get_layer("cosines").set_weights([stored.T])
     model.get_layer("softmax").set_weights([np.eye(classes, dtype=np.float32)[training.labels]])
-    logits = {
-        role: np.log(np.maximum(probabilities(model, each.features), _TINY))
-        for role, each in roles.items()
-    }
+    logits = {role: base.logits(model, each.features) for role, each in roles.items()}
     return base.at_once(model, roles, logits)
 
 
