@@ -93,6 +93,16 @@ def test_a_full_disk_is_one_sentence(tmp_path, number: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_place_that_may_not_be_written_to_is_one_sentence(tmp_path, number: int) -> None:
+    def refused() -> None:
+        with replacing(tmp_path / "thing"):
+            raise OSError(number, "Read-only file system")
+
+    with pytest.raises(ArtifactError, match=r"thing: can't be written \(Read-only file system\)"):
+        refused()
+
+
 @pytest.mark.parametrize(
     ("problem", "sentence"),
     [

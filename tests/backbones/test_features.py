@@ -283,6 +283,14 @@ def edit_shape(world: World) -> None:
     edit_index(world, lambda lines: lines[0]["shapes"].update(block5_pool=[2, 2, 128]))
 
 
+def point_beyond_any_file(world: World) -> None:
+    def edit(lines: Any) -> None:
+        lines[1]["parts"]["block5_pool"][0] = 10**20
+        lines[2]["parts"]["block5_pool"][1] = 10**17
+
+    edit_index(world, edit)
+
+
 def lose_a_line(world: World) -> None:
     edit_index(world, lambda lines: lines.pop(2))
 
@@ -294,6 +302,7 @@ def cut_the_index_off(world: World) -> None:
 
 DAMAGES = {
     lose_bytes: 7,
+    point_beyond_any_file: 2 * CHUNK,
     flip_a_bit: 7,
     remove_a_layer: PICTURES,
     empty_a_layer: PICTURES,

@@ -93,6 +93,16 @@ def test_a_path_is_a_source(tmp_path, random_weights) -> None:
     assert copied == original
 
 
+def test_weights_that_lie_where_the_stage_writes_are_left_alone(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "vgg16.weights.h5"
+    path.write_bytes(b"mine")
+    for source in ("vgg16.weights.h5", str(path)):
+        with pytest.raises(WeightsError, match=r"backbone\.weights: .* is what this stage writes"):
+            write_weights("vgg16", source, path)
+    assert path.read_bytes() == b"mine"
+
+
 def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere.h5: no such file"):
         write_weights("vgg16", "nowhere.h5", tmp_path / "vgg16.weights.h5")

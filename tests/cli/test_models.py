@@ -136,6 +136,15 @@ def test_a_picture_that_cant_be_read_is_a_line_and_the_others_are_printed(
             assert line.startswith(f"error: {path}: {reason}")
 
 
+def test_links_below_a_folder_are_followed(run: Run) -> None:
+    Path("linked").mkdir()
+    Path("linked/more").symlink_to(Path("mine/ant").resolve())
+    outcome = run("predict", "linked", "--json")
+    assert outcome.code == 0
+    answers = [answer["picture"] for answer in json.loads(outcome.out)]
+    assert answers == [f"linked/more/{path.name}" for path in sorted(Path("mine/ant").iterdir())]
+
+
 def test_pictures_of_which_none_can_be_read_are_no_table(run: Run) -> None:
     outcome = run("predict", "page.jpg")
     assert (outcome.code, outcome.out) == (2, "")

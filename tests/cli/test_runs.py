@@ -39,6 +39,7 @@ def calls(tmp_path, monkeypatch) -> list[str]:
     """The studies and pages that were logged. The current folder is a workspace."""
     calls: list[str] = []
     monkeypatch.setattr(locked, "check_locked", lambda *_: None)
+    monkeypatch.setattr(locked, "check_current", lambda *_: None)
     monkeypatch.setattr(runs, "log_study", lambda *given: calls.append(given[3]))
     monkeypatch.setattr(runs, "log_pages", lambda *_, **__: calls.append("pages") or [])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -145,6 +145,7 @@ def test_by_hand_the_same_is_an_error(calls, monkeypatch, capsys) -> None:
 
     known = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
     monkeypatch.setattr(locked, "check_locked", lambda *_: None)
+    monkeypatch.setattr(locked, "check_current", lambda *_: None)
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, known))
     monkeypatch.setattr(publish, "publish_study", fail)
     with pytest.raises(TrackingUnreachableError):
@@ -197,6 +198,7 @@ def test_a_bug_in_logging_shows_its_traceback_by_hand(calls, monkeypatch) -> Non
 
     known = Lineage("train@few", "0" * 64, {}, None, dirty=False, experiment=None)
     monkeypatch.setattr(locked, "check_locked", lambda *_: None)
+    monkeypatch.setattr(locked, "check_current", lambda *_: None)
     monkeypatch.setattr(lineage, "locked_stages", lambda _, stages: dict.fromkeys(stages, known))
     monkeypatch.setattr(publish, "publish_study", fail)
     with pytest.raises(RuntimeError, match="a bug"):

@@ -183,3 +183,13 @@ def test_the_docs_have_every_kind(kind: str) -> None:
     maps = "yes" if row.linear else "no"
     line = f"| `{kind}` | {row.what} | {row.source} | {keys} | {maps} |"
     assert line in (ROOT / "docs" / "heads.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_head_that_saturates_is_measured_by_its_logits(roles) -> None:
+    kernel = np.zeros((50, CLASSES), np.float32)
+    kernel[:, 6] = 1e6  # every picture is taken for the last class, beyond doubt
+    model = base.linear(Trial(normalise="none"), SHAPE, kernel, np.arange(7, 0, -1.0, np.float32))
+    features, labels = roles["test"]
+    measured = measure(labels, base.logits(model, features))
+    assert measured["loss"] > 1e4
+    assert measured["top5_accuracy"] == pytest.approx((np.isin(labels, [6, 0, 1, 2, 3])).mean())

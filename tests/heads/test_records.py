@@ -297,3 +297,13 @@ def test_a_table_that_is_none_of_ours_is_named(
         path.write_bytes(path.read_bytes() + b"\xff\xfe")
     with pytest.raises(RecordError, match=rf"{name}\.csv: is damaged .*; run dvc repro"):
         records.read(tmp_path)
+
+
+def test_a_name_with_a_carriage_return_stays_whole(tmp_path: Path) -> None:
+    study = make_study(samples_per_class=[2, 4])
+    record = make_record(study, ["ant\r", "bee\r\n", "c\nat"])
+    records.write(study, record, tmp_path)
+    read = records.read(tmp_path)
+    for frame, written in zip(read, record, strict=True):
+        assert len(frame) == len(written)
+    assert set(read.predictions["true"]) == {"ant\r", "bee\r\n", "c\nat"}
