@@ -194,7 +194,8 @@ def logits(model: keras.Model, features: Floats) -> Floats:
         for layer in layers:
             fixed = {"training": False} if isinstance(layer, keras.Model) else {}
             part = layer(part, **fixed)
-        parts.append(keras.ops.convert_to_numpy(part @ last.kernel + last.bias))
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss shows it
+            parts.append(keras.ops.convert_to_numpy(part @ last.kernel + last.bias))
     return np.concatenate(parts)
 
 
