@@ -3,13 +3,15 @@
 import io
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from vgg16_transfer.heads import classifier, records
+from vgg16_transfer.heads import classifier, model_files, records
 from vgg16_transfer.heads.classifier import Classifier
+from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.heads.selection import assemble
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.pictures import PictureError
@@ -129,3 +131,16 @@ def test_activations_beyond_the_number_format_are_refused(
             loud.probabilities(picture)
     finally:
         model.backbone.get_layer("block1_conv1").set_weights(kernels)
+
+
+@pytest.mark.parametrize("name", [classifier.HEAD, classifier.BACKBONE])
+def test_a_part_that_was_replaced_by_another_one_is_not_believed(
+    model: Classifier, tmp_path: Path, name: str
+) -> None:
+    classifier.save(model, tmp_path / "a")
+    part = model.head if name == classifier.HEAD else model.backbone
+    part = keras.models.clone_model(part)
+    part.set_weights([-weights for weights in part.get_weights()])
+    model_files.save(part, tmp_path / "a" / name)
+    with pytest.raises(HeadError, match=f"{name}: is not the file that was registered"):
+        classifier.load(tmp_path / "a")

@@ -19,6 +19,7 @@ import numpy as np
 
 from vgg16_transfer.artifacts import reading
 from vgg16_transfer.backbones import base
+from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import model_files
 from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.images import pictures
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 BACKBONE = "backbone.keras"
 HEAD = "head.keras"
 RECIPE = "recipe.json"
+
+_MD5S = "md5s"
+_MEND = "delete this version of the model, and register it again"
 
 
 class Recipe(NamedTuple):
@@ -120,7 +124,8 @@ def save(classifier: Classifier, folder: Path) -> None:
     folder.mkdir(parents=True)
     model_files.save(classifier.backbone, folder / BACKBONE)
     model_files.save(classifier.head, folder / HEAD)
-    recipe = json.dumps(classifier.recipe._asdict(), indent=2, ensure_ascii=False)
+    md5s = {_MD5S: {name: file_md5(folder / name) for name in (BACKBONE, HEAD)}}
+    recipe = json.dumps(classifier.recipe._asdict() | md5s, indent=2, ensure_ascii=False)
     (folder / RECIPE).write_text(recipe + "\n", encoding="utf-8")
 
 
@@ -128,11 +133,14 @@ def load(folder: Path) -> Classifier:
     """Loads a classifier that :func:`save` wrote. Code in its files is never run.
 
     Raises:
-        HeadError: A file of the classifier is missing or damaged.
+        HeadError: A file of the classifier is missing, damaged, or not the one that was saved.
     """
     path = folder / RECIPE
-    with reading(path, HeadError, mend="register the model again"):
+    with reading(path, HeadError, mend=_MEND):
         raw = json.loads(path.read_text(encoding="utf-8"))
+        for name, md5 in raw.pop(_MD5S, {}).items():  # versions before 0.3 have none
+            if file_md5(folder / name) != md5:
+                raise HeadError(f"{folder / name}: is not the file that was registered; {_MEND}")
         # Versions before 0.2 had one network and did not write its name.
         recipe = Recipe(**{"network": DEFAULT} | raw | {"class_names": tuple(raw["class_names"])})
     return make(recipe, model_files.load(folder / BACKBONE), model_files.load(folder / HEAD))
