@@ -157,14 +157,10 @@ def _check_splits(root: tuple[str, ...], folders: Mapping[str, str | None], file
     inside: dict[str, frozenset[str]] = {}
     for name in folders:
         if _LIKE_SPLIT.search(name):
-            top = (*root, name)
-            pictures = [path for path in files.pictures if _parts(path)[: len(top)] == top]
-            inside[name] = frozenset(_children(pictures, _root(pictures, top)))
-    alike = [
-        name
-        for name, classes in inside.items()
-        if len(classes) > 1 and (list(inside.values()).count(classes) > 1)
-    ]
+            pictures, below = _inside((*root, name), files)
+            inside[name] = frozenset(_children(pictures, below))
+    counts = Counter(inside.values())
+    alike = [name for name, held in inside.items() if len(held) > 1 and counts[held] > 1]
     if alike:
         classes = sorted(inside[alike[0]])
         raise LayoutError(
@@ -172,6 +168,12 @@ def _check_splits(root: tuple[str, ...], folders: Mapping[str, str | None], file
             f"({_examples(classes)}): they look like given splits, not classes; call them train, "
             "val or test and set layout: split_folders, or set source to one of them"
         )
+
+
+def _inside(top: tuple[str, ...], files: Files) -> tuple[list[str], tuple[str, ...]]:
+    """Pictures below a folder, and the folder that has their class folders."""
+    pictures = [path for path in files.pictures if _parts(path)[: len(top)] == top]
+    return pictures, _root(pictures, top)
 
 
 def _split_folders(files: Files) -> Arrangement:
@@ -190,9 +192,7 @@ def _split_folders(files: Files) -> Arrangement:
     reasons: dict[str, str] = {}
     empty: set[str] = set()
     for name, split in given.items():
-        top = (*root, name)
-        inside = [path for path in files.pictures if _parts(path)[: len(top)] == top]
-        below = _root(inside, top)
+        inside, below = _inside((*root, name), files)
         for path, class_name in _below(below, [*inside, *files.others]).items():
             classes[path] = class_name
             roles[path] = split
