@@ -204,9 +204,9 @@ def report() -> None:
     if stage is None:  # in a stage, DVC has checked this already
         from vgg16_transfer.lineage.locked import check_current, check_locked
 
-        trained = [f"train@{study}" for study in params.studies]
-        check_locked(workspace.root, [*trained, *drawing_stages(params)])
-        check_current(workspace.root, [*trained, *drawing_stages(params)])
+        shown = [*(f"train@{study}" for study in params.studies), *drawing_stages(params)]
+        check_locked(workspace.root, shown)
+        check_current(workspace.root, shown)
 
     from vgg16_transfer.reporting.report import write_report
 

@@ -59,14 +59,16 @@ def check_current(workspace: Path, stages: Iterable[str]) -> None:
         LineageError: A stage ran with other params, or with another output of another stage.
     """
     entries = lock_entries(workspace)
+    files: dict[str, Any] = {}
     made = {out["path"]: out["md5"] for each in entries.values() for out in each.get("outs", [])}
     for stage in stages:
         locked = entry(entries, stage)
         for file, values in locked.get("params", {}).items():
-            with reading(workspace / file, LineageError):
-                today = YAML(typ="safe", pure=True).load((workspace / file).read_bytes())
+            if file not in files:
+                with reading(workspace / file, LineageError):
+                    files[file] = YAML(typ="safe", pure=True).load((workspace / file).read_bytes())
             for key, value in values.items():
-                if _at(today, key) != value:
+                if _at(files[file], key) != value:
                     raise LineageError(
                         f"{file}: {key} is not what {stage} was run with, by dvc.lock; run dvc "
                         f"repro {stage}, or undo the change"
