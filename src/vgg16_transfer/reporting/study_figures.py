@@ -6,7 +6,8 @@ texts and MLflow have the same ones.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from vgg16_transfer.reporting.published import Curve
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True)
+class Drawn:
     """What a figure may draw.
 
     Attributes:
@@ -42,19 +44,19 @@ class Drawn(NamedTuple):
         """The x axis of the main figure."""
         return answer_axis(self.study)
 
-    @property
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """Means over the seeds; see :func:`~vgg16_transfer.heads.records.summarise`."""
         return records.summarise(self.study, self.record.trials)
 
-    @property
+    @cached_property
     def points(self) -> pd.Series:
         """Name of the grid point of each finished trial, by trial name."""
         done = failures.finished(self.record.trials).to_dict("records")
         names = {row["trial"]: records.point_name(self.study, row) for row in done}
         return pd.Series(names, dtype="str")
 
-    @property
+    @cached_property
     def failed(self) -> dict[str, str]:
         """Text such as ``failed: 1 of 3 trials``, by name of a grid point with failed trials."""
         rows = self.summary.to_dict("records")
