@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import keras
 import numpy as np
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
-
-_AT_ONCE = 64  # more of a head with fine-tuned blocks would fill the memory
 
 
 class Pictures(NamedTuple):
@@ -175,28 +174,39 @@ def at_once(
 
 
 def logits(model: keras.Model, features: Floats) -> Floats:
-    """Logits of a head, shape (n, classes), but for a constant in each row.
+    """Logits of a head, shape (n, classes), up to a constant in each row.
 
-    They are what the last layer softens: probabilities would lose what is near 0. Of a head that
-    has no such layer, they are the logarithms of the probabilities.
+    Probabilities near 0 and 1 would lose precision, so they are used only if the head's last layer
+    is no softmax.
 
     Args:
         model: A head.
         features: Shape (n, width).
     """
+    if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
+        return model_files.in_parts(partial(softmax_input, model), features)
+    return log_probabilities(model, features)
+
+
+def softmax_input(model: keras.Model, features: Any) -> Any:
+    """The input of the softmax of a head's last layer, as a tensor.
+
+    Args:
+        model: A head whose layers are a chain, with a softmax at its end.
+        features: Shape (n, width), an array or a tensor.
+    """
     *layers, last = model.layers
-    if getattr(last, "activation", None) is not keras.activations.softmax:
-        odds = model_files.probabilities(model, features)
-        return np.log(np.maximum(odds, np.finfo(np.float32).tiny))
-    parts = []
-    for start in range(0, len(features), _AT_ONCE):
-        part = features[start : start + _AT_ONCE]
-        for layer in layers:
-            fixed = {"training": False} if isinstance(layer, keras.Model) else {}
-            part = layer(part, **fixed)
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss shows it
-            parts.append(keras.ops.convert_to_numpy(part @ last.kernel + last.bias))
-    return np.concatenate(parts)
+    for layer in layers:
+        fixed = {"training": False} if isinstance(layer, keras.Model) else {}
+        features = layer(features, **fixed)
+    return keras.ops.matmul(features, last.kernel) + last.bias
+
+
+def log_probabilities(model: keras.Model, features: Floats) -> Floats:
+    """Logarithms of a head's probabilities, shape (n, classes), without the logarithm of 0."""
+    tiny = np.finfo(np.float32).tiny
+    logarithms: Floats = np.log(np.maximum(model_files.probabilities(model, features), tiny))
+    return logarithms
 
 
 def measure_roles(

@@ -208,10 +208,13 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
             for variable in self._moved
         ]
         self._step = tf.Variable(0, dtype=tf.int64)
-        self._sizes = {
-            rate: tf.constant(rates(trial, per_epoch, rate), tf.float32)
+        of_head, of_blocks = (
+            tf.constant(rates(trial, per_epoch, rate), tf.float32)
             for rate in (trial.learning_rate, trial.fine_tune_learning_rate)
-        }
+        )
+        blocks = len(self._moved) - 2  # the last two are the head's kernel and bias
+        self._sizes = [*[of_blocks] * blocks, of_head, of_head]
+        self._decays = [*[False] * blocks, True, False]
         self.compile(jit_compile=False)
 
     def call(self, batch: tf.Tensor) -> tf.Tensor:
@@ -221,26 +224,18 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         batch, labels = data
         features = self.frozen(batch)
         with tf.GradientTape() as tape:
-            logits = _logits(self.tail, features)
+            logits = heads.softmax_input(self.tail, features)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, [variable.value for variable in self._moved])
-        sizes = {rate: tf.gather(steps, self._step) for rate, steps in self._sizes.items()}
+        sizes = [tf.gather(steps, self._step) for steps in self._sizes]
         self._step.assign_add(1)
         step = tf.cast(self._step, tf.float32)
-        *blocks, kernel, _bias = self._moved
-        for variable, gradient, slots in zip(self._moved, gradients, self._slots, strict=True):
-            in_block = any(variable is block for block in blocks)
-            trial = self._trial
-            rate = sizes[trial.fine_tune_learning_rate if in_block else trial.learning_rate]
+        for variable, gradient, slots, size, decay in zip(
+            self._moved, gradients, self._slots, sizes, self._decays, strict=True
+        ):
             weights, new_slots = move(
-                trial,
-                variable.value,
-                gradient,
-                tuple(slots),
-                step,
-                rate,
-                decay=variable is kernel,
+                self._trial, variable.value, gradient, tuple(slots), step, size, decay=decay
             )
             variable.assign(weights)
             for slot, new in zip(slots, new_slots, strict=True):
@@ -269,16 +264,6 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
             self.rows.append(row)
         else:
             self.model.stop_training = True  # the tail diverged
-
-
-def _logits(tail: keras.Model, features: tf.Tensor | npt.NDArray[np.float32]) -> tf.Tensor:
-    """The input of the tail's softmax. Probabilities near 0 and 1 would lose precision."""
-    *layers, head = tail.layers
-    for layer in layers:
-        features = (
-            layer(features, training=False) if isinstance(layer, keras.Model) else layer(features)
-        )
-    return tf.matmul(features, head.kernel) + head.bias
 
 
 def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:

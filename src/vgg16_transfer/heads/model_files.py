@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.heads.saved import MADE_OF, METADATA, HeadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -87,6 +88,21 @@ def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.
     Returns:
         Shape (n, classes), float32.
     """
+    return in_parts(model, features)
+
+
+def in_parts(
+    function: Callable[[npt.NDArray[np.float32]], Any], features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Applies a function, such as a model, to a few rows at a time.
+
+    Args:
+        function: Takes rows of shape (few, width), and returns a tensor of as many rows.
+        features: Shape (n, width), float32.
+
+    Returns:
+        The results, one below the other.
+    """
     rows = range(0, len(features), _AT_ONCE)
-    batches = [model(features[row : row + _AT_ONCE]) for row in rows]
-    return np.concatenate([batch.numpy() for batch in batches])
+    parts = [function(features[row : row + _AT_ONCE]) for row in rows]
+    return np.concatenate([part.numpy() for part in parts])

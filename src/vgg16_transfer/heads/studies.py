@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Study, Trial
 
 
-_TINY = np.finfo(np.float32).tiny
-
-
 class Material(NamedTuple):
     """Pictures of one split with features of one layer, for all trials that use them.
 
@@ -283,7 +280,7 @@ def _train_by_teacher(
         material.manifest.loc[material.chosen("train", ranks), "rank"] < trial.samples_per_class
     )
     training = training._replace(labels=np.where(labelled, training.labels, loss.UNLABELLED))
-    logits = _logits(teacher.model, teacher_material.role("train", ranks).features)
+    logits = base.log_probabilities(teacher.model, teacher_material.role("train", ranks).features)
     fit = base.fit_of(trial.head)
     student = fit(trial, material.shape, training, roles, len(material.class_names), logits)
     teacher_accuracy = teacher.history["test_accuracy"].iloc[-1]
@@ -303,15 +300,6 @@ def _train_end_to_end(
         len(material.class_names),
         material.recipe,
     )
-
-
-def _logits(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """Logarithms of a head's probabilities.
-
-    They are the logits up to a constant per picture. The constant changes no measure.
-    """
-    logits: np.ndarray = np.log(np.maximum(model_files.probabilities(head, features), _TINY))
-    return logits
 
 
 def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
@@ -343,11 +331,12 @@ def _digest(study: Study, splits: Path, features: Path) -> str:
         path = splits / f"{seed}.csv"
         with reading(path, ManifestError, what="split"):
             md5s[str(seed)] = file_md5(path)
+    code = sorted(Path(__file__).parent.rglob("*.py"))
     content = {
         "grid": study.grid,
         "splits": md5s,
         "features": file_md5(features / INDEX),
-        "code": [file_md5(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
+        "code": [file_md5(path) for path in code],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
