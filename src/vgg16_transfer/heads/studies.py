@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from vgg16_transfer import optimizers
 from vgg16_transfer.artifacts import reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
@@ -336,7 +337,7 @@ def _digest(study: Study, splits: Path, features: Path) -> str:
         "grid": study.grid,
         "splits": md5s,
         "features": file_md5(features / INDEX),
-        "code": [file_md5(path) for path in code],
+        "code": [file_md5(path) for path in [*code, Path(optimizers.__file__)]],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
