@@ -15,18 +15,10 @@ from vgg16_transfer.heads.kinds import logistic, nearest_neighbours
 from vgg16_transfer.heads.measures import measure
 from vgg16_transfer.params import Trial
 
-CLASSES = 7
-SHAPE = (1, 5, 10)
+from .conftest import CLASSES, SHAPE, pictures
+
 ROOT = Path(__file__).parents[2]
 KINDS = list(HEAD_KINDS)
-
-
-def pictures(seed: int, count: int, classes: int = CLASSES, width: int = 50) -> Pictures:
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    centres = np.random.default_rng(99).standard_normal((classes, width))
-    features = np.maximum(centres[labels] + random.standard_normal((count, width)), 0)
-    return Pictures(features.astype(np.float32), labels)
 
 
 @pytest.fixture(scope="module")

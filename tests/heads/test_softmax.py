@@ -12,21 +12,12 @@ from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.params import Trial
 
-CLASSES = 7
-SHAPE = (1, 5, 10)
-
-
-def pictures(seed: int, count: int, width: int) -> Pictures:
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % CLASSES
-    centres = np.random.default_rng(99).standard_normal((CLASSES, width))
-    features = np.maximum(centres[labels] + random.standard_normal((count, width)), 0)
-    return Pictures(features.astype(np.float32), labels)
+from .conftest import CLASSES, SHAPE, pictures
 
 
 @pytest.fixture(scope="module")
 def roles() -> dict[str, Pictures]:
-    return {"train": pictures(0, 21, 50), "test": pictures(1, 14, 50)}
+    return {"train": pictures(0, 21), "test": pictures(1, 14)}
 
 
 def fit(roles: dict[str, Pictures], **settings: Any) -> Fitted:
@@ -94,7 +85,7 @@ def test_pictures_that_are_the_same_but_for_scale_do_no_harm(roles) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_more_pictures_than_numbers_give_the_weights_that_keras_gives(optimizer: str) -> None:
-    roles = {"train": pictures(0, 35, 20), "test": pictures(1, 14, 20)}
+    roles = {"train": pictures(0, 35, width=20), "test": pictures(1, 14, width=20)}
     trial = Trial(epochs=10, batch_size=8, learning_rate=0.05, optimizer=optimizer)
     kernel, bias = by_keras(roles, trial)
     found = softmax.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
@@ -132,7 +123,7 @@ def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> 
 
 
 def test_every_epoch_is_measured_on_every_role(roles) -> None:
-    with_validation = roles | {"validation": pictures(2, 7, 50)}
+    with_validation = roles | {"validation": pictures(2, 7)}
     history = fit(with_validation).history
     assert history["epoch"].tolist() == list(range(1, 16))
     expected = {f"{role}_{m}" for role in with_validation for m in measures.EVERY_EPOCH}
@@ -174,5 +165,5 @@ def test_an_epoch_sees_every_picture_once() -> None:
 
 
 def test_what_is_learned_does_not_depend_on_the_test_pictures(roles) -> None:
-    others = roles | {"test": pictures(5, 14, 50)}
+    others = roles | {"test": pictures(5, 14)}
     np.testing.assert_array_equal(kernel_of(fit(roles)), kernel_of(fit(others)))

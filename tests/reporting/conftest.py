@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.heads import measures, records
-from vgg16_transfer.params import Params, Study, check_params
+from vgg16_transfer.params import Params, Study, Trial, check_params
 from vgg16_transfer.reporting.report import write_report
 
 LONG = "a-study-with-a-name-that-is-longer-than-a-phone-is-wide-and-then-some"
@@ -40,6 +40,18 @@ def make_params(layout: str, studies: dict[str, dict[str, Any]]) -> Params:
     )
 
 
+def record_of(study: Study, trial: Trial, predictions: pd.DataFrame) -> records.Record:
+    """A trial with these predictions, and curves that are made up."""
+    columns = [f"{role}_{name}" for role in ("train", "test") for name in measures.EVERY_EPOCH]
+    history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
+    hits = predictions["true"] == predictions["predicted"]
+    recall = hits.groupby(predictions["true"]).mean().mean()
+    measured = dict.fromkeys(measures.NAMES, 0.75)
+    measured |= {"accuracy": hits.mean(), "mean_class_recall": recall}
+    name = study.trial_name(trial)
+    return records.of_trial(name, trial, history, predictions, records.Outcome(measured, None))
+
+
 def make_record(study: Study) -> records.Record:
     """Heads of which each takes one picture more for what it is."""
     true = [name for name in ("ant", "bee") for _ in range(8)]
@@ -50,15 +62,7 @@ def make_record(study: Study) -> records.Record:
         predictions = pd.DataFrame(
             {"path": true, "true": true, "predicted": predicted, "probability": 0.5}
         )
-        columns = [f"{role}_{name}" for role in ("train", "test") for name in measures.EVERY_EPOCH]
-        history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
-        hits = predictions["true"] == predictions["predicted"]
-        recall = hits.groupby(predictions["true"]).mean().mean()
-        measured = dict.fromkeys(measures.NAMES, 0.75)
-        measured |= {"accuracy": hits.mean(), "mean_class_recall": recall}
-        outcome = records.Outcome(measured, None)
-        name = study.trial_name(trial)
-        of_trials.append(records.of_trial(name, trial, history, predictions, outcome))
+        of_trials.append(record_of(study, trial, predictions))
     return records.join(of_trials)
 
 

@@ -20,6 +20,8 @@ from vgg16_transfer.reporting.reading import ReadError
 from vgg16_transfer.reporting.report import write_report
 from vgg16_transfer.reporting.study_figures import Drawn
 
+from .conftest import record_of
+
 CLASSES = ["ant", "bee", "cat"]
 
 
@@ -52,15 +54,7 @@ def make_record(study: Study) -> records.Record:
                 "probability": 0.5,
             }
         )
-        columns = [f"{role}_{name}" for role in ("train", "test") for name in measures.EVERY_EPOCH]
-        history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.25, 0.75] for column in columns})
-        hits = predictions["true"] == predictions["predicted"]
-        recall = hits.groupby(predictions["true"]).mean().mean()
-        measured = dict.fromkeys(measures.NAMES, 0.75)
-        measured |= {"accuracy": hits.mean(), "mean_class_recall": recall}
-        outcome = records.Outcome(measured, None)
-        name = study.trial_name(trial)
-        of_trials.append(records.of_trial(name, trial, history, predictions, outcome))
+        of_trials.append(record_of(study, trial, predictions))
     return records.join(of_trials)
 
 
