@@ -130,19 +130,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     write_splits(name, params.dataset(name), source.path, layout.splits(name))
     write_weights(params.backbone.network, params.backbone.weights, layout.weights)
     write_features(
-        params.backbone,
+        params.backbones,
         params.dataset(name).layers,
-        weights=layout.weights,
+        weights=layout.weights_of(params.backbones),
         splits=layout.splits(name),
         source=source,
-        out=layout.features(name),
+        outs=layout.features_of(name, params.backbones),
     )
     for study in params.studies.values():
         train_study(
             study,
             splits=layout.splits(name),
-            features=layout.features(name),
-            streamed=Streamed(source, layout.weights),
+            features=layout.features_of(name, params.backbones),
+            streamed=Streamed(source, layout.weights_of(params.backbones)),
             heads=layout.heads(study.name),
             results=layout.record(study.name),
         )

@@ -484,3 +484,116 @@ def test_results_are_compared_along_every_axis_but_the_seed(study: Study) -> Non
     assert "seed" not in study.compared
     assert study.compared
     assert {axis for axis in study.axes if axis != "seed"} <= set(study.compared)
+
+
+TWO = {"vgg16": {"weights": "random-conv"}, "resnet50v2": {"weights": "random"}}
+COMPARED = {
+    "backbone": TWO,
+    "datasets/d/layers": ["block5_pool", "last"],
+    "studies/s/backbone": ["vgg16", "resnet50v2"],
+    "studies/s/layer": "last",
+}
+
+
+def test_networks_are_an_axis_of_a_study_and_last_is_the_last_layer_of_each() -> None:
+    study = check_params(edited(COMPARED)).studies["s"]
+    assert study.compared == ("backbone",)
+    assert [(trial.backbone, trial.layer) for trial in study.trials()] == [
+        ("vgg16", "block5_pool"),
+        ("resnet50v2", "post_relu"),
+    ]
+    names = [study.trial_name(trial) for trial in study.trials()]
+    assert names == ["backbone=vgg16", "backbone=resnet50v2"]
+
+
+def test_last_has_the_same_name_in_a_grid_as_in_its_trials() -> None:
+    study = check(**{"studies/s/layer": ["block4_pool", "last"]}).studies["s"]
+    assert study.grid["layer"] == ("block4_pool", "block5_pool")
+    assert [trial.layer for trial in study.trials()] == ["block4_pool", "block5_pool"]
+
+
+def test_the_default_is_what_a_study_uses_that_names_no_network() -> None:
+    backbones = TWO | {"default": "resnet50v2"}
+    changes = {"backbone": backbones, "datasets/d/layers": ["last"], "studies/s/layer": "last"}
+    params = check_params(edited(changes))
+    assert list(params.backbones) == ["resnet50v2", "vgg16"]
+    assert params.backbone.network == "resnet50v2"
+    assert [trial.backbone for trial in params.studies["s"].trials()] == ["resnet50v2"]
+
+
+def test_the_order_of_networks_in_the_file_has_no_meaning() -> None:
+    """DVC compares params without their order."""
+    turned = {"backbone": dict(reversed(TWO.items()))}
+    assert check_params(edited(COMPARED | turned)) == check_params(edited(COMPARED))
+
+
+def test_one_network_has_the_name_of_its_row() -> None:
+    params = check_params(edited({}))
+    assert list(params.backbones) == ["vgg16"]
+    assert params.studies["s"].trials()[0].backbone == "vgg16"
+
+
+def test_a_network_can_be_there_twice_under_names_of_its_own() -> None:
+    large = {"network": "vgg16", "weights": "random-conv", "image_size": 224}
+    small = large | {"image_size": 96}
+    several = {"default": "large", "small": small, "large": large}
+    changes = {"backbone": several, "studies/s/backbone": "small"}
+    params = check_params(edited(changes))
+    assert [row.image_size for row in params.backbones.values()] == [224, 96]
+    assert params.studies["s"].trials()[0].layer == "block5_pool"
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"backbone": {"big": {"weights": "random"}}}, "no network has the name 'big'"),
+        (
+            {"backbone": {"vgg19": {"weights": "random"}}},
+            "backbone.default: there is no 'vgg16' in backbone; did you mean 'vgg19'?",
+        ),
+        ({"backbone": {"default": "vgg16"}}, "backbone.weights: is missing"),
+        ({"backbone": TWO | {"default": 3}}, "backbone.default: there is no '3' in backbone; kno"),
+        (
+            {"backbone": TWO | {"vgg19": {"weights": "random", "imagesize": 3}}},
+            "backbone.vgg19.imagesize: unknown key; did you mean 'image_size'?",
+        ),
+        (
+            {"backbone": TWO | {"vgg19": {"weights": "imagenet-conv"}}},
+            "backbone.vgg19.weights: imagenet-conv holds VGG16; set imagenet",
+        ),
+        (
+            {"backbone": {"VGG": {"network": "vgg16", "weights": "random"}}},
+            "backbone.VGG: a name is lower-case letters",
+        ),
+        (
+            {"studies/s/backbone": "resnet50"},
+            "studies.s.backbone: unknown value 'resnet50'; did you mean 'resnet50v2'?",
+        ),
+        (
+            {"studies/s/layer": "block5_pool"},
+            "(backbone: resnet50v2; last is the last convolutional layer of every network)",
+        ),
+        (
+            {"studies/s/layer": ["block5_pool", "last"], "studies/s/backbone": "vgg16"},
+            "studies.s.layer: holds block5_pool and last, which are the same",
+        ),
+        (
+            {"studies/s/layer": ["predictions", "last"]},
+            "studies.s.layer: last must be the only value, because it is another layer for each",
+        ),
+        (
+            {"datasets/d/layers": ["post_relu"]},
+            "datasets.d.layers: names no layer of backbone.vgg16; add last",
+        ),
+        (
+            {"datasets/d/layers": ["block5_pool"]},
+            "studies.s.layer: post_relu is not among datasets.d.layers; add it there",
+        ),
+        (
+            {"datasets/d/layers": ["last", "fc1"]},
+            "backbone.vgg16.weights: random-conv holds no fc1; set backbone.vgg16.weights: random",
+        ),
+    ],
+)
+def test_mistakes_in_several_networks(changes: dict[str, Any], mistake: str) -> None:
+    assert any(mistake in one for one in mistakes(COMPARED | changes))

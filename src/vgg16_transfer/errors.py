@@ -7,3 +7,7 @@ class InputError(Exception):
     The command line prints it without a traceback and exits with code 2. Every room derives its own
     class from this one, so that callers can tell them apart.
     """
+
+
+class WeightsError(InputError):
+    """Weights that are missing or damaged, or have no such layer."""

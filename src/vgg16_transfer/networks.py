@@ -6,12 +6,16 @@ A row is data, so that params.yaml can be checked without Keras, which takes sec
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LAST = "last"
-"""Name of a layer that is added behind the convolutions of a network.
+"""Name, in params.yaml, of the last convolutional layer of any network.
 
-It is needed for networks in which Keras gives the last layer no fixed name.
+It is also the name of a layer that is added to networks in which Keras gives that layer no fixed
+name.
 """
 
 
@@ -157,6 +161,28 @@ DENSE_LAYERS = frozenset(layer for network in NETWORKS.values() for layer in net
 
 They need the full weights. Their activations are not maps.
 """
+
+
+def layer_name(network: str, layer: str) -> str:
+    """A network's own name of a layer.
+
+    Args:
+        network: A key of ``NETWORKS``.
+        layer: A layer of the network, or :data:`LAST`.
+    """
+    return NETWORKS[network].layers[-1] if layer == LAST else layer
+
+
+def stored_layers(network: str, layers: Sequence[str]) -> list[str]:
+    """The layers of a dataset that a network has, in the network's own names.
+
+    Args:
+        network: A key of ``NETWORKS``.
+        layers: The key ``layers`` of a dataset. Some may belong to other networks.
+    """
+    row = NETWORKS[network]
+    names = [layer_name(network, layer) for layer in layers]
+    return [name for name in dict.fromkeys(names) if name in (*row.layers, *row.dense)]
 
 
 def cached_layer(network: str, layer: str, fine_tune_from: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -26,8 +27,28 @@ class Workspace:
 
     @property
     def weights(self) -> Path:
-        """The backbone's weights."""
+        """Weights of the default network."""
         return self.root / "models" / "vgg16.weights.h5"
+
+    @property
+    def other_weights(self) -> Path:
+        """Weights of all other networks, one file each."""
+        return self.root / "models" / "backbones"
+
+    @property
+    def weights_sources(self) -> Path:
+        """What params.yaml names as weights: links to files, or names."""
+        return self.root / "models" / "sources"
+
+    def weights_of(self, backbones: Iterable[str]) -> dict[str, Path]:
+        """The weights of each network.
+
+        Args:
+            backbones: All networks, the default first.
+        """
+        first, *others = backbones
+        files = {name: self.other_weights / f"{name}.weights.h5" for name in others}
+        return {first: self.weights} | files
 
     @property
     def results(self) -> Path:
@@ -53,8 +74,19 @@ class Workspace:
         return self.root / "data" / "splits" / "CHANGES.md"
 
     def features(self, dataset: str) -> Path:
-        """A dataset's features."""
+        """A dataset's features: those of the default network, and one folder per other network."""
         return self.root / "data" / "features" / dataset
+
+    def features_of(self, dataset: str, backbones: Iterable[str]) -> dict[str, Path]:
+        """A dataset's features of each network.
+
+        Args:
+            dataset: Dataset name.
+            backbones: All networks, the default first.
+        """
+        first, *others = backbones
+        folder = self.features(dataset)
+        return {first: folder} | {name: folder / name for name in others}
 
     def filters(self, dataset: str) -> Path:
         """Pictures of what the filters see in a dataset."""

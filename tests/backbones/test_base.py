@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vgg16_transfer.backbones import base
-from vgg16_transfer.backbones.base import WeightsError
+from vgg16_transfer.errors import WeightsError
 
 SHAPES = {
     "block1_pool": (112, 112, 64),

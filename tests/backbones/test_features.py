@@ -49,14 +49,15 @@ class World:
 
     def write(self, layers: list[str] = LAYERS, **changes: Any) -> Written:
         backbone = self.backbone.model_copy(update=changes)
-        return write_features(
-            backbone,
+        (written,) = write_features(
+            {"vgg16": backbone},
             layers,
-            weights=self.weights,
+            weights={"vgg16": self.weights},
             splits=self.splits,
             source=Source(self.archive),
-            out=self.out,
-        )
+            outs={"vgg16": self.out},
+        ).values()
+        return written
 
     def files(self) -> dict[str, bytes]:
         """Every file of the store."""
@@ -443,3 +444,97 @@ def test_a_picture_that_the_archive_has_not_got_is_named(world) -> None:
     with pytest.raises(SourceError, match=rf"has no p/{PICTURES + 50:03}.png, which the split"):
         world.run()
     assert not world.out.exists()
+
+
+class Pair(World):
+    """A dataset whose pictures go through two networks: the same one at two sizes."""
+
+    def write_both(self, *names: str) -> dict[str, Written]:
+        sizes = {"small": 32, "large": 48}
+        backbones = {
+            name: self.backbone.model_copy(update={"image_size": sizes[name]}) for name in names
+        }
+        outs = dict(zip(names, [self.out, self.out / names[-1]], strict=False))
+        return write_features(
+            backbones,
+            ["block5_pool", "post_relu"],
+            weights=dict.fromkeys(names, self.weights),
+            splits=self.splits,
+            source=Source(self.archive),
+            outs=outs,
+        )
+
+
+@pytest.fixture
+def pair(tmp_path: Path, random_weights: Path, backbone: Backbone) -> Pair:
+    return Pair(tmp_path, random_weights, backbone)
+
+
+def test_features_of_each_network_are_computed_once_and_stored_apart(pair) -> None:
+    assert pair.write_both("small", "large")["large"].computed == PICTURES
+    stores = [FeatureStore.open(path) for path in (pair.out, pair.out / "large")]
+    assert [store.recipe["image_size"] for store in stores] == [32, 48]
+    assert [store.shapes for store in stores] == [
+        {"block5_pool": (1, 1, 512)},  # a layer of another network is none of theirs
+        {"block5_pool": (1, 1, 512)},
+    ]
+    sha256s = stores[0].ids[:3]
+    small, large = (store.rows("block5_pool", sha256s) for store in stores)
+    assert not np.allclose(small, large)
+    before = pair.files()
+    assert [each.computed for each in pair.write_both("small", "large").values()] == [0, 0]
+    assert pair.files() == before
+    assert pair.beside() == []
+
+
+def test_a_network_that_is_added_costs_no_other_one(pair) -> None:
+    pair.write_both("small")
+    computed = {name: each.computed for name, each in pair.write_both("small", "large").items()}
+    assert computed == {"small": 0, "large": PICTURES}
+    assert [each.computed for each in pair.write_both("small").values()] == [0]
+    assert not (pair.out / "large").exists()
+
+
+@pytest.mark.parametrize("pictures", [5, PICTURES, PICTURES + CHUNK])
+def test_two_networks_that_are_killed_are_continued(pair, monkeypatch, pictures: int) -> None:
+    with monkeypatch.context() as patch:
+        kill_after(patch, pictures)
+        with pytest.raises(Killed):
+            pair.write_both("small", "large")
+    assert not pair.out.exists()
+    computed = [each.computed for each in pair.write_both("small", "large").values()]
+    assert sum(computed) == 2 * PICTURES - pictures // CHUNK * CHUNK + (pictures >= PICTURES) * (
+        pictures // CHUNK * CHUNK - PICTURES - (pictures - PICTURES) // CHUNK * CHUNK
+    )
+    assert FeatureStore.open(pair.out / "large").intact(["block5_pool"])
+    assert pair.beside() == []
+
+
+@pytest.mark.parametrize("target", ["small", "large"])
+def test_killed_while_publishing_two_networks_nothing_is_computed_again(
+    pair, monkeypatch, target: str
+) -> None:
+    pair.write_both("small", "large")
+    pair.split(PICTURES + 5)
+    replace = Path.replace
+
+    def mortal(self: Path, path: Path) -> Path:
+        if path == pair.out or (target == "large" and path.name == "large"):
+            raise Killed
+        return replace(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", mortal)
+        with pytest.raises(Killed):
+            pair.write_both("small", "large")
+    assert [each.computed for each in pair.write_both("small", "large").values()] == [0, 0]
+    assert len(FeatureStore.open(pair.out / "large").ids) == PICTURES + 5
+    assert pair.beside() == []
+
+
+def test_damage_to_a_network_that_is_not_the_first_names_its_dataset(pair) -> None:
+    pair.write_both("small", "large")
+    (pair.out / "large" / "block5_pool.zst").write_bytes(b"")
+    store = FeatureStore.open(pair.out / "large")
+    with pytest.raises(FeaturesError, match=r"large/block5_pool\.zst: .* features@d, which"):
+        store.rows("block5_pool", store.ids[:1])

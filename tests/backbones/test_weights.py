@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from vgg16_transfer.backbones import base
-from vgg16_transfer.backbones.base import WeightsError
-from vgg16_transfer.backbones.weights import write_weights
+from vgg16_transfer.backbones.sources import write_sources
+from vgg16_transfer.backbones.weights import INDEX, update_weights, write_weights
+from vgg16_transfer.errors import WeightsError
 from vgg16_transfer.images.fetch import FetchError
 from vgg16_transfer.networks import NETWORKS
+from vgg16_transfer.params import Backbone
+from vgg16_transfer.workspace import Workspace
 
 from .conftest import serving
 
@@ -197,3 +200,57 @@ def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path, monk
     part = (tmp_path / ".vgg16.weights.h5.part").read_bytes()
     assert 0 < len(part) < len(content)
     assert content.startswith(part)
+
+
+def update(root: Path, **sources: str) -> list[str]:
+    """Runs the stages ``sources`` and ``weights`` for some networks. Returns what was written."""
+    workspace = Workspace(root)
+    write_sources(sources, workspace.weights_sources)
+    return update_weights(
+        {name: Backbone(network=name, weights=source) for name, source in sources.items()},
+        sources=workspace.weights_sources,
+        files=workspace.weights_of(sources),
+        others=workspace.other_weights,
+    )
+
+
+def test_a_network_that_is_added_costs_only_its_own_weights(tmp_path) -> None:
+    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
+    assert update(tmp_path, vgg16="random-conv", mobilenetv2="random-conv") == ["mobilenetv2"]
+    other = tmp_path / "models" / "backbones" / "mobilenetv2.weights.h5"
+    assert base.load("mobilenetv2", other, 32).layers
+    assert update(tmp_path, vgg16="random-conv") == []
+    assert [path.name for path in other.parent.iterdir()] == [INDEX]
+
+
+def test_weights_that_are_damaged_are_written_again(tmp_path) -> None:
+    update(tmp_path, vgg16="random-conv")
+    path = tmp_path / "models" / "vgg16.weights.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("index", [None, "[]", "{", '{"vgg16": 3}'])
+def test_weights_without_a_usable_index_are_written_again(tmp_path, index: str | None) -> None:
+    update(tmp_path, vgg16="random-conv")
+    path = tmp_path / "models" / "backbones" / INDEX
+    path.unlink()
+    if index:
+        path.write_text(index, encoding="utf-8")
+    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
+
+
+def test_a_file_of_your_own_that_is_replaced_is_read_again(tmp_path, random_weights) -> None:
+    mine = tmp_path / "mine.weights.h5"
+    mine.write_bytes(random_weights.read_bytes())
+    assert update(tmp_path, vgg16=str(mine)) == ["vgg16"]
+    assert update(tmp_path, vgg16=str(mine)) == []
+    network = base.load("vgg16", mine, 32)
+    layer = network.get_layer("block1_conv1")
+    layer.set_weights([2 * values for values in layer.get_weights()])
+    network.save_weights(mine)
+    assert update(tmp_path, vgg16=str(mine)) == ["vgg16"]
+    written = base.load("vgg16", tmp_path / "models" / "vgg16.weights.h5", 32)
+    assert base.digest(written) == base.digest(network)

@@ -311,12 +311,14 @@ def test_a_stage_names_what_the_one_before_has_not_written(
     [(None, "mine.h5: no such file"), (b"no HDF5", "mine.h5: does not hold the weights of vgg")],
 )
 def test_bad_weights_are_not_brought_in(
-    refused: Refused, content: bytes | None, reason: str
+    run: Run, refused: Refused, content: bytes | None, reason: str
 ) -> None:
     if content is not None:
         Path("mine.h5").write_bytes(content)
     write_params({"backbone/weights": "mine.h5"})
-    (mistake,) = refused("weights")
+    if content is not None:
+        assert run("sources").code == 0
+    (mistake,) = refused("weights" if content else "sources")
     assert reason in mistake
 
 
@@ -330,7 +332,7 @@ def test_a_disk_without_room_for_the_features_is_said_and_nothing_is_published(
 
     write_params({"backbone/image_size": 32})
     write_tar(good_pictures())
-    for command in (["fetch", "animals"], ["splits", "animals"], ["weights"]):
+    for command in (["fetch", "animals"], ["splits", "animals"], ["sources"], ["weights"]):
         assert run(*command).code == 0
     with monkeypatch.context() as patch:
         patch.setattr(FeatureStore, "append", full)

@@ -40,6 +40,7 @@ class Inputs(NamedTuple):
 
 def write_explained(study: Study, inputs: Inputs, out: Path) -> None:
     given = inputs._asdict() | {"source": Source(inputs.source)}
+    given["features"] = {"vgg16": inputs.features}
     explain.write_explained(study, **given, out=out)
 
 
@@ -48,7 +49,7 @@ def read_explained(study: Study, inputs: Inputs) -> explain.Explained:
         study,
         study.trials()[0],
         splits=inputs.splits,
-        features=inputs.features,
+        features={"vgg16": inputs.features},
         results=inputs.results,
     )
 

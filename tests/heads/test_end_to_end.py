@@ -77,12 +77,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     write_weights("vgg16", "random-conv", found.weights)
     backbone = Backbone(weights="random-conv", image_size=SIDE)
     write_features(
-        backbone,
+        {"vgg16": backbone},
         LAYERS,
-        weights=found.weights,
+        weights={"vgg16": found.weights},
         splits=found.splits,
         source=Source(found.archive),
-        out=found.features,
+        outs={"vgg16": found.features},
     )
     return found
 
@@ -113,8 +113,8 @@ def train_all(study: Study, inputs: Inputs, folder: Path) -> list[str]:
     return train_study(
         study,
         splits=inputs.splits,
-        features=inputs.features,
-        streamed=Streamed(Source(inputs.archive), inputs.weights),
+        features={"vgg16": inputs.features},
+        streamed=Streamed(Source(inputs.archive), {"vgg16": inputs.weights}),
         heads=folder / "heads",
         results=folder / "results",
     )

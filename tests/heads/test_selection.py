@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vgg16_transfer.backbones.weights import WeightsError
+from vgg16_transfer.errors import WeightsError
 from vgg16_transfer.heads import records
 from vgg16_transfer.heads.records import Record
 from vgg16_transfer.heads.saved import HeadError

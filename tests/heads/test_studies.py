@@ -29,7 +29,7 @@ class Killed(BaseException):
     """Stands in for a SIGKILL: nothing in the package may catch it."""
 
 
-def make_inputs(folder: Path) -> Inputs:
+def make_inputs(folder: Path, noise: float = 1) -> Inputs:
     """Two splits of three classes, and a store with features that tell them apart."""
     shapes = {"block4_pool": (2, 2, 8), "block5_pool": (1, 1, 16)}
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(27)]
@@ -37,7 +37,9 @@ def make_inputs(folder: Path) -> Inputs:
     random = np.random.default_rng(0)
     labels = np.arange(27) % 3
     values = {
-        layer: np.float16(random.standard_normal((27, width)) + 3 * np.eye(3, width)[labels])
+        layer: np.float16(
+            noise * random.standard_normal((27, width)) + 3 * np.eye(3, width)[labels]
+        )
         for layer, width in (("block4_pool", 32), ("block5_pool", 16))
     }
     features.append(ids, values)
@@ -59,7 +61,9 @@ def make_inputs(folder: Path) -> Inputs:
 
 def make_study(**axes: Any) -> Study:
     raw = {
-        "backbone": {"weights": "random-conv"},
+        "backbone": {
+            name: {"network": "vgg16", "weights": "random-conv"} for name in ("vgg16", "large")
+        },
         "datasets": {
             "d": {
                 "source": "d.tar",
@@ -85,8 +89,8 @@ def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
     train_study(
         study,
         splits=inputs.splits,
-        features=inputs.features,
-        streamed=Streamed(Source(folder / "unread"), folder / "unread"),
+        features={"vgg16": inputs.features},
+        streamed=Streamed(Source(folder / "unread"), {}),
         heads=folder / "heads" / "s",
         results=folder / "results" / "s",
     )
@@ -306,3 +310,29 @@ def test_a_head_with_a_changed_weight_is_named(inputs, tmp_path) -> None:
     path.write_bytes(content)
     with pytest.raises(HeadError, match=r"only\.keras: is damaged"):
         model_files.load(path)
+
+
+def test_heads_of_a_study_of_networks_are_those_of_a_study_of_each(inputs, tmp_path) -> None:
+    """Each head is trained on the features of its own network."""
+    (tmp_path / "other").mkdir()
+    other = make_inputs(tmp_path / "other", noise=4)
+    stores = {"vgg16": inputs.features, "large": other.features}
+
+    def heads(*names: str) -> dict[str, bytes]:
+        study = make_study(backbone=list(names), seed=[0, 1])
+        folder = tmp_path / "-".join(names)
+        train_study(
+            study,
+            splits=inputs.splits,
+            features=stores,
+            streamed=Streamed(Source(folder / "unread"), {}),
+            heads=folder / "heads" / "s",
+            results=folder / "results" / "s",
+        )
+        return {path.stem: path.read_bytes() for path in (folder / "heads" / "s").iterdir()}
+
+    both = heads("vgg16", "large")
+    for name in stores:
+        for stem, content in heads(name).items():
+            assert both[f"backbone={name},{stem}"] == content
+    assert both["backbone=vgg16,seed=0"] != both["backbone=large,seed=0"]

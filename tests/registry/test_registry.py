@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -300,7 +301,7 @@ def test_the_card_names_the_licence_of_the_weights(
 ) -> None:
     subject = registered.contents().subject
     backbone = subject.params.backbone.model_copy(update={"weights": weights})
-    params = type(subject.params)(backbone, subject.params.datasets, subject.params.studies)
+    params = dataclasses.replace(subject.params, backbones={"vgg16": backbone})
     card = write_card(subject._replace(params=params), "r", {}, ("3", "previous-champion"))
     assert licence in card
     assert "Previous champion: version 3, alias previous-champion." in card

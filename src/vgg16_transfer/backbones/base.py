@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.errors import WeightsError
 from vgg16_transfer.networks import LAST, NETWORKS
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ _CLASSES = 1000
 """Number of classes of ImageNet, and of outputs of the layer ``predictions``."""
 
 _COLOURS = 3
-
-
-class WeightsError(InputError):
-    """Weights that are missing or damaged, or have no such layer."""
 
 
 @dataclass(frozen=True)

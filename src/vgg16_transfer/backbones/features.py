@@ -1,5 +1,6 @@
-"""[stage] Every picture once through the network → data/features/<dataset>/.
+"""[stage] Every picture once through each network → data/features/<dataset>/.
 
+The folder is the store of the first network, and has a folder with the store of each other network.
 A new store is written beside the old store, and replaces it when it is complete. Rows are copied
 from the old store and from unfinished stores, if these have the same *recipe* (everything that
 decides the numbers of a row) and if the bytes of the rows are unchanged. Only the other pictures go
@@ -28,9 +29,10 @@ from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import map_files
 from vgg16_transfer.images.manifests import read_manifests
+from vgg16_transfer.networks import stored_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -85,39 +87,56 @@ class Written(NamedTuple):
 
 
 def write_features(
-    backbone: Backbone,
+    backbones: Mapping[str, Backbone],
     layers: Sequence[str],
     *,
-    weights: Path,
+    weights: Mapping[str, Path],
     splits: Path,
     source: Source,
-    out: Path,
-) -> Written:
-    """Updates a store: it then has all pictures of all manifests of a dataset.
+    outs: Mapping[str, Path],
+) -> dict[str, Written]:
+    """Updates a dataset's stores: they then have all pictures of all its manifests.
 
     Args:
-        backbone: The section ``backbone`` of params.yaml.
-        layers: Layers to store, all from the same forward pass.
-        weights: Output of the stage ``weights``.
+        backbones: The section ``backbone`` of params.yaml. A network that has none of the layers
+            gets no store.
+        layers: Layers to store. Those of one network come from the same forward pass.
+        weights: The weights file of each network.
         splits: Folder of manifests.
         source: The source that has the pictures.
-        out: The store.
+        outs: The store of each network. All other stores are in the folder of the first one, so
+            that they are replaced together.
+
+    Returns:
+        What was done, by network.
 
     Raises:
         WeightsError: The weights have no such layer.
         SourceError: The source does not have the pictures of the manifests.
-        OverflowInFeaturesError: An activation is too large for the number format. The old store
-            is left unchanged.
+        OverflowInFeaturesError: An activation is too large for the number format. The old stores
+            are left unchanged.
         ArtifactError: The disk is full. Complete chunks are kept for the next run.
     """
-    name = backbone.network
-    network = base.tap(name, base.load(name, weights, backbone.image_size), layers)
-    with source.open() as opened, room(out, "what is computed is kept: run this again"):
+    networks = {}
+    for name, backbone in backbones.items():
+        stored = stored_layers(backbone.network, layers)
+        if stored:
+            model = base.load(backbone.network, weights[name], backbone.image_size)
+            networks[name] = base.tap(backbone.network, model, stored)
+    root = next(iter(outs.values()))
+    complete: dict[str, Path] = {}
+    written = {}
+    with source.open() as opened, room(root, "what is computed is kept: run this again"):
         picture_files = distinct_pictures(splits, opened.archive.names())
         opened.check_names(picture.path for picture in picture_files)
-        store, path = _begin(recipe(backbone, weights), picture_files, network.shapes, out)
-        written = _compute(store, picture_files, network, backbone, opened, _others(path, out), out)
-        _publish(path, out)
+        for name, network in networks.items():
+            backbone, out = backbones[name], outs[name]
+            content = recipe(backbone, weights[name])
+            store, path = _begin(content, picture_files, network.shapes, root, out)
+            others = _others(path, root, out)
+            written[name] = _compute(store, picture_files, network, backbone, opened, others, out)
+            complete[name] = path
+        _publish(complete, outs, root)
     return written
 
 
@@ -169,12 +188,14 @@ def _begin(
     recipe: dict[str, Any],
     picture_files: Sequence[PictureFile],
     shapes: dict[str, tuple[int, ...]],
+    root: Path,
     out: Path,
 ) -> tuple[FeatureStore, Path]:
     """Opens the unfinished store of the same recipe, layers and pictures, or creates it."""
     content = [recipe, shapes, [picture.sha256 for picture in picture_files]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path = out.with_name(f".{out.name}.{digest[:12]}.partial")
+    name = root.name if out == root else f"{root.name}.{out.name}"
+    path = root.with_name(f".{name}.{digest[:12]}.partial")
     store = _opened(path)
     if store is None or store.recipe != recipe or store.shapes != shapes:
         remove(path)
@@ -203,7 +224,8 @@ def _compute(
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
     stream = _squares(opened, missing, backbone)
-    with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
+    title = f"features {out.name}"
+    with tqdm(total=len(missing), desc=title, unit="picture", disable=None) as bar:
         for start in range(done, len(picture_files), CHUNK):
             ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
@@ -282,16 +304,25 @@ def _narrowed(
     return narrowed
 
 
-def _publish(path: Path, out: Path) -> None:
-    """Replaces the old store by the complete one, and removes unfinished stores."""
-    put(path, out)
-    for leftover in _partials(out):
+def _publish(complete: Mapping[str, Path], outs: Mapping[str, Path], root: Path) -> None:
+    """Replaces the old stores by the complete ones, and removes unfinished stores."""
+    first, *others = complete
+    for name in others:
+        put(complete[name], complete[first] / outs[name].name)
+    put(complete[first], root)
+    for leftover in root.parent.glob(f".{root.name}.*.partial"):
         remove(leftover)
 
 
-def _others(path: Path, out: Path) -> list[FeatureStore | None]:
-    """Stores to copy rows from: the old store first. None stands for a store that can't be read."""
-    return [_opened(out), *(_opened(other) for other in _partials(out) if other != path)]
+def _others(path: Path, root: Path, out: Path) -> list[FeatureStore | None]:
+    """Stores to copy rows from: the old store first. None stands for a store that can't be read.
+
+    Stores of other networks among them have another recipe.
+    """
+    unfinished = sorted(root.parent.glob(f".{root.name}.*.partial"))
+    if out != root:  # a run that was killed between the two renames of _publish
+        unfinished += [folder / out.name for folder in unfinished]
+    return [_opened(out), *(_opened(other) for other in unfinished if other != path)]
 
 
 def _opened(path: Path) -> FeatureStore | None:
@@ -299,7 +330,3 @@ def _opened(path: Path) -> FeatureStore | None:
         return FeatureStore.open(path)
     except FeaturesError:
         return None
-
-
-def _partials(out: Path) -> list[Path]:
-    return sorted(out.parent.glob(f".{out.name}.*.partial"))

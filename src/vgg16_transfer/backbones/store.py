@@ -94,6 +94,12 @@ class FeatureStore:
         """The sha256 of the pictures, in the order of their rows."""
         return [sha256 for chunk in self._chunks for sha256 in chunk.pictures]
 
+    @property
+    def _dataset(self) -> str:
+        """The dataset's name. The stores of all but the first network are in folders of it."""
+        nested = (self._path.parent / INDEX).exists()
+        return (self._path.parent if nested else self._path).name
+
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
         """Opens the store at a path. Lines of its index that can't be read are ignored.
@@ -156,7 +162,7 @@ class FeatureStore:
                 rows = len(self._chunks[index].pictures)
                 raise FeaturesError(
                     f"{_file(self._path, layer)}: chunk {index} of {rows} pictures is damaged; run "
-                    f"dvc repro --single-item --force features@{self._path.name}, which computes "
+                    f"dvc repro --single-item --force features@{self._dataset}, which computes "
                     "what is damaged again"
                 )
             in_chunk = places[:, 0] == index

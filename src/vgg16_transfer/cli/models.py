@@ -130,7 +130,8 @@ def _of_study(
     check_locked(workspace.root, [f"train@{study_name}"])
     chosen = choose(study, records.read(workspace.record(study_name)))
     typer.echo(_choice(study_name, chosen), err=True)
-    model = assemble(head_path(workspace, study_name, chosen), workspace.weights)
+    weights = workspace.weights_of(params.backbones)[chosen.trial.backbone]
+    model = assemble(head_path(workspace, study_name, chosen), weights)
     try:
         check_split(workspace, study.dataset, study_name, chosen)
     except InputError as error:

@@ -23,6 +23,12 @@ from vgg16_transfer.tracking.log import (
 _warn = partial(typer.echo, err=True)
 
 
+def _home() -> Path | None:
+    """The workspace itself if a stage runs in a copy, which lacks files that git does not track."""
+    home = os.environ.get("DVC_ROOT")  # set by `dvc exp run --temp`
+    return Path(home) if home else None
+
+
 @app.command()
 def fetch(dataset: DatasetName) -> None:
     """Link a local dataset in data/raw/, or download one to it."""
@@ -30,15 +36,13 @@ def fetch(dataset: DatasetName) -> None:
 
     params, workspace = read()
     settings = params.dataset(dataset)
-    # `dvc exp run --temp` runs in a copy that lacks the files that git does not track.
-    home = os.environ.get("DVC_ROOT")
     fetch_source(
         dataset,
         settings.source,
         settings.md5,
         settings.layout,
         out=workspace.source(dataset),
-        home=Path(home) if home else None,
+        home=_home(),
         encoding=settings.encoding,
     )
 
@@ -56,13 +60,28 @@ def splits(dataset: DatasetName) -> None:
 
 
 @app.command()
+def sources() -> None:
+    """Link the weights files that params.yaml names in models/sources/."""
+    from vgg16_transfer.backbones.sources import write_sources
+
+    params, workspace = read()
+    named = {name: backbone.weights for name, backbone in params.backbones.items()}
+    write_sources(named, workspace.weights_sources, _home())
+
+
+@app.command()
 def weights() -> None:
-    """Write the network's weights to models/."""
+    """Write the weights of all networks to models/."""
     params, workspace = read()
 
-    from vgg16_transfer.backbones.weights import write_weights
+    from vgg16_transfer.backbones.weights import update_weights
 
-    write_weights(params.backbone.network, params.backbone.weights, workspace.weights)
+    update_weights(
+        params.backbones,
+        sources=workspace.weights_sources,
+        files=workspace.weights_of(params.backbones),
+        others=workspace.other_weights,
+    )
 
 
 @app.command()
@@ -73,24 +92,24 @@ def features(dataset: DatasetName) -> None:
 
     from vgg16_transfer.backbones.features import write_features
 
-    out = workspace.features(dataset)
+    outs = workspace.features_of(dataset, params.backbones)
     written = write_features(
-        params.backbone,
+        params.backbones,
         layers,
-        weights=workspace.weights,
+        weights=workspace.weights_of(params.backbones),
         splits=workspace.splits(dataset),
         source=source_of(params, workspace, dataset),
-        out=out,
+        outs=outs,
     )
-    if written.damaged is None:
-        typer.echo(f"{out}: its index was damaged; all features were computed again", err=True)
-    elif written.damaged:
-        typer.echo(
-            f"{out}: the rows of {written.damaged} pictures were missing or damaged; they were "
-            "computed again",
-            err=True,
-        )
-    typer.echo(f"{written.computed} pictures went through the network", err=True)
+    for name, (computed, damaged) in written.items():
+        if damaged is None:
+            sentence = "its index was damaged; all features were computed again"
+            typer.echo(f"{outs[name]}: {sentence}", err=True)
+        elif damaged:
+            sentence = "pictures were missing or damaged; they were computed again"
+            typer.echo(f"{outs[name]}: the rows of {damaged} {sentence}", err=True)
+        which = name if params.named else "the network"
+        typer.echo(f"{computed} pictures went through {which}", err=True)
 
 
 @app.command()
@@ -144,8 +163,10 @@ def train(study_name: StudyName) -> None:
     failures = train_study(
         study,
         splits=workspace.splits(study.dataset),
-        features=workspace.features(study.dataset),
-        streamed=Streamed(source_of(params, workspace, study.dataset), workspace.weights),
+        features=workspace.features_of(study.dataset, params.backbones),
+        streamed=Streamed(
+            source_of(params, workspace, study.dataset), workspace.weights_of(params.backbones)
+        ),
         heads=workspace.heads(study_name),
         results=workspace.record(study_name),
     )
@@ -188,7 +209,7 @@ def explain(study_name: StudyName) -> None:
         study,
         splits=workspace.splits(study.dataset),
         source=source_of(params, workspace, study.dataset),
-        features=workspace.features(study.dataset),
+        features=workspace.features_of(study.dataset, params.backbones),
         heads=workspace.heads(study_name),
         results=workspace.record(study_name),
         out=workspace.explained(study_name),

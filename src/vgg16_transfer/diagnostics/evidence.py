@@ -76,11 +76,11 @@ def chosen_trial(study: Study, finished: Container[str]) -> Trial | None:
         indices = {field: values.index(getattr(trial, field)) for field, values in grid.items()}
         return [
             -trial.samples_per_class,
-            indices.pop("seed"),
+            indices.pop("seed", 0),
             *(-index for index in indices.values()),
         ]
 
-    grid = study.grid
+    grid = {axis: study.grid[axis] for axis in study.axes}
     candidates = [trial for trial in study.trials() if study.trial_name(trial) in finished]
     return min(candidates, key=order, default=None)
 

@@ -70,7 +70,7 @@ def write_explained(
     *,
     splits: Path,
     source: Source,
-    features: Path,
+    features: Mapping[str, Path],
     heads: Path,
     results: Path,
     out: Path,
@@ -85,7 +85,7 @@ def write_explained(
         study: The study; one of its trials is explained.
         splits: Folder of the dataset's manifests.
         source: Source of the dataset's pictures.
-        features: Store of the dataset's features.
+        features: Store of the dataset's features, by backbone.
         heads: Folder of the study's heads.
         results: Folder of the study's record; see :mod:`~vgg16_transfer.heads.records`.
         out: Folder to write.
@@ -128,11 +128,11 @@ def write_explained(
 
 
 def read_explained(
-    study: Study, trial: Trial, *, splits: Path, features: Path, results: Path
+    study: Study, trial: Trial, *, splits: Path, features: Mapping[str, Path], results: Path
 ) -> Explained:
     """Reads the data of the trial that is explained; see :func:`write_explained` for errors."""
     name = study.trial_name(trial)
-    store = FeatureStore.open(features)
+    store = FeatureStore.open(features[trial.backbone])
     split = splits / f"{trial.seed}.csv"
     manifest = read_manifest(split)
     sha256s = dict(zip(manifest["path"], manifest["sha256"], strict=True))

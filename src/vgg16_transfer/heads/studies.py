@@ -23,7 +23,7 @@ from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
-from vgg16_transfer.networks import DEFAULT, cached_layer
+from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,11 +91,11 @@ class Streamed(NamedTuple):
 
     Attributes:
         source: The source that has the pictures.
-        weights: Output of the stage ``weights``.
+        weights: The file of each network, by backbone.
     """
 
     source: Source
-    weights: Path
+    weights: Mapping[str, Path]
 
 
 class Trained(NamedTuple):
@@ -141,7 +141,7 @@ def train_study(
     study: Study,
     *,
     splits: Path,
-    features: Path,
+    features: Mapping[str, Path],
     streamed: Streamed,
     heads: Path,
     results: Path,
@@ -155,7 +155,7 @@ def train_study(
     Args:
         study: The study to train.
         splits: Folder of manifests.
-        features: Feature store of the dataset.
+        features: Feature store of the dataset, by backbone.
         streamed: Pictures and weights, for ``end_to_end``.
         heads: Folder to write: one ``<trial>.keras`` per trial, without trials that failed.
         results: Folder to write the record to; see :mod:`~vgg16_transfer.heads.records`.
@@ -169,26 +169,24 @@ def train_study(
         ArtifactError: The disk is full. Finished trials are kept for the next run.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
-    store = FeatureStore.open(features)
+    stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
     done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
 
     @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
-    def load_material(layer: str, seed: int) -> Material:
-        return _material(store, splits, layer, seed, ranks)
+    def load_material(backbone: str, layer: str, seed: int) -> Material:
+        return _material(stores[backbone], splits, layer, seed, ranks)
 
-    # Versions before 0.2 had one network and did not write its name to a store.
-    network = store.recipe.get("network", DEFAULT)
-    cached = {
-        name: cached_layer(network, trial.layer, trial.fine_tune_from)
+    needs = {
+        name: (trial.backbone, _cached_layer(study, trial), trial.seed)
         for name, trial in trials.items()
     }
-    order = sorted(trials.items(), key=lambda item: (cached[item[0]], item[1].seed))
+    order = sorted(trials.items(), key=lambda item: needs[item[0]])
     with room(heads, "the trials that are done are kept: run this again"):
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if not (done / f"{name}.json").exists():
-                material = load_material(cached[name], trial.seed)
+                material = load_material(*needs[name])
                 trained = train_trial(trial, material, load_material, streamed)
                 _keep(trained, material, done, name)
         return _publish(study, trials, done, heads, results)
@@ -197,7 +195,7 @@ def train_study(
 def train_trial(
     trial: Trial,
     material: Material,
-    load_material: Callable[[str, int], Material],
+    load_material: Callable[[str, str, int], Material],
     streamed: Streamed,
 ) -> Trained:
     """Trains one head.
@@ -205,7 +203,7 @@ def train_trial(
     Args:
         trial: The trial's setting.
         material: The split of the trial's seed, with the features of the cached layer.
-        load_material: Returns the material of a layer and a seed.
+        load_material: Returns the material of a backbone, a layer and a seed.
         streamed: Pictures and weights, for ``end_to_end``.
     """
     roles = material.roles(trial.samples_per_class)
@@ -265,10 +263,10 @@ def _train_by_teacher(
     trial: Trial,
     material: Material,
     roles: Mapping[str, Pictures],
-    load_material: Callable[[str, int], Material],
+    load_material: Callable[[str, str, int], Material],
 ) -> Fitted:
     """Trains a student. Its teacher is trained first, in the same way, and is not saved."""
-    teacher_material = load_material(trial.teacher_layer, trial.seed)
+    teacher_material = load_material(trial.backbone, trial.teacher_layer, trial.seed)
     teacher_trial = trial.model_copy(
         update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
     )
@@ -294,7 +292,7 @@ def _train_end_to_end(
     chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
         trial,
-        streamed.weights,
+        streamed.weights[trial.backbone],
         streamed.source,
         dict(zip(chosen["path"], chosen["sha256"], strict=True)),
         roles,
@@ -325,7 +323,11 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
     return Material(layer, manifest, features, store.shapes[layer], store.recipe, file_md5(path))
 
 
-def _digest(study: Study, splits: Path, features: Path) -> str:
+def _cached_layer(study: Study, trial: Trial) -> str:
+    return cached_layer(study.networks[trial.backbone], trial.layer, trial.fine_tune_from)
+
+
+def _digest(study: Study, splits: Path, features: Mapping[str, Path]) -> str:
     """sha256 of everything that decides what the trials' heads will be."""
     md5s = {}
     for seed in study.grid["seed"]:
@@ -336,7 +338,7 @@ def _digest(study: Study, splits: Path, features: Path) -> str:
     content = {
         "grid": study.grid,
         "splits": md5s,
-        "features": file_md5(features / INDEX),
+        "features": [file_md5(features[name] / INDEX) for name in study.grid["backbone"]],
         "code": [file_md5(path) for path in [*code, Path(optimizers.__file__)]],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
-from vgg16_transfer.networks import DENSE_LAYERS, NETWORKS
+from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
 from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.section import nearest
 from vgg16_transfer.params.study import Trial
@@ -14,9 +14,9 @@ from vgg16_transfer.params.study import Trial
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vgg16_transfer.params.backbone import Backbone
     from vgg16_transfer.params.dataset import Dataset
     from vgg16_transfer.params.schema import Params
+    from vgg16_transfer.params.study import Study
 
 
 def contradictions(params: Params) -> list[str]:
@@ -33,7 +33,7 @@ def contradictions(params: Params) -> list[str]:
         return unknown
     mistakes = []
     for name, dataset in params.datasets.items():
-        mistakes += _dataset_contradictions(name, dataset, params.backbone)
+        mistakes += _dataset_contradictions(name, dataset, params)
     for name, study in params.studies.items():
         path = f"studies.{name}"
         if study.dataset not in params.datasets:
@@ -42,15 +42,9 @@ def contradictions(params: Params) -> list[str]:
                 f"{nearest(study.dataset, list(params.datasets))}"
             )
             continue
-        dataset, split = params.datasets[study.dataset], params.datasets[study.dataset].split
-        unlisted = [layer for layer in study.grid["layer"] if layer not in dataset.layers]
-        not_held = _not_held(f"{path}.layer", unlisted, params.backbone)
-        mistakes += not_held
-        mistakes += [
-            f"{path}.layer: {layer} is not among datasets.{study.dataset}.layers; add it there"
-            for layer in unlisted
-            if not (not_held and layer in DENSE_LAYERS)
-        ]
+        split = params.datasets[study.dataset].split
+        for backbone in study.grid["backbone"]:
+            mistakes += _layer_contradictions(study, backbone, params)
         mistakes += [
             f"{path}.seed: {seed} is not among datasets.{study.dataset}.split.seeds; add it there"
             for seed in study.grid["seed"]
@@ -66,11 +60,45 @@ def contradictions(params: Params) -> list[str]:
     return mistakes
 
 
+def _layer_contradictions(study: Study, backbone: str, params: Params) -> list[str]:
+    """Layers of one network that a study needs and that are not stored."""
+    name = study.networks[backbone]
+    stored = stored_layers(name, params.datasets[study.dataset].layers)
+    path, listed = f"studies.{study.name}", f"datasets.{study.dataset}.layers"
+    row, grid = NETWORKS[name], study.grid
+    layers = [layer_name(name, layer) for layer in grid["layer"]]
+    unlisted = [layer for layer in layers if layer not in stored]
+    not_held = _not_held(f"{path}.layer", unlisted, backbone, params)
+    mistakes = list(not_held)
+    mistakes += [
+        f"{path}.layer: {layer} is not among {listed}; add it there"
+        for layer in unlisted
+        if not (not_held and layer in DENSE_LAYERS)
+    ]
+    mistakes += [
+        f"{path}.teacher_layer: {layer} is not among {listed}; add it there"
+        for layer in (layer_name(name, layer) for layer in grid["teacher_layer"])
+        if layer not in {"none", *stored}
+    ]
+    for block in set(grid["fine_tune_from"]) - {"none"}:
+        below = row.fine_tune[block]
+        if below not in stored:
+            mistakes.append(
+                f"{path}.fine_tune_from: {block} starts from {below}, which is not among "
+                f"{listed}; add it there"
+            )
+        mistakes += [
+            f"{path}.fine_tune_from: {block} lies above {layer}, which feeds the head"
+            for layer in layers
+            if layer in row.layers and row.layers.index(layer) <= row.layers.index(below)
+        ]
+    return mistakes
+
+
 def _study_contradictions(
     path: str, grid: Mapping[str, tuple[Any, ...]], name: str, params: Params
 ) -> list[str]:
     """Settings of a study that contradict each other or the dataset."""
-    dataset = params.datasets[name]
     mistakes = []
     if set(grid["temperature"]) != {1.0} and set(grid["layer"]) != {"predictions"}:
         mistakes.append(
@@ -81,25 +109,12 @@ def _study_contradictions(
     if max(grid["warmup_epochs"]) >= min(grid["epochs"]):
         mistakes.append(f"{path}.warmup_epochs: must be fewer than epochs")
     mistakes += _head_contradictions(path, grid)
-    mistakes += _teacher_contradictions(path, grid, name, dataset)
+    mistakes += _teacher_contradictions(path, grid, name, params.datasets[name])
     by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
     by_approach["teacher_layer"] = "features"
     for key, approach in by_approach.items():
         if set(grid[key]) != {"none"} and set(grid["approach"]) != {approach}:
             mistakes.append(f"{path}.{key}: needs approach: {approach}")
-    row = NETWORKS[params.backbone.network]
-    for block in set(grid["fine_tune_from"]) - {"none"}:
-        below = row.fine_tune[block]
-        if below not in dataset.layers:
-            mistakes.append(
-                f"{path}.fine_tune_from: {block} starts from {below}, which is not among "
-                f"datasets.{name}.layers; add it there"
-            )
-        mistakes += [
-            f"{path}.fine_tune_from: {block} lies above {layer}, which feeds the head"
-            for layer in grid["layer"]
-            if layer in row.layers and row.layers.index(layer) <= row.layers.index(below)
-        ]
     return mistakes
 
 
@@ -125,11 +140,7 @@ def _teacher_contradictions(
 ) -> list[str]:
     limit = dataset.split.train_per_class
     taught = set(grid["teacher_layer"]) != {"none"}
-    mistakes = [
-        f"{path}.teacher_layer: {layer} is not among datasets.{name}.layers; add it there"
-        for layer in grid["teacher_layer"]
-        if layer not in {"none", *dataset.layers}
-    ]
+    mistakes = []
     if max(grid["unlabelled_per_class"]) and not taught:
         mistakes.append(f"{path}.unlabelled_per_class: needs a teacher; set teacher_layer")
     seen = max(grid["samples_per_class"]) + max(grid["unlabelled_per_class"])
@@ -146,15 +157,25 @@ def _teacher_contradictions(
     return mistakes
 
 
-def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> list[str]:
+def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list[str]:
     path = f"datasets.{name}"
-    mistakes = _not_held(f"{path}.layers", dataset.layers, backbone)
-    dense = [layer for layer in dataset.layers if layer in DENSE_LAYERS]
-    row = NETWORKS[backbone.network]
-    if dense and row.fixed_size and backbone.image_size != row.image_size:
+    mistakes = []
+    first = next(iter(params.backbones))
+    if not stored_layers(params.backbones[first].network, dataset.layers):
         mistakes.append(
-            f"{path}.layers: {', '.join(dense)} needs backbone.image_size: {row.image_size}"
+            f"{path}.layers: names no layer of {params.key(first)}; add last, which is the last "
+            "convolutional layer of every network"
         )
+    for backbone, settings in params.backbones.items():
+        row = NETWORKS[settings.network]
+        layers = stored_layers(settings.network, dataset.layers)
+        dense = [layer for layer in layers if layer in DENSE_LAYERS]
+        mistakes += _not_held(f"{path}.layers", layers, backbone, params)
+        if dense and row.fixed_size and settings.image_size != row.image_size:
+            mistakes.append(
+                f"{path}.layers: {', '.join(dense)} needs {params.key(backbone)}.image_size: "
+                f"{row.image_size}"
+            )
     mistakes += [
         f"{path}.{key}: holds a value twice"
         for key, values in (("layers", dataset.layers), ("leave_out", dataset.leave_out))
@@ -169,14 +190,16 @@ def _dataset_contradictions(name: str, dataset: Dataset, backbone: Backbone) -> 
     return mistakes
 
 
-def _not_held(path: str, layers: list[str], backbone: Backbone) -> list[str]:
+def _not_held(path: str, layers: list[str], backbone: str, params: Params) -> list[str]:
+    """Layers that a network has, but the file of its weights does not have."""
     dense = [layer for layer in layers if layer in DENSE_LAYERS]
-    if not dense or backbone.weights not in {"imagenet-conv", "random-conv"}:
+    settings, key = params.backbones[backbone], params.key(backbone)
+    if not dense or settings.weights not in {"imagenet-conv", "random-conv"}:
         return []
-    full = backbone.weights.removesuffix("-conv")
-    convolutional = ", ".join(NETWORKS[backbone.network].layers)
-    remedy = f"set backbone.weights: {full}, or tap one of {convolutional}"
-    return [f"{path}: backbone.weights: {backbone.weights} holds no {', '.join(dense)}; {remedy}"]
+    full = settings.weights.removesuffix("-conv")
+    convolutional = ", ".join(NETWORKS[settings.network].layers)
+    remedy = f"set {key}.weights: {full}, or tap one of {convolutional}"
+    return [f"{path}: {key}.weights: {settings.weights} holds no {', '.join(dense)}; {remedy}"]
 
 
 def _encoding_mistakes(path: str, encoding: str) -> list[str]:
@@ -199,30 +222,53 @@ def _group_mistakes(path: str, pattern: str) -> list[str]:
 
 def _unknown_names(params: Params) -> list[str]:
     """Unknown names of networks, layers, blocks, heads and optimisers."""
-    name = params.backbone.network
-    if name not in NETWORKS:
-        return [f"backbone.network: unknown value '{name}'; {nearest(name, list(NETWORKS))}"]
-    row = NETWORKS[name]
     mistakes = []
-    if params.backbone.weights == "imagenet-conv" and name != "vgg16":
-        mistakes.append(
-            "backbone.weights: imagenet-conv holds VGG16; set imagenet, which Keras downloads"
-        )
-    layers = [*row.layers, *row.dense]
+    for name, backbone in params.backbones.items():
+        mistakes += _unknown(f"{params.key(name)}.network", backbone.network, list(NETWORKS))
+    if mistakes:  # the other checks need known networks
+        return mistakes
+    mistakes += [
+        f"{params.key(name)}.weights: imagenet-conv holds VGG16; set imagenet, which Keras "
+        "downloads"
+        for name, backbone in params.backbones.items()
+        if backbone.weights == "imagenet-conv" and backbone.network != "vgg16"
+    ]
+    rows = [NETWORKS[backbone.network] for backbone in params.backbones.values()]
+    layers = list(dict.fromkeys([layer for row in rows for layer in (*row.layers, *row.dense)]))
     for dataset_name, dataset in params.datasets.items():
         path = f"datasets.{dataset_name}.layers"
         for number, layer in enumerate(dataset.layers):
-            mistakes += _unknown(f"{path}.{number}", layer, layers)
+            mistakes += _unknown(f"{path}.{number}", layer, [*layers, LAST])
     for study_name, study in params.studies.items():
+        path = f"studies.{study_name}"
         for key, known in (
             ("head", list(HEAD_KINDS)),
             ("optimizer", list(OPTIMIZERS)),
-            ("layer", layers),
-            ("teacher_layer", ["none", *layers]),
-            ("fine_tune_from", ["none", *row.fine_tune]),
+            ("backbone", list(params.backbones)),
         ):
             for value in study.grid[key]:
-                mistakes += _unknown(f"studies.{study_name}.{key}", value, known)
+                mistakes += _unknown(f"{path}.{key}", value, known)
+        for backbone in study.grid["backbone"]:
+            if backbone in params.backbones:
+                mistakes += _unknown_layers(path, study, backbone)
+    return mistakes
+
+
+def _unknown_layers(path: str, study: Study, backbone: str) -> list[str]:
+    """Layers and blocks that one network of a study does not have."""
+    row = NETWORKS[study.networks[backbone]]
+    layers = [*row.layers, *row.dense, LAST]
+    mistakes = []
+    for key, known in (
+        ("layer", layers),
+        ("teacher_layer", ["none", *layers]),
+        ("fine_tune_from", ["none", *row.fine_tune]),
+    ):
+        for value in study.grid[key]:
+            mistakes += _unknown(f"{path}.{key}", value, known)
+    if mistakes and len(study.grid["backbone"]) > 1:
+        common = f"backbone: {backbone}; last is the last convolutional layer of every network"
+        return [f"{mistake} ({common})" for mistake in mistakes]
     return mistakes
 
 

@@ -9,19 +9,24 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from vgg16_transfer.networks import DEFAULT, LAST, NETWORKS
 from vgg16_transfer.params.backbone import Backbone
 from vgg16_transfer.params.contradictions import contradictions
 from vgg16_transfer.params.dataset import Dataset, Split
 from vgg16_transfer.params.schema import Params
 from vgg16_transfer.params.section import NAME, ParamsError, Section, nearest
-from vgg16_transfer.params.study import Study, Trial
+from vgg16_transfer.params.study import LAYER_KEYS, Study, Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
 
 S = TypeVar("S", bound=Section)
+
+_DEFAULT_KEY = "default"
+"""The key of the section ``backbone`` that names one of several networks."""
 
 _PLAIN = {
     "missing": "is missing",
@@ -60,7 +65,7 @@ def check_params(raw: object, *, source: str = "params.yaml") -> Params:
     if not isinstance(raw, dict):
         raise ParamsError(source, ["must hold the keys backbone, datasets and studies"])
     mistakes = _unknown_keys("", raw, ["backbone", "datasets", "studies"])
-    backbone = _section(Backbone, raw.get("backbone", {}), "backbone", mistakes)
+    backbones = _backbones(raw.get("backbone", {}), mistakes)
     datasets = {}
     for name, value in _mapping(raw, "datasets", mistakes).items():
         dataset = _section(Dataset, value, f"datasets.{name}", mistakes)
@@ -68,14 +73,15 @@ def check_params(raw: object, *, source: str = "params.yaml") -> Params:
             datasets[name] = dataset
     studies = {}
     for name, value in _mapping(raw, "studies", mistakes).items():
-        study = _study(name, value, mistakes)
+        study = _study(name, value, backbones, mistakes)
         if study is not None:
             studies[name] = study
-    if backbone is not None and not mistakes:
-        mistakes += contradictions(Params(backbone, datasets, studies))
-    if backbone is None or mistakes:
+    named = _is_named(raw.get("backbone"))
+    params = Params(backbones, datasets, studies, named=named)
+    mistakes = mistakes or contradictions(params)
+    if mistakes:
         raise ParamsError(source, mistakes)
-    return Params(backbone, datasets, studies)
+    return params
 
 
 def _reason(error: Exception) -> str:
@@ -114,7 +120,43 @@ def _section(model: type[S], raw: object, path: str, mistakes: list[str]) -> S |
         return None
 
 
-def _study(name: str, raw: object, mistakes: list[str]) -> Study | None:
+def _backbones(raw: object, mistakes: list[str]) -> dict[str, Backbone]:
+    """The networks of the section ``backbone``, by name: the default, then the others by name.
+
+    The section is one network, or maps names to networks. One network has the name of its row.
+    The order in the file has no meaning, because DVC does not compare it.
+    """
+    if not _is_named(raw):
+        backbone = _section(Backbone, raw, "backbone", mistakes)
+        return {} if backbone is None else {backbone.network: backbone}
+    entries = dict(cast("dict[str, Any]", raw))
+    default = entries.pop(_DEFAULT_KEY, DEFAULT)
+    backbones = {}
+    for name, value in _mapping({"backbone": entries}, "backbone", mistakes).items():
+        path = f"backbone.{name}"
+        named = {"network": name} | value if name in NETWORKS else value
+        if "network" not in named:
+            mistakes.append(f"{path}.network: is missing; no network has the name '{name}'")
+        backbone = _section(Backbone, named, path, mistakes)
+        if backbone is not None:
+            backbones[name] = backbone
+    if default not in entries:
+        known = nearest(str(default), [str(name) for name in entries])
+        mistakes.append(f"backbone.{_DEFAULT_KEY}: there is no '{default}' in backbone; {known}")
+    return dict(sorted(backbones.items(), key=lambda item: (item[0] != default, item[0])))
+
+
+def _is_named(raw: object) -> bool:
+    """Whether the section ``backbone`` maps names to networks."""
+    if not isinstance(raw, dict):
+        return False
+    values = [value for key, value in raw.items() if key != _DEFAULT_KEY]
+    return bool(values) and all(isinstance(value, dict) for value in values)
+
+
+def _study(
+    name: str, raw: object, backbones: Mapping[str, Backbone], mistakes: list[str]
+) -> Study | None:
     path = f"studies.{name}"
     if not isinstance(raw, dict):
         mistakes.append(f"{path}: must map keys to values, like 'samples_per_class: [2, 4]'")
@@ -126,11 +168,40 @@ def _study(name: str, raw: object, mistakes: list[str]) -> Study | None:
         mistakes.append(f"{path}.dataset: must be one name; a second dataset is a second study")
     elif not isinstance(dataset, str):
         mistakes.append(f"{path}.dataset: must name one of the datasets")
+    defaults = {key: field.default for key, field in Trial.model_fields.items()}
+    defaults["backbone"] = next(iter(backbones), DEFAULT)
     grid = {
-        key: _axis(field, raw[key], f"{path}.{key}", mistakes) if key in raw else (field.default,)
+        key: _axis(field, raw[key], f"{path}.{key}", mistakes) if key in raw else (defaults[key],)
         for key, field in Trial.model_fields.items()
     }
-    return Study(name, str(dataset), grid) if len(mistakes) == before else None
+    networks = {name: backbone.network for name, backbone in backbones.items()}
+    _name_last_layers(path, grid, networks, mistakes)
+    return Study(name, str(dataset), grid, networks) if len(mistakes) == before else None
+
+
+def _name_last_layers(
+    path: str, grid: dict[str, tuple[Any, ...]], networks: Mapping[str, str], mistakes: list[str]
+) -> None:
+    """Replaces ``last`` in a grid by the layer's name, if it is the same for all networks of it.
+
+    Otherwise, ``last`` must be the only value, so that a layer on an axis has one name in the grid
+    and in the results.
+    """
+    names = {networks[backbone] for backbone in grid["backbone"] if backbone in networks}
+    last = {NETWORKS[name].layers[-1] for name in names if name in NETWORKS}
+    for key in LAYER_KEYS:
+        if LAST not in grid[key] or not last:
+            continue
+        if len(last) == 1:
+            (layer,) = last
+            if layer != LAST and layer in grid[key]:
+                mistakes.append(f"{path}.{key}: holds {layer} and last, which are the same")
+            grid[key] = tuple(layer if value == LAST else value for value in grid[key])
+        elif len(grid[key]) > 1:
+            mistakes.append(
+                f"{path}.{key}: last must be the only value, because it is another layer for each "
+                "of these networks"
+            )
 
 
 def _axis(field: FieldInfo, value: object, path: str, mistakes: list[str]) -> tuple[Any, ...]:

@@ -17,11 +17,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Params:
-    """All sections of params.yaml."""
+    """All sections of params.yaml.
 
-    backbone: Backbone
+    Attributes:
+        backbones: Networks by name, at least one. The first is the default.
+        datasets: Datasets by name.
+        studies: Studies by name.
+        named: Whether the section ``backbone`` maps names to networks. Otherwise, it is one
+            network.
+    """
+
+    backbones: dict[str, Backbone]
     datasets: dict[str, Dataset]
     studies: dict[str, Study]
+    named: bool = False
+
+    @property
+    def backbone(self) -> Backbone:
+        """The default network: studies use it, and filters and gradients are drawn of it."""
+        return next(iter(self.backbones.values()))
+
+    def key(self, backbone: str) -> str:
+        """The key of a network in params.yaml, used in error messages."""
+        return f"backbone.{backbone}" if self.named else "backbone"
 
     def dataset(self, name: str) -> Dataset:
         """The dataset with this name.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
+from vgg16_transfer.networks import DEFAULT, layer_name
 from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.section import Section
 
@@ -17,6 +18,9 @@ SMALLEST, LARGEST = 1e-12, 1e4
 
 COLDEST, HOTTEST = 1e-3, 1e6
 """Bounds of temperatures, for the same reason: the loss has the square of a temperature."""
+
+LAYER_KEYS = ("layer", "teacher_layer")
+"""Keys of :class:`Trial` that name a layer of the network."""
 
 
 class Trial(Section):
@@ -27,7 +31,16 @@ class Trial(Section):
         description="`features` trains on cached activations, `end_to_end` sends the training "
         "pictures through the network in every epoch",
     )
-    layer: str = Field(default="block5_pool", description="the layer that feeds the head")
+    backbone: str = Field(
+        default=DEFAULT,
+        description="name of the network, if the section `backbone` has several; left out, it "
+        "is the one that `backbone.default` names",
+    )
+    layer: str = Field(
+        default="block5_pool",
+        description="the layer that feeds the head; `last` is the last convolutional layer of "
+        "every network",
+    )
     head: str = Field(
         default=DEFAULT_HEAD,
         description="kind of head: "
@@ -132,11 +145,14 @@ class Study:
         name: Study name in params.yaml.
         dataset: Dataset name. A study has one dataset, because a DVC stage has fixed dependencies.
         grid: The values of every field of :class:`Trial`, at least one for each.
+        networks: Key of :data:`~vgg16_transfer.networks.NETWORKS` of each backbone, by its name in
+            params.yaml.
     """
 
     name: str
     dataset: str
     grid: dict[str, tuple[Any, ...]]
+    networks: dict[str, str]
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -153,11 +169,19 @@ class Study:
         return tuple(a for a in self.axes if a != "seed") or ("samples_per_class",)
 
     def trials(self) -> list[Trial]:
-        """All points of the grid. The last axis varies fastest."""
+        """All points of the grid. The last axis varies fastest.
+
+        Layers have the names that their network gives them: none is ``last``.
+        """
         return [
-            Trial(**dict(zip(self.grid, values, strict=True)))
+            self._named(Trial(**dict(zip(self.grid, values, strict=True))))
             for values in itertools.product(*self.grid.values())
         ]
+
+    def _named(self, trial: Trial) -> Trial:
+        network = self.networks[trial.backbone]
+        layers = {key: layer_name(network, getattr(trial, key)) for key in LAYER_KEYS}
+        return trial.model_copy(update=layers)
 
     def trial_name(self, trial: Trial) -> str:
         """Name of a trial in this study, for files and messages: the values of all axes."""

@@ -66,6 +66,7 @@ def write_card(
     roles = manifest["role"].value_counts()
     dataset = params.dataset(study.dataset)
     version, alias = previous or ("", "")
+    weights = params.backbones[chosen.trial.backbone].weights
     return environment.get_template("model_card.md.j2").render(
         study=study,
         trial=chosen.trial,
@@ -80,8 +81,8 @@ def write_card(
         lineage=lineage,
         previous=version,
         previous_alias=alias,
-        weights=params.backbone.weights,
-        imagenet=params.backbone.weights.startswith("imagenet"),
+        weights=weights,
+        imagenet=weights.startswith("imagenet"),
         **_measured(study, chosen, record, int(roles["test"])),
     )
 

@@ -51,6 +51,7 @@ def collect(params: Params, workspace: Workspace, study_name: str, chosen: Chose
     source = Source(workspace.source(study.dataset), params.dataset(study.dataset).encoding)
     with source.open() as pictures:
         example = pictures.read(first["path"], first["sha256"])
-    model = assemble(head_path(workspace, study_name, chosen), workspace.weights)
+    weights = workspace.weights_of(params.backbones)[chosen.trial.backbone]
+    model = assemble(head_path(workspace, study_name, chosen), weights)
     record = records.read(workspace.record(study_name))
     return Contents(model, Subject(params, study, chosen, model.recipe, record, manifest), example)
