@@ -56,6 +56,8 @@ def test_what_is_no_file_is_refused_and_nothing_changes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     write_sources({"vgg16": "random"}, tmp_path / "sources")
-    with pytest.raises(WeightsError, match=rf"^params.yaml: backbone.weights: {source}: {problem}"):
+    with pytest.raises(
+        WeightsError, match=rf"^params.yaml: backbone: weights of vgg16: {source}: {problem}"
+    ):
         write_sources({"vgg16": source}, tmp_path / "sources")
     assert (tmp_path / "sources" / "vgg16").read_text(encoding="utf-8") == "random\n"

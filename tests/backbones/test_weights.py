@@ -1,6 +1,7 @@
 """Known answers of ImageNet's VGG16: independent prints of Keras's weights (docs/weights.md)."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.sources import write_sources
-from vgg16_transfer.backbones.weights import INDEX, update_weights, write_weights
+from vgg16_transfer.backbones.weights import INDEX, write_all, write_weights
 from vgg16_transfer.errors import WeightsError
+from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.fetch import FetchError
 from vgg16_transfer.networks import NETWORKS
 from vgg16_transfer.params import Backbone
@@ -112,12 +114,24 @@ def test_a_missing_path_is_named_and_nothing_is_written(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keras's cache of downloads."""
+    home: Path = tmp_path_factory.mktemp("keras")
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    return home / "models"
+
+
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 @contextmanager
 def offered(
-    content: bytes, monkeypatch: pytest.MonkeyPatch, md5_of: bytes | None = None, **answers: int
+    content: bytes, monkeypatch: pytest.MonkeyPatch, expected: bytes | None = None, **answers: int
 ) -> Iterator[None]:
     """Lets the row of VGG16 name a loopback server and the md5 of these or of other bytes."""
-    md5 = hashlib.md5(md5_of or content, usedforsecurity=False).hexdigest()
+    md5 = md5_of(expected or content)
     with serving(content, **answers) as address:
         row = NETWORKS["vgg16"]._replace(address=(f"{address}/vgg16.h5", md5))
         monkeypatch.setitem(NETWORKS, "vgg16", row)
@@ -184,73 +198,82 @@ def test_imagenets_download_is_read_even_if_it_breaks_off(
     (tmp_path / "older.h5").unlink()
     with offered(content, monkeypatch, cuts=cuts):
         write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    assert [path.name for path in tmp_path.iterdir()] == ["vgg16.weights.h5"]
-    assert (
-        base.digest(base.load("vgg16", tmp_path / "vgg16.weights.h5", 224))
-        == NETWORKS["vgg16"].convolutions_sha256
-    )
+        again = NETWORKS["vgg16"]._replace(address=("http://127.0.0.1:1/vgg16.h5", md5_of(content)))
+        monkeypatch.setitem(NETWORKS, "vgg16", again)  # nothing is there to download from
+        write_weights("vgg16", "imagenet", tmp_path / "again.weights.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again.weights.h5",
+        "vgg16.weights.h5",
+    ]
+    for path in tmp_path.iterdir():
+        network = base.load("vgg16", path, 224)
+        assert base.digest(network) == NETWORKS["vgg16"].convolutions_sha256
 
 
-def test_a_download_that_keeps_breaking_off_waits_to_be_continued(tmp_path, monkeypatch) -> None:
+def test_a_download_that_keeps_breaking_off_waits_to_be_continued(
+    tmp_path, monkeypatch, cache: Path
+) -> None:
     content = b"weights!" * 100_000
     kept = pytest.raises(FetchError, match="bytes are kept; run this again to go on")
     with offered(content, monkeypatch, cuts=99), kept:
         write_weights("vgg16", "imagenet", tmp_path / "vgg16.weights.h5")
-    assert [path.name for path in tmp_path.iterdir()] == [".vgg16.weights.h5.part"]
-    part = (tmp_path / ".vgg16.weights.h5.part").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+    (path,) = cache.iterdir()
+    assert path.name == ".vgg16.h5.part"
+    part = path.read_bytes()
     assert 0 < len(part) < len(content)
     assert content.startswith(part)
 
 
-def update(root: Path, **sources: str) -> list[str]:
-    """Runs the stages ``sources`` and ``weights`` for some networks. Returns what was written."""
+def write_each(root: Path, **sources: str) -> Path:
+    """Runs the stages ``sources`` and ``weights`` for some networks. Returns the folder models."""
     workspace = Workspace(root)
     write_sources(sources, workspace.weights_sources)
-    return update_weights(
+    write_all(
         {name: Backbone(network=name, weights=source) for name, source in sources.items()},
         sources=workspace.weights_sources,
         files=workspace.weights_of(sources),
         others=workspace.other_weights,
     )
+    return root / "models"
 
 
-def test_a_network_that_is_added_costs_only_its_own_weights(tmp_path) -> None:
-    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
-    assert update(tmp_path, vgg16="random-conv", mobilenetv2="random-conv") == ["mobilenetv2"]
-    other = tmp_path / "models" / "backbones" / "mobilenetv2.weights.h5"
-    assert base.load("mobilenetv2", other, 32).layers
-    assert update(tmp_path, vgg16="random-conv") == []
-    assert [path.name for path in other.parent.iterdir()] == [INDEX]
+def test_each_network_has_a_file_and_an_entry_in_the_index(tmp_path) -> None:
+    models = write_each(tmp_path, vgg16="random-conv", mobilenetv2="random-conv")
+    files = {
+        "vgg16": models / "vgg16.weights.h5",
+        "mobilenetv2": models / "backbones" / "mobilenetv2.weights.h5",
+    }
+    index = json.loads((models / "backbones" / INDEX).read_text(encoding="utf-8"))
+    for name, path in files.items():
+        assert base.load(name, path, 32).layers
+        assert index[name] == {"network": name, "md5": file_md5(path)}
 
 
-def test_weights_that_are_damaged_are_written_again(tmp_path) -> None:
-    update(tmp_path, vgg16="random-conv")
-    path = tmp_path / "models" / "vgg16.weights.h5"
-    content = path.read_bytes()
-    path.write_bytes(content[:-1])
-    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
-    assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize("index", [None, "[]", "{", '{"vgg16": 3}'])
-def test_weights_without_a_usable_index_are_written_again(tmp_path, index: str | None) -> None:
-    update(tmp_path, vgg16="random-conv")
-    path = tmp_path / "models" / "backbones" / INDEX
-    path.unlink()
-    if index:
-        path.write_text(index, encoding="utf-8")
-    assert update(tmp_path, vgg16="random-conv") == ["vgg16"]
+def test_weights_of_a_network_that_is_gone_are_removed(tmp_path) -> None:
+    write_each(tmp_path, vgg16="random-conv", mobilenetv2="random-conv")
+    models = write_each(tmp_path, vgg16="random-conv")
+    assert [path.name for path in (models / "backbones").iterdir()] == [INDEX]
 
 
 def test_a_file_of_your_own_that_is_replaced_is_read_again(tmp_path, random_weights) -> None:
     mine = tmp_path / "mine.weights.h5"
     mine.write_bytes(random_weights.read_bytes())
-    assert update(tmp_path, vgg16=str(mine)) == ["vgg16"]
-    assert update(tmp_path, vgg16=str(mine)) == []
+    write_each(tmp_path, vgg16=str(mine))
     network = base.load("vgg16", mine, 32)
     layer = network.get_layer("block1_conv1")
     layer.set_weights([2 * values for values in layer.get_weights()])
     network.save_weights(mine)
-    assert update(tmp_path, vgg16=str(mine)) == ["vgg16"]
-    written = base.load("vgg16", tmp_path / "models" / "vgg16.weights.h5", 32)
+    models = write_each(tmp_path, vgg16=str(mine))
+    written = base.load("vgg16", models / "vgg16.weights.h5", 32)
     assert base.digest(written) == base.digest(network)
+
+
+@pytest.mark.parametrize("place", ["vgg16.weights.h5", "backbones/mine.weights.h5"])
+def test_a_file_of_your_own_is_not_removed_as_an_output(tmp_path, place: str) -> None:
+    path = tmp_path / "models" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(WeightsError, match="is what this stage writes; move your weights"):
+        write_each(tmp_path, vgg16=str(path))
+    assert path.read_bytes() == b"mine"

@@ -1,6 +1,6 @@
 """[stage] Every picture once through each network → data/features/<dataset>/.
 
-The folder is the store of the first network, and has a folder with the store of each other network.
+The folder is the store of the default network, with a folder for the store of each other network.
 A new store is written beside the old store, and replaces it when it is complete. Rows are copied
 from the old store and from unfinished stores, if these have the same *recipe* (everything that
 decides the numbers of a row) and if the bytes of the rows are unchanged. Only the other pictures go
@@ -104,7 +104,7 @@ def write_features(
         weights: The weights file of each network.
         splits: Folder of manifests.
         source: The source that has the pictures.
-        outs: The store of each network. All other stores are in the folder of the first one, so
+        outs: The store of each network. All other stores are in that of the default network, so
             that they are replaced together.
 
     Returns:

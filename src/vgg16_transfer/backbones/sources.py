@@ -32,7 +32,7 @@ def write_sources(sources: Mapping[str, str], out: Path, home: Path | None = Non
     Raises:
         WeightsError: A file is missing, or is a folder.
     """
-    files = {name: _file(s, home) for name, s in sources.items() if s not in NAMED}
+    files = {name: _file(name, s, home) for name, s in sources.items() if s not in NAMED}
     with replacing(out) as fresh:
         fresh.mkdir()
         for name, source in sources.items():
@@ -45,14 +45,14 @@ def write_sources(sources: Mapping[str, str], out: Path, home: Path | None = Non
                 (fresh / name).write_text(f"{source}\n", encoding="utf-8")
 
 
-def _file(source: str, home: Path | None) -> Path:
+def _file(name: str, source: str, home: Path | None) -> Path:
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - pathlib's raises for unknown users
     if home is not None and not path.exists():
         path = home / path
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "no such file"
         raise WeightsError(
-            f"params.yaml: backbone.weights: {source}: {problem}; set it to a "
+            f"params.yaml: backbone: weights of {name}: {source}: {problem}; set them to a "
             f"Keras weights file, or to one of {', '.join(NAMED)}"
         )
     return path

@@ -96,7 +96,7 @@ class FeatureStore:
 
     @property
     def _dataset(self) -> str:
-        """The dataset's name. The stores of all but the first network are in folders of it."""
+        """The dataset's name. Stores of other networks than the default are folders of it."""
         nested = (self._path.parent / INDEX).exists()
         return (self._path.parent if nested else self._path).name
 

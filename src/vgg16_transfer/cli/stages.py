@@ -74,9 +74,9 @@ def weights() -> None:
     """Write the weights of all networks to models/."""
     params, workspace = read()
 
-    from vgg16_transfer.backbones.weights import update_weights
+    from vgg16_transfer.backbones.weights import write_all
 
-    update_weights(
+    write_all(
         params.backbones,
         sources=workspace.weights_sources,
         files=workspace.weights_of(params.backbones),
