@@ -141,9 +141,9 @@ def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path,
     seen = []
     fit = softmax.fit
 
-    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
-        seen.append((trial.samples_per_class, len(lesson.labels)))
-        return fit(trial, shape, lesson, *rest)
+    def spy(trial: Any, shape: Any, training: Any, *rest: Any) -> Any:
+        seen.append((trial.samples_per_class, len(training.labels)))
+        return fit(trial, shape, training, *rest)
 
     monkeypatch.setattr(softmax, "fit", spy)
     run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
@@ -187,12 +187,12 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
 def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
     inputs, tmp_path, monkeypatch
 ) -> None:
-    lessons = []
+    seen_data = []
     fit = softmax.fit
 
-    def spy(trial: Any, shape: Any, lesson: Any, *rest: Any) -> Any:
-        lessons.append((lesson.labels.tolist(), lesson.features.shape, len(rest)))
-        return fit(trial, shape, lesson, *rest)
+    def spy(trial: Any, shape: Any, training: Any, *rest: Any) -> Any:
+        seen_data.append((training.labels.tolist(), training.features.shape, len(rest)))
+        return fit(trial, shape, training, *rest)
 
     monkeypatch.setattr(softmax, "fit", spy)
     study = make_study(
@@ -204,7 +204,7 @@ def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
         teacher_weight=[0.0, 0.5],
     )
     run(study, inputs, tmp_path)
-    alone, teacher, student = lessons
+    alone, teacher, student = seen_data
     assert alone == ([0, 1, 2], (3, 32), 2)
     assert teacher == ([0] * 4 + [1] * 4 + [2] * 4, (12, 16), 2)
     assert student == ([0, -1, -1, 1, -1, -1, 2, -1, -1], (9, 32), 3)

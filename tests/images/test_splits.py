@@ -696,7 +696,7 @@ def test_a_group_that_matches_some_is_said_with_the_first_path_that_it_does_not(
     )
 
 
-TWINS = {
+SIMILAR = {
     f"{c}/{i}{version}.jpg": jpeg(photo(100 * k + i), quality)
     for k, c in enumerate(["ants", "bees"])
     for i in range(8)
@@ -704,23 +704,23 @@ TWINS = {
 }
 
 
-def twin(path: str) -> str:
+def similar_to(path: str) -> str:
     return path.replace(" small", "")
 
 
 def test_near_duplicates_on_different_sides_are_listed_test_side_first(tmp_path, out) -> None:
-    written = write_splits("d", dataset(), write_tar(tmp_path / "t", TWINS), out)
+    written = write_splits("d", dataset(), write_tar(tmp_path / "t", SIMILAR), out)
     listed = pd.read_csv(out / NEAR_DUPLICATES)
     assert list(listed.columns) == ["seed", "path", "role", "near_path", "near_role", "distance"]
     assert len(listed)
     for seed in (0, 1):
         manifest = read_manifest(out / f"{seed}.csv")
-        both = {twin(p) for p in chosen(manifest, "test")} & {
-            twin(p) for p in chosen(manifest, "train")
+        both = {similar_to(p) for p in chosen(manifest, "test")} & {
+            similar_to(p) for p in chosen(manifest, "train")
         }
         rows = listed[listed["seed"] == seed]
-        assert {twin(path) for path in rows["path"]} == both
-        assert (rows["path"].map(twin) == rows["near_path"].map(twin)).all()
+        assert {similar_to(path) for path in rows["path"]} == both
+        assert (rows["path"].map(similar_to) == rows["near_path"].map(similar_to)).all()
     assert set(listed["role"]) == {"test"}
     assert set(listed["near_role"]) == {"train"}
     assert any(
@@ -731,11 +731,11 @@ def test_near_duplicates_on_different_sides_are_listed_test_side_first(tmp_path,
 
 def test_near_duplicates_of_a_class_can_be_kept_on_one_side(tmp_path, out) -> None:
     split = SPLIT.model_copy(update={"near_duplicates": "one_side"})
-    written = write_splits("d", dataset(split=split), write_tar(tmp_path / "t", TWINS), out)
+    written = write_splits("d", dataset(split=split), write_tar(tmp_path / "t", SIMILAR), out)
     assert written.near_duplicates.empty
     for seed in (0, 1):
         manifest = read_manifest(out / f"{seed}.csv")
-        sides = manifest.groupby(manifest["path"].map(twin))["role"].nunique()
+        sides = manifest.groupby(manifest["path"].map(similar_to))["role"].nunique()
         assert sides.max() == 1
         assert manifest.groupby("role").size().to_dict() == {"test": 4, "train": 6}
 

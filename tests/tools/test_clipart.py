@@ -99,8 +99,8 @@ def test_no_two_pictures_are_the_same(contents: dict[str, bytes]) -> None:
             bits = tool.difference_hash(picture, limits["hash_side"])
         hashes[name.split("/")[1]].append((bits, name))
     for pictures in hashes.values():
-        for (one, name), (other, twin) in itertools.combinations(pictures, 2):
-            assert (one ^ other).bit_count() > limits["hash_distance"], (name, twin)
+        for (one, name), (other, other_name) in itertools.combinations(pictures, 2):
+            assert (one ^ other).bit_count() > limits["hash_distance"], (name, other_name)
 
 
 @pytest.mark.parametrize(

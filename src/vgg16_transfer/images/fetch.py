@@ -251,8 +251,8 @@ def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path |
 
 def _check_place(name: str, path: Path, out: Path) -> None:
     """Raises an error if the link would take the place of somebody's pictures."""
-    here, there = (Path(os.path.abspath(each)) for each in (path, out))  # noqa: PTH100 - links stay
-    if here.is_relative_to(there):
+    source, link = (Path(os.path.abspath(each)) for each in (path, out))  # noqa: PTH100 - links stay
+    if source.is_relative_to(link):
         raise FetchError(
             f"params.yaml: datasets.{name}.source: {path} lies where this stage writes its link; "
             "move the pictures out of data/raw, and set source to their new place"

@@ -298,8 +298,8 @@ def _too_few(name: str, split: Split, small: Mapping[str, str]) -> str:
 
 
 def _too_few_classes(name: str, classes: Sequence[str]) -> str:
-    found = f"only the class '{classes[0]}'" if classes else "no classes"
-    return f"params.yaml: datasets.{name}: found {found}, but a head needs at least 2"
+    usable = f"only the class '{classes[0]}'" if classes else "no classes"
+    return f"params.yaml: datasets.{name}: found {usable}, but a head needs at least 2"
 
 
 def _check_classes(name: str, dataset: Dataset, surveyed: Survey, classes: frozenset[str]) -> None:

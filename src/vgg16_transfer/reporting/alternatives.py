@@ -23,7 +23,7 @@ _CONVOLUTION = re.compile(r"block(\d)_conv(\d)")
 
 def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str:
     """Alternative text of :func:`~vgg16_transfer.reporting.figures.answer`."""
-    ours = [
+    own_points = [
         f"{name}: "
         + ", ".join(
             f"{accuracy(row)} at {row['samples_per_class']}"
@@ -33,7 +33,9 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str
     ]
     published_points = [f"{curve.method}: {points(curve)}" for curve in published]
     return (
-        ". ".join(["Test accuracy against training pictures per class", *ours, *published_points])
+        ". ".join(
+            ["Test accuracy against training pictures per class", *own_points, *published_points]
+        )
         + "."
     )
 

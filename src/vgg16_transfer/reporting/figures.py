@@ -119,11 +119,11 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
         every = pd.concat(lines.values(), ignore_index=True)
         _mark_failures(axes, every["samples_per_class"], every)
     _draw_published(axes, published)
-    ours = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
+    own_ticks = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
     published_ticks = [
         point.at for curve in published for point in curve.points if point.at is not None
     ]
-    ticks = _spaced(ours, published_ticks)
+    ticks = _spaced(own_ticks, published_ticks)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)

@@ -1,6 +1,6 @@
 """The figures of a study: one row per figure. Adding a figure is adding a row.
 
-Each row says how the figure is drawn and how it is told in words, so that the page, its alternative
+Each row says how the figure is drawn and how it is described in words, so that the page, its alternative
 texts and MLflow have the same ones.
 """
 
