@@ -1,7 +1,7 @@
 """The figures of a study: one row per figure. Adding a figure is adding a row.
 
-Each row says how the figure is drawn and how it is described in words, so that the page, its alternative
-texts and MLflow have the same ones.
+Each row says how the figure is drawn and how it is described in words, so that the page, its
+alternative texts and MLflow have the same ones.
 """
 
 from __future__ import annotations
