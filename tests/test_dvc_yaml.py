@@ -30,17 +30,17 @@ def is_type_checking(node: ast.AST) -> bool:
 
 def imported(node: ast.AST) -> set[str]:
     """Modules of the package that code imports, wherever in it, but for type checkers."""
-    found = set()
+    result = set()
     for child in ast.iter_child_nodes(node):
         if is_type_checking(child):
             continue
         if isinstance(child, ast.ImportFrom) and (child.module or "").startswith(PACKAGE):
             names = [f"{child.module}.{alias.name}" for alias in child.names]
-            found |= {name if is_module(name) else str(child.module) for name in names}
+            result |= {name if is_module(name) else str(child.module) for name in names}
         if isinstance(child, ast.Call) and getattr(child.func, "attr", "") == "fit_of":
-            found |= {f"{PACKAGE}.heads.kinds.{kind}" for kind in HEAD_KINDS}  # by importlib
-        found |= imported(child)
-    return found
+            result |= {f"{PACKAGE}.heads.kinds.{kind}" for kind in HEAD_KINDS}  # by importlib
+        result |= imported(child)
+    return result
 
 
 def is_module(name: str) -> bool:
@@ -53,8 +53,8 @@ def closure(modules: set[str]) -> set[str]:
     while modules - seen:
         module = (modules - seen).pop()
         seen.add(module)
-        found = imported(ast.parse(source(module).read_text(encoding="utf-8")))
-        modules |= {name for name in found if name.split(".")[1] not in OUTSIDE}
+        result = imported(ast.parse(source(module).read_text(encoding="utf-8")))
+        modules |= {name for name in result if name.split(".")[1] not in OUTSIDE}
     return seen
 
 

@@ -25,7 +25,7 @@ def make_trial(**settings: Any) -> Trial:
     return Trial(**({"epochs": STEPS, "learning_rate": 0.05} | settings))
 
 
-def ours(trial: Trial, convert: Any = np.asarray) -> np.ndarray:
+def own(trial: Trial, convert: Any = np.asarray) -> np.ndarray:
     weights = convert(START)
     slots: tuple[Any, ...] = (0 * weights,) * OPTIMIZERS[trial.optimizer].slots
     sizes = rates(trial, 1, trial.learning_rate)
@@ -48,7 +48,7 @@ def by_keras(trial: Trial, optimizer: keras.optimizers.Optimizer) -> np.ndarray:
 def test_an_optimiser_takes_kerass_steps(name: str, weight_decay: float, convert: Any) -> None:
     trial = make_trial(optimizer=name, weight_decay=weight_decay)
     expected = by_keras(trial, KERAS[name](trial, trial.learning_rate))
-    np.testing.assert_allclose(ours(trial, convert), expected, atol=1e-5)
+    np.testing.assert_allclose(own(trial, convert), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 4])

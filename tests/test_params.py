@@ -328,7 +328,7 @@ def test_a_temperature_is_accepted_for_the_predictions() -> None:
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    found = mistakes(
+    result = mistakes(
         {
             "backbone/weigths": "x",
             "backbone/image_size": True,
@@ -339,7 +339,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             "studies/t": None,
         }
     )
-    assert [mistake.partition(": ")[0] for mistake in found] == [
+    assert [mistake.partition(": ")[0] for mistake in result] == [
         "backbone.image_size",
         "backbone.weigths",
         "datasets.Caps",
@@ -352,7 +352,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_all_contradictions_are_told_at_once() -> None:
-    found = mistakes(
+    result = mistakes(
         {
             "datasets/d/split/group": "(",
             "studies/s/layer": ["fc2", "block3_pool"],
@@ -361,7 +361,7 @@ def test_all_contradictions_are_told_at_once() -> None:
             "studies/t/dataset": "e",
         }
     )
-    assert [mistake.partition(": ")[0] for mistake in found] == [
+    assert [mistake.partition(": ")[0] for mistake in result] == [
         "datasets.d.split.group",
         "studies.s.layer",
         "studies.s.layer",

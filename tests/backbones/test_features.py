@@ -116,8 +116,8 @@ def test_rows_are_what_the_network_gives_found_by_content(world) -> None:
     with open_archive(world.archive) as archive:
         squares = [features.decode(archive.read(p), world.backbone) for p in manifest["path"]]
     expected = [tapped.forward(s[np.newaxis])["block5_pool"].reshape(-1) for s in squares]
-    found = store.rows("block5_pool", manifest["sha256"].tolist())
-    np.testing.assert_array_equal(found, np.float32(np.float16(expected)))
+    result = store.rows("block5_pool", manifest["sha256"].tolist())
+    np.testing.assert_array_equal(result, np.float32(np.float16(expected)))
 
 
 def test_a_second_run_computes_nothing_and_changes_no_byte(world, forwarded) -> None:
@@ -332,11 +332,11 @@ def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
     damaged, refused = FeatureStore.open(world.out), 0
     for (layer, sha256), expected in rows.items():
         try:
-            found = damaged.rows(layer, [sha256]).tobytes()
+            result = damaged.rows(layer, [sha256]).tobytes()
         except FeaturesError:
             refused += 1
         else:
-            assert found == expected
+            assert result == expected
     assert refused >= pictures
     assert world.run() == pictures
     assert world.files() == before

@@ -78,21 +78,21 @@ def test_the_forward_pass_is_kerass(
     name: str, network: keras.Model, weights: Path, pictures: np.ndarray
 ) -> None:
     constructor = getattr(module(name), NETWORKS[name].model.split(".")[1])
-    theirs = constructor(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
-    theirs.load_weights(weights)
+    reference = constructor(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
+    reference.load_weights(weights)
     last = NETWORKS[name].layers[-1]
-    end = theirs.output if last == LAST else theirs.get_layer(last).output
-    body = keras.Model(theirs.input, end)
+    end = reference.output if last == LAST else reference.get_layer(last).output
+    body = keras.Model(reference.input, end)
 
     @tf.function  # operations are joined in a graph, and rounding depends on that
     def run(batch: tf.Tensor) -> tf.Tensor:
         return body(module(name).preprocess_input(batch), training=False)
 
     expected = run(pictures.astype(np.float32))
-    found = base.tap(name, network, [last]).forward(pictures)[last]
+    result = base.tap(name, network, [last]).forward(pictures)[last]
     scale = float(np.abs(expected).max())
     assert scale > 0
-    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+    np.testing.assert_allclose(result / scale, expected / scale, atol=1e-5)
 
 
 def test_the_weights_survive_their_file(name: str, network: keras.Model, tmp_path) -> None:
@@ -113,10 +113,10 @@ def test_the_frozen_part_and_the_tail_are_the_whole(
         tail = end_to_end.make_tail(trial, network, below, 3)
         part = base.tap(name, network, [below]).forward(pictures)[below]
         body = keras.Model(tail.inputs[0], tail.get_layer("softmax").input)
-        found = body(part.reshape(len(part), -1), training=False)
+        result = body(part.reshape(len(part), -1), training=False)
         scale = float(np.abs(whole).max())
         np.testing.assert_allclose(
-            np.asarray(found) / scale, whole.reshape(len(whole), -1) / scale, atol=1e-5
+            np.asarray(result) / scale, whole.reshape(len(whole), -1) / scale, atol=1e-5
         )
         assert len(tail.trainable_variables) > 2, block
     network.trainable = False

@@ -71,8 +71,8 @@ def test_statistics(
 ) -> None:
     layer, index = tensor
     values = imagenet.get_layer(layer).get_weights()[index].astype(np.float64)
-    found = values.mean(), values.std(), values.min(), values.max()
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    result = values.mean(), values.std(), values.min(), values.max()
+    np.testing.assert_allclose(result, expected, rtol=2e-5)
 
 
 def test_random_weights_are_the_same_every_time_and_no_others(tmp_path, random_weights) -> None:
@@ -257,14 +257,14 @@ def test_weights_of_a_network_that_is_gone_are_removed(tmp_path) -> None:
 
 
 def test_a_file_of_your_own_that_is_replaced_is_read_again(tmp_path, random_weights) -> None:
-    mine = tmp_path / "mine.weights.h5"
-    mine.write_bytes(random_weights.read_bytes())
-    write_each(tmp_path, vgg16=str(mine))
-    network = base.load("vgg16", mine, 32)
+    own = tmp_path / "mine.weights.h5"
+    own.write_bytes(random_weights.read_bytes())
+    write_each(tmp_path, vgg16=str(own))
+    network = base.load("vgg16", own, 32)
     layer = network.get_layer("block1_conv1")
     layer.set_weights([2 * values for values in layer.get_weights()])
-    network.save_weights(mine)
-    models = write_each(tmp_path, vgg16=str(mine))
+    network.save_weights(own)
+    models = write_each(tmp_path, vgg16=str(own))
     written = base.load("vgg16", models / "vgg16.weights.h5", 32)
     assert base.digest(written) == base.digest(network)
 

@@ -24,9 +24,9 @@ def test_none_leaves_a_picture_as_it_is() -> None:
 
 @pytest.mark.parametrize("kinds", EVERY_KIND)
 def test_what_is_varied_is_a_picture_of_the_same_size(kinds: str) -> None:
-    found = varied(kinds, 0)
-    assert found.shape == NOISE.shape
-    assert found.dtype == np.uint8
+    result = varied(kinds, 0)
+    assert result.shape == NOISE.shape
+    assert result.dtype == np.uint8
 
 
 @pytest.mark.parametrize("kinds", EVERY_KIND)
@@ -67,18 +67,18 @@ def test_colour_moves_no_edge() -> None:
     halves = np.full((SIDE, SIDE, 3), 90, dtype=np.uint8)
     halves[:, SIDE // 2 :] = [150, 120, 100]
     for seed in range(8):
-        found = varied("colour", seed, halves).astype(int)
-        assert np.ptp(found[:, : SIDE // 2], axis=(0, 1)).tolist() == [0, 0, 0]
-        assert np.ptp(found[:, SIDE // 2 :], axis=(0, 1)).tolist() == [0, 0, 0]
+        result = varied("colour", seed, halves).astype(int)
+        assert np.ptp(result[:, : SIDE // 2], axis=(0, 1)).tolist() == [0, 0, 0]
+        assert np.ptp(result[:, SIDE // 2 :], axis=(0, 1)).tolist() == [0, 0, 0]
 
 
 def test_colour_varies_brightness_contrast_and_saturation() -> None:
     brightness, contrast, saturation = [], [], []
     for seed in range(40):
-        found = varied("colour", seed, SLOPE // 2 + 60).astype(float)
-        brightness.append(found.mean())
-        contrast.append(found[..., 0].std())
-        saturation.append(np.ptp(found, axis=-1).mean())
+        result = varied("colour", seed, SLOPE // 2 + 60).astype(float)
+        brightness.append(result.mean())
+        contrast.append(result[..., 0].std())
+        saturation.append(np.ptp(result, axis=-1).mean())
     for measured in (brightness, contrast, saturation):
         assert np.ptp(measured) > 0.2 * np.mean(measured)
     assert np.ptp(brightness) < 2 * 0.2 * 255 + 60

@@ -18,9 +18,9 @@ from vgg16_transfer.images.pictures import PictureError
 
 
 def classifier_of(trained, study: str, trial: int = 0) -> tuple[str, Classifier]:
-    wanted, layout = trained.params.study(study), trained.layout
-    setting = wanted.trials()[trial]
-    name = wanted.trial_name(setting)
+    chosen_study, layout = trained.params.study(study), trained.layout
+    setting = chosen_study.trials()[trial]
+    name = chosen_study.trial_name(setting)
     return name, assemble(layout.heads(study) / f"{name}.keras", layout.weights)
 
 
@@ -47,17 +47,17 @@ def test_probabilities_are_those_that_the_study_recorded(trained, study: str, tr
     assert len(predictions) == 6
     with open_archive(trained.layout.source("animals")) as archive:
         for row in predictions.to_dict("records"):
-            found = model.probabilities(archive.read(row["path"]))
-            assert model.recipe.class_names[found.argmax()] == row["predicted"]
-            assert found.max() == pytest.approx(row["probability"], rel=1e-5)
+            result = model.probabilities(archive.read(row["path"]))
+            assert model.recipe.class_names[result.argmax()] == row["predicted"]
+            assert result.max() == pytest.approx(row["probability"], rel=1e-5)
 
 
 def test_probabilities_sum_to_one_over_the_classes(model: Classifier, picture: bytes) -> None:
-    found = model.probabilities(picture)
+    result = model.probabilities(picture)
     assert model.recipe.class_names == ("ant", "bee", "cat")
-    assert found.shape == (3,)
-    assert found.sum() == pytest.approx(1, abs=1e-6)
-    assert found.min() > 0
+    assert result.shape == (3,)
+    assert result.sum() == pytest.approx(1, abs=1e-6)
+    assert result.min() > 0
 
 
 def test_features_are_rounded_to_the_format_of_the_store(model: Classifier, picture: bytes) -> None:

@@ -61,9 +61,11 @@ def picture(label: int, number: int) -> bytes:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """What the stages before wrote, by those stages."""
     folder = tmp_path_factory.mktemp("end_to_end")
-    found = Inputs(*(folder / name for name in ("splits", "features", "d.tar", "vgg16.weights.h5")))
+    result = Inputs(
+        *(folder / name for name in ("splits", "features", "d.tar", "vgg16.weights.h5"))
+    )
     rows = []
-    with tarfile.open(found.archive, "w") as tar:
+    with tarfile.open(result.archive, "w") as tar:
         for label, name in enumerate(CLASSES):
             for rank, role in enumerate(ROLES):
                 content, path = picture(label, rank), f"{name}/{rank}.png"
@@ -72,19 +74,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
                 tar.addfile(member, io.BytesIO(content))
                 sha256 = hashlib.sha256(content).hexdigest()
                 rows.append((path, label, name, sha256, role, rank - ROLES.index(role)))
-    found.splits.mkdir()
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(found.splits / "0.csv", index=False)
-    write_weights("vgg16", "random-conv", found.weights)
+    result.splits.mkdir()
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(result.splits / "0.csv", index=False)
+    write_weights("vgg16", "random-conv", result.weights)
     backbone = Backbone(weights="random-conv", image_size=SIDE)
     write_features(
         {"vgg16": backbone},
         LAYERS,
-        weights={"vgg16": found.weights},
-        splits=found.splits,
-        source=Source(found.archive),
-        outs={"vgg16": found.features},
+        weights={"vgg16": result.weights},
+        splits=result.splits,
+        source=Source(result.archive),
+        outs={"vgg16": result.features},
     )
-    return found
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
     def trained(*, again: bool = False, **settings: Any) -> Trained:
         trial = make_trial(**settings)
         cached = roles(cached_layer("vgg16", trial.layer, trial.fine_tune_from))
-        found = end_to_end.fit(
+        result = end_to_end.fit(
             trial,
             inputs.weights,
             Source(inputs.archive),
@@ -144,15 +146,15 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
             len(CLASSES),
             recipe,
         )
-        return Trained(found.model, found.history)
+        return Trained(result.model, result.history)
 
     return trained
 
 
 def by_cache(roles: Any, **settings: Any) -> Trained:
     trial = make_trial(**settings)
-    mine, shape = roles(trial.layer), SHAPES[trial.layer]
-    fitted = softmax.fit(trial, shape, mine["train"], mine, len(CLASSES))
+    own, shape = roles(trial.layer), SHAPES[trial.layer]
+    fitted = softmax.fit(trial, shape, own["train"], own, len(CLASSES))
     return Trained(fitted.model, fitted.history)
 
 
@@ -180,14 +182,14 @@ def test_without_augmentation_a_head_is_the_one_that_cached_features_give(
     train, roles, settings
 ) -> None:
     expected, history = by_cache(roles, **settings)
-    found = train(**settings)
+    result = train(**settings)
     for features, _ in roles(make_trial(**settings).layer).values():
         np.testing.assert_allclose(
-            model_files.probabilities(found.head, features),
+            model_files.probabilities(result.head, features),
             model_files.probabilities(expected, features),
             atol=1e-3,
         )
-    pd.testing.assert_frame_equal(found.history, history, atol=1e-3, check_like=True)
+    pd.testing.assert_frame_equal(result.history, history, atol=1e-3, check_like=True)
 
 
 def test_a_head_learns_the_colours(train) -> None:
@@ -235,9 +237,9 @@ def test_an_untrained_tail_gives_what_the_network_gives(inputs, roles) -> None:
     network = base.load("vgg16", inputs.weights, SIDE)
     tail = end_to_end.make_tail(make_trial(fine_tune_from="block5"), network, "block4_pool", 3)
     body = keras.Model(tail.inputs[0], tail.get_layer("unit_length").input)
-    found = model_files.probabilities(body, roles("block4_pool")["test"].features)
+    result = model_files.probabilities(body, roles("block4_pool")["test"].features)
     # Half precision at the cut.
-    np.testing.assert_allclose(found, roles("block5_pool")["test"].features, rtol=0.01, atol=1)
+    np.testing.assert_allclose(result, roles("block5_pool")["test"].features, rtol=0.01, atol=1)
 
 
 def test_blocks_take_steps_of_their_own_size(inputs, train) -> None:

@@ -41,8 +41,8 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_tells_classes_apart(kind: str, roles) -> None:
-    found = predict(fit(kind, roles), roles["test"].features)
-    assert (found == roles["test"].labels).mean() > 0.8  # by chance 1 in 7
+    result = predict(fit(kind, roles), roles["test"].features)
+    assert (result == roles["test"].labels).mean() > 0.8  # by chance 1 in 7
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,8 +99,8 @@ def test_a_linear_head_has_weights_per_class_for_its_activation_maps(
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_classes_are_enough(kind: str) -> None:
     two = {"train": pictures(0, 8, 2), "test": pictures(1, 30, 2)}
-    found = predict(fit(kind, two, 2), two["test"].features)
-    assert (found == two["test"].labels).mean() > 0.8
+    result = predict(fit(kind, two, 2), two["test"].features)
+    assert (result == two["test"].labels).mean() > 0.8
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,8 +130,8 @@ def test_logistic_regression_is_that_of_sklearn_on_the_features_themselves(class
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(logistic, "CS", (c,))
             fitted = fit("logistic", {"train": train, "test": test}, classes)
-        found = model_files.probabilities(fitted.model, test.features)
-        np.testing.assert_allclose(found, odds[c], atol=2e-3)
+        result = model_files.probabilities(fitted.model, test.features)
+        np.testing.assert_allclose(result, odds[c], atol=2e-3)
 
 
 def test_c_is_chosen_by_validation_pictures(roles) -> None:
@@ -149,8 +149,8 @@ def test_nearest_mean_is_the_nearest_centroid_of_unit_vectors(roles) -> None:
     train, test = unit(roles["train"].features), unit(roles["test"].features)
     centroids = np.stack([train[roles["train"].labels == c].mean(axis=0) for c in range(CLASSES)])
     expected = KNeighborsClassifier(1).fit(unit(centroids), np.arange(CLASSES)).predict(test)
-    found = predict(fit("nearest_mean", roles), roles["test"].features)
-    np.testing.assert_array_equal(found, expected)
+    result = predict(fit("nearest_mean", roles), roles["test"].features)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 100])
@@ -164,8 +164,8 @@ def test_nearest_neighbours_vote_as_in_sklearn(neighbours: int, roles) -> None:
     expected = model.fit(train.features, train.labels).predict_proba(test.features)
     trial = Trial(head="nearest_neighbours", neighbours=neighbours)
     fitted = nearest_neighbours.fit(trial, SHAPE, train, roles, CLASSES)
-    found = model_files.probabilities(fitted.model, test.features)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    result = model_files.probabilities(fitted.model, test.features)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

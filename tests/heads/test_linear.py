@@ -23,8 +23,8 @@ def by_hand(logits: np.ndarray) -> np.ndarray:
 
 def test_a_head_is_a_softmax_of_features_of_length_one() -> None:
     unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
-    found = model_files.probabilities(linear(Trial(), SHAPE, KERNEL, BIAS), FEATURES)
-    np.testing.assert_allclose(found, by_hand(unit @ KERNEL + BIAS), rtol=1e-5)
+    result = model_files.probabilities(linear(Trial(), SHAPE, KERNEL, BIAS), FEATURES)
+    np.testing.assert_allclose(result, by_hand(unit @ KERNEL + BIAS), rtol=1e-5)
 
 
 def test_features_can_be_left_as_they_are() -> None:
@@ -45,8 +45,8 @@ def test_average_pooling_drops_the_positions() -> None:
 def test_predictions_are_softened_by_the_temperature(temperature: float) -> None:
     trial = Trial(layer="predictions", normalise="none", temperature=temperature)
     soft = by_hand(FEATURES / temperature)
-    found = model_files.probabilities(linear(trial, (6,), KERNEL, BIAS), FEATURES)
-    np.testing.assert_allclose(found, by_hand(soft @ KERNEL + BIAS), rtol=1e-5)
+    result = model_files.probabilities(linear(trial, (6,), KERNEL, BIAS), FEATURES)
+    np.testing.assert_allclose(result, by_hand(soft @ KERNEL + BIAS), rtol=1e-5)
 
 
 def test_the_same_head_gives_the_same_bytes_at_any_time_and_place(tmp_path) -> None:
@@ -70,7 +70,7 @@ def test_a_saved_head_holds_no_address_in_memory(tmp_path) -> None:
     model_files.save(linear(Trial(), SHAPE, KERNEL, BIAS), tmp_path / "a.keras")
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         config = archive.read("config.json").decode()
-    ids = [int(found) for found in re.findall(r'"shared_object_id": (\d+)', config)]
+    ids = [int(result) for result in re.findall(r'"shared_object_id": (\d+)', config)]
     assert ids
     assert set(ids) == set(range(1, max(ids) + 1))
 

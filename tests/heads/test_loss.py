@@ -27,8 +27,8 @@ def numeric(labels: np.ndarray, soft: Soft | None) -> np.ndarray:
     ids=["labels", "half", "soft", "teacher alone"],
 )
 def test_the_gradient_is_that_of_the_loss(soft: Soft | None) -> None:
-    found = loss.gradient(LOGITS, LABELS, soft)
-    np.testing.assert_allclose(found, numeric(LABELS, soft), atol=1e-7)
+    result = loss.gradient(LOGITS, LABELS, soft)
+    np.testing.assert_allclose(result, numeric(LABELS, soft), atol=1e-7)
 
 
 def test_pictures_without_a_label_teach_nothing_without_a_teacher() -> None:
@@ -41,8 +41,8 @@ def test_pictures_without_a_label_teach_nothing_without_a_teacher() -> None:
 def test_a_teacher_of_no_weight_leaves_the_labels_alone() -> None:
     silent = Soft(TEACHER, 4.0, 0.0)
     assert loss.loss(LOGITS, LABELS, silent) == pytest.approx(loss.loss(LOGITS, LABELS))
-    found = loss.gradient(LOGITS, LABELS, silent)
-    np.testing.assert_allclose(found, loss.gradient(LOGITS, LABELS), rtol=1e-6)
+    result = loss.gradient(LOGITS, LABELS, silent)
+    np.testing.assert_allclose(result, loss.gradient(LOGITS, LABELS), rtol=1e-6)
 
 
 def test_a_head_that_says_what_the_teacher_says_is_at_the_bottom() -> None:
@@ -64,8 +64,8 @@ def test_the_factor_keeps_the_size_of_the_gradient_about_constant_in_t() -> None
 def test_the_loss_weighs_teacher_and_labels_as_hinton_et_al_do() -> None:
     cold = -np.log(loss.softmax(LOGITS)[[0, 1, 3, 5], LABELS[[0, 1, 3, 5]]]).mean()
     warm = -(loss.softmax(TEACHER / 4) * np.log(loss.softmax(LOGITS / 4))).sum(axis=1).mean()
-    found = loss.loss(LOGITS, LABELS, Soft(TEACHER, 4.0, 0.7))
-    assert found == pytest.approx(0.7 * 16 * warm + 0.3 * cold)
+    result = loss.loss(LOGITS, LABELS, Soft(TEACHER, 4.0, 0.7))
+    assert result == pytest.approx(0.7 * 16 * warm + 0.3 * cold)
 
 
 def test_large_logits_do_not_overflow() -> None:

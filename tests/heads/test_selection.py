@@ -73,38 +73,38 @@ def test_test_pictures_have_no_say(study: Study) -> None:
 
 
 def test_the_order_of_the_rows_does_not_matter(study: Study) -> None:
-    found = record([0.5] * 4, [1.0] * 4)
-    turned = found._replace(trials=found.trials[::-1], history=found.history.iloc[::-1])
+    result = record([0.5] * 4, [1.0] * 4)
+    turned = result._replace(trials=result.trials[::-1], history=result.history.iloc[::-1])
     turned = turned._replace(history=turned.history.sort_values("epoch", kind="stable"))
-    assert choose(study, turned).name == choose(study, found).name == NAMES[0]
+    assert choose(study, turned).name == choose(study, result).name == NAMES[0]
 
 
 @pytest.mark.parametrize("missing", ["column", "values"])
 def test_without_validation_pictures_none_is_chosen(study: Study, missing: str) -> None:
-    found = record([float("nan")] * 4, [1.0] * 4)
+    result = record([float("nan")] * 4, [1.0] * 4)
     if missing == "column":
-        found = found._replace(trials=found.trials.drop(columns="validation_accuracy"))
+        result = result._replace(trials=result.trials.drop(columns="validation_accuracy"))
     expected = (
         r"never by test pictures.*; set datasets\.animals\.split\.validation_per_class in par"
     )
     with pytest.raises(SelectionError, match=expected):
-        choose(study, found)
+        choose(study, result)
 
 
 def test_results_of_another_grid_are_refused(study: Study) -> None:
-    found = record([0.5] * 4, [1.0] * 4)
-    found = found._replace(trials=found.trials.iloc[:3])
+    result = record([0.5] * 4, [1.0] * 4)
+    result = result._replace(trials=result.trials.iloc[:3])
     with pytest.raises(SelectionError, match=r"has no trial 'samples_per_class=2,seed=1'"):
-        choose(study, found)
+        choose(study, result)
 
 
 def test_a_trial_that_failed_is_never_chosen(study: Study) -> None:
-    found = record([float("nan"), 0.1, 0.2, 0.1], [float("nan"), 1.0, 1.0, 1.0])
-    found.trials.loc[0, ["status", "failure"]] = records.FAILED, "the loss is not finite"
-    assert choose(study, found).name == NAMES[2]
-    found.trials["status"], found.trials["failure"] = records.FAILED, "the loss is not finite"
+    result = record([float("nan"), 0.1, 0.2, 0.1], [float("nan"), 1.0, 1.0, 1.0])
+    result.trials.loc[0, ["status", "failure"]] = records.FAILED, "the loss is not finite"
+    assert choose(study, result).name == NAMES[2]
+    result.trials["status"], result.trials["failure"] = records.FAILED, "the loss is not finite"
     with pytest.raises(SelectionError, match=r"all trials failed.*; the loss is not finite"):
-        choose(study, found)
+        choose(study, result)
 
 
 def parts(trained, **elsewhere: Path) -> dict[str, Path]:

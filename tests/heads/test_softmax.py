@@ -68,9 +68,9 @@ def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.n
 def test_row_space_training_gives_the_weights_that_keras_gives(roles, settings) -> None:
     trial = Trial(**({"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings))
     kernel, bias = by_keras(roles, trial)
-    found = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
-    np.testing.assert_allclose(kernel_of(found), kernel, atol=2e-5)
-    np.testing.assert_allclose(bias_of(found), bias, atol=2e-5)
+    result = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    np.testing.assert_allclose(kernel_of(result), kernel, atol=2e-5)
+    np.testing.assert_allclose(bias_of(result), bias, atol=2e-5)
 
 
 def test_pictures_that_are_the_same_but_for_scale_do_no_harm(roles) -> None:
@@ -88,9 +88,9 @@ def test_more_pictures_than_numbers_give_the_weights_that_keras_gives(optimizer:
     roles = {"train": pictures(0, 35, width=20), "test": pictures(1, 14, width=20)}
     trial = Trial(epochs=10, batch_size=8, learning_rate=0.05, optimizer=optimizer)
     kernel, bias = by_keras(roles, trial)
-    found = softmax.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
-    np.testing.assert_allclose(kernel_of(found), kernel, atol=2e-5)
-    np.testing.assert_allclose(bias_of(found), bias, atol=2e-5)
+    result = softmax.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
+    np.testing.assert_allclose(kernel_of(result), kernel, atol=2e-5)
+    np.testing.assert_allclose(bias_of(result), bias, atol=2e-5)
 
 
 def test_the_kernel_lies_in_the_span_of_the_training_features(roles) -> None:
@@ -105,10 +105,10 @@ def test_average_pooling_trains_on_the_mean_over_positions(roles) -> None:
         for role, (features, labels) in roles.items()
     }
     trial = Trial(epochs=5, pooling="average")
-    found = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    result = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
     flat = trial.model_copy(update={"pooling": "flatten"})
     expected = softmax.fit(flat, (1, 1, 10), pooled["train"], pooled, CLASSES)
-    np.testing.assert_allclose(kernel_of(found), kernel_of(expected), atol=1e-5)
+    np.testing.assert_allclose(kernel_of(result), kernel_of(expected), atol=1e-5)
 
 
 def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> None:
@@ -116,9 +116,9 @@ def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> 
     unlabelled = Pictures(features, np.full(len(labels), loss.UNLABELLED))
     says = 20 * np.eye(CLASSES, dtype=np.float32)[(labels + 1) % CLASSES]
     trial = Trial(epochs=100, teacher_layer="block5_pool", teacher_weight=1.0)
-    found = softmax.fit(trial, SHAPE, unlabelled, roles, CLASSES, says)
+    result = softmax.fit(trial, SHAPE, unlabelled, roles, CLASSES, says)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    predicted = (unit @ kernel_of(found) + bias_of(found)).argmax(axis=1)
+    predicted = (unit @ kernel_of(result) + bias_of(result)).argmax(axis=1)
     np.testing.assert_array_equal(predicted, (labels + 1) % CLASSES)
 
 
@@ -131,12 +131,12 @@ def test_every_epoch_is_measured_on_every_role(roles) -> None:
 
 
 def test_the_last_row_is_what_the_weights_reach(roles) -> None:
-    found = fit(roles)
+    result = fit(roles)
     for role, (features, labels) in roles.items():
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-        logits = unit @ kernel_of(found) + bias_of(found)
+        logits = unit @ kernel_of(result) + bias_of(result)
         odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        last = found.history.iloc[-1]
+        last = result.history.iloc[-1]
         assert last[f"{role}_accuracy"] == pytest.approx(accuracy_score(labels, odds.argmax(1)))
         assert last[f"{role}_loss"] == pytest.approx(log_loss(labels, odds), rel=1e-4)
         top5 = top_k_accuracy_score(labels, odds, k=5)

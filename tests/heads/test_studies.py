@@ -47,12 +47,12 @@ def make_inputs(folder: Path, noise: float = 1) -> Inputs:
     for seed in (0, 1):
         rows = []
         for label, name in enumerate(CLASSES):
-            mine = np.random.default_rng(seed).permutation(np.flatnonzero(labels == label))
+            own = np.random.default_rng(seed).permutation(np.flatnonzero(labels == label))
             roles = ["train"] * TRAIN + ["test"] * TEST + ["validation"] * VALIDATION
             ranks = [*range(TRAIN), *range(TEST), *range(VALIDATION)]
             rows += [
                 (f"{name}/{row}.jpg", label, name, ids[row], role, rank)
-                for row, role, rank in zip(mine, roles, ranks, strict=True)
+                for row, role, rank in zip(own, roles, ranks, strict=True)
             ]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         frame.to_csv(folder / "splits" / f"{seed}.csv", index=False)
@@ -287,10 +287,10 @@ def test_a_student_of_a_teacher_that_diverges_fails(inputs, tmp_path) -> None:
 
 def test_a_head_says_what_it_is_made_of(inputs, tmp_path) -> None:
     run(make_study(seed=[0, 1]), inputs, tmp_path)
-    found = made_of(tmp_path / "heads" / "s" / "seed=1.keras")
+    result = made_of(tmp_path / "heads" / "s" / "seed=1.keras")
     split = inputs.splits / "1.csv"
     md5 = hashlib.md5(split.read_bytes(), usedforsecurity=False).hexdigest()
-    assert found == MadeOf("block5_pool", RECIPE, tuple(CLASSES), md5)
+    assert result == MadeOf("block5_pool", RECIPE, tuple(CLASSES), md5)
 
 
 @pytest.mark.parametrize("cut", [10, 3000, -1])

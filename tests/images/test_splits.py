@@ -257,10 +257,10 @@ def test_a_class_with_too_few_groups_is_named_with_their_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "found"), [([], "no classes"), (CLASSES["ants"], "only the class 'ants'")]
+    ("pictures", "result"), [([], "no classes"), (CLASSES["ants"], "only the class 'ants'")]
 )
-def test_fewer_than_two_classes_are_no_task(pictures, found: str) -> None:
-    with pytest.raises(SplitError, match=re.escape(f"datasets.d: found {found}, but a head")):
+def test_fewer_than_two_classes_are_no_task(pictures, result: str) -> None:
+    with pytest.raises(SplitError, match=re.escape(f"datasets.d: found {result}, but a head")):
         split_pictures("d", pictures, Split(), 0)
 
 

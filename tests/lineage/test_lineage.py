@@ -111,14 +111,14 @@ class Workspace:
 
     def run(self, *command: str) -> str:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_"))}
-        ours = {
+        own = {
             "WRITTEN": str(self.written),
             "DVC_NO_ANALYTICS": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
-        ours["DVC_SITE_CACHE_DIR"] = str(self.root.parent / "site")
+        own["DVC_SITE_CACHE_DIR"] = str(self.root.parent / "site")
         done = subprocess.run(
-            command, cwd=self.root, env=clean | ours, capture_output=True, text=True, check=False
+            command, cwd=self.root, env=clean | own, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()

@@ -88,22 +88,22 @@ def test_a_network_that_is_added_costs_no_picture_of_the_first(
 def test_weights_of_your_own_that_are_replaced_are_noticed(
     make_clone: Callable[..., Workspace], tmp_path: Path
 ) -> None:
-    mine = tmp_path / "mine.weights.h5"
+    own_rows = tmp_path / "mine.weights.h5"
     workspace = make_clone(SMALL)
     workspace.run("dvc", "repro", "weights")
-    shutil.copyfile(workspace.root / "models/vgg16.weights.h5", mine)
-    first = mine.read_bytes()
-    own = {"weights": str(mine), "image_size": 64}
+    shutil.copyfile(workspace.root / "models/vgg16.weights.h5", own_rows)
+    first = own_rows.read_bytes()
+    own = {"weights": str(own_rows), "image_size": 64}
     workspace.write_params(SMALL | {"backbone": own})
     workspace.run("dvc", "repro", "weights")
     assert stages_run(workspace.run("dvc", "repro", "weights")) == []
     workspace.write_params(SMALL | {"backbone": own | {"weights": "random"}})
     workspace.run("dvc", "repro", "weights")
-    shutil.copyfile(workspace.root / "models/vgg16.weights.h5", mine)
-    assert mine.read_bytes() != first
+    shutil.copyfile(workspace.root / "models/vgg16.weights.h5", own_rows)
+    assert own_rows.read_bytes() != first
     workspace.write_params(SMALL | {"backbone": own})
     workspace.run("dvc", "repro", "weights")
-    mine.write_bytes(first)
+    own_rows.write_bytes(first)
     assert "models/sources" in workspace.run("dvc", "status", "weights")
     assert stages_run(workspace.run("dvc", "repro", "weights")) == ["sources", "weights"]
     assert stages_run(workspace.run("dvc", "repro", "weights")) == []

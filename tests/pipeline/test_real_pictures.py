@@ -55,9 +55,9 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
 
 
 def test_mean_accuracy_on_caltech256_pictures(reached) -> None:
-    found = {int(point.split("=")[1]): value for point, value in reached["samples"].items()}
-    assert set(found) == set(LEAST)
-    assert {n: accuracy for n, accuracy in found.items() if accuracy < LEAST[n]} == {}
+    result = {int(point.split("=")[1]): value for point, value in reached["samples"].items()}
+    assert set(result) == set(LEAST)
+    assert {n: accuracy for n, accuracy in result.items() if accuracy < LEAST[n]} == {}
 
 
 def test_deeper_layers_tell_caltech256_pictures_apart_better(reached) -> None:

@@ -26,8 +26,8 @@ def unkilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
 
 def runs(workspace: Workspace, experiment: str = "clipart") -> list[mlflow.entities.Run]:
     client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id], max_results=500))
+    result = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([result.experiment_id], max_results=500))
 
 
 def test_everything_runs_and_is_logged_to_mlflow(unkilled) -> None:

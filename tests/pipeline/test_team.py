@@ -47,9 +47,9 @@ def client(workspace: Workspace) -> mlflow.MlflowClient:
 
 def runs(workspace: Workspace) -> dict[str, Run]:
     """The runs of the lock entry in the workspace's last commit, by name."""
-    found = client(workspace)
-    experiment = found.get_experiment_by_name("clipart").experiment_id
-    every = found.search_runs([experiment], max_results=500)
+    result = client(workspace)
+    experiment = result.get_experiment_by_name("clipart").experiment_id
+    every = result.search_runs([experiment], max_results=500)
     return {run.info.run_name: run for run in every if "dvc.exp_name" not in run.data.tags}
 
 
@@ -94,9 +94,9 @@ def test_curves_and_pictures_are_the_same(ada, bo) -> None:
         assert of_ada
         assert of_ada == of_bo
         for metric in original[name].data.metrics:
-            ours = client(ada).get_metric_history(original[name].info.run_id, metric)
-            theirs = client(bo).get_metric_history(replayed[name].info.run_id, metric)
-            assert {(m.step, m.value) for m in ours} == {(m.step, m.value) for m in theirs}
+            own = client(ada).get_metric_history(original[name].info.run_id, metric)
+            reference = client(bo).get_metric_history(replayed[name].info.run_id, metric)
+            assert {(m.step, m.value) for m in own} == {(m.step, m.value) for m in reference}
 
 
 def test_the_models_are_the_same(ada, bo) -> None:
@@ -159,10 +159,10 @@ def test_two_runs_are_compared(ada) -> None:
 
 def experiments(workspace: Workspace) -> dict[str, list[Run]]:
     """The runs of DVC experiments, by the experiment's name."""
-    found = client(workspace)
-    experiment = found.get_experiment_by_name("clipart").experiment_id
+    result = client(workspace)
+    experiment = result.get_experiment_by_name("clipart").experiment_id
     named: dict[str, list[Run]] = {}
-    for run in found.search_runs([experiment], max_results=500):
+    for run in result.search_runs([experiment], max_results=500):
         if "dvc.exp_name" in run.data.tags:
             named.setdefault(run.data.tags["dvc.exp_name"], []).append(run)
     return named

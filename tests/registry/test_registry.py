@@ -92,8 +92,8 @@ class Registry:
         return {k: str(v) for k, v in self.client.get_registered_model(STUDY).aliases.items()}
 
     def versions(self) -> list[Any]:
-        found = self.client.search_model_versions(f"name = '{STUDY}'")
-        return sorted(found, key=lambda version: int(version.version))
+        result = self.client.search_model_versions(f"name = '{STUDY}'")
+        return sorted(result, key=lambda version: int(version.version))
 
     def models(self) -> list[Any]:
         return list(self.client.search_logged_models([self.store.experiment(self.client, DATASET)]))
@@ -218,9 +218,9 @@ print(json.dumps([answer.to_numpy()[0].tolist(), vgg16_transfer.__file__, module
 def alone(registered: Registry, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What a copy of the model says of a picture in such a process, and the code it ran."""
     mlflow.set_tracking_uri(registered.store.uri)
-    found = mlflow.artifacts.download_artifacts(f"models:/{STUDY}@champion")
+    result = mlflow.artifacts.download_artifacts(f"models:/{STUDY}@champion")
     folder = tmp_path_factory.mktemp("alone") / "model"
-    shutil.copytree(found, folder)
+    shutil.copytree(result, folder)
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(folder)],
         input=base64.b64encode(registered.picture()).decode(),
@@ -258,7 +258,7 @@ def test_the_packages_that_its_code_imports_are_pinned(alone) -> None:
     providers = importlib.metadata.packages_distributions()
     names = {name: {one.lower().replace("_", "-") for one in providers[name]} for name in foreign}
     assert {"keras", "tensorflow", "PIL"} <= foreign
-    assert [name for name, found in names.items() if found.isdisjoint(pinned)] == []
+    assert [name for name, result in names.items() if result.isdisjoint(pinned)] == []
 
 
 def test_nothing_in_the_model_is_a_pickle(folder: Path) -> None:

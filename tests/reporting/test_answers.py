@@ -66,8 +66,8 @@ def test_names_of_many_curves_stand_below_the_figure() -> None:
 
 def test_others_are_drawn_in_grey() -> None:
     figure = figures.answer(OURS, NUMBERS.curves("caltech256", "samples_per_class"))
-    ours, *published_colours = [one.lines[0].get_color() for one in axes_of(figure).containers]
-    assert ours in figures.COLOURS
+    own, *published_colours = [one.lines[0].get_color() for one in axes_of(figure).containers]
+    assert own in figures.COLOURS
     assert all(len({colour[1:3], colour[3:5], colour[5:7]}) == 1 for colour in published_colours)
 
 

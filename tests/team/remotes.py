@@ -113,7 +113,7 @@ def s3_remote(folder: Path) -> Iterator[Remote]:
 
         def names() -> set[str]:
             pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-            return {found["Key"] for page in pages for found in page.get("Contents", [])}
+            return {result["Key"] for page in pages for result in page.get("Contents", [])}
 
         yield Remote(
             url=f"s3://{BUCKET}",

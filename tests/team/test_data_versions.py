@@ -58,8 +58,8 @@ class Person(Workspace):
     home: Path
 
     def environment(self) -> dict[str, str]:
-        ours = {"HOME": str(self.home), "DVC_SITE_CACHE_DIR": str(self.home / "site")}
-        return super().environment() | ours | {"DVC_NO_ANALYTICS": "1"}
+        of_project = {"HOME": str(self.home), "DVC_SITE_CACHE_DIR": str(self.home / "site")}
+        return super().environment() | of_project | {"DVC_NO_ANALYTICS": "1"}
 
     def knows(self, remotes: dict[str, Remote]) -> None:
         """Keeps keys and secrets where git does not look."""

@@ -100,9 +100,9 @@ def served(trained, publish, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             start_new_session=True,
         )
         try:
-            found = Served(workspace, f"http://127.0.0.1:{port}", server)
-            wait_for(found, folder / "log")
-            yield found
+            result = Served(workspace, f"http://127.0.0.1:{port}", server)
+            wait_for(result, folder / "log")
+            yield result
         finally:
             os.killpg(server.pid, 15)
             server.wait(60)

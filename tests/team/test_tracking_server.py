@@ -61,10 +61,10 @@ PUBLIC = {
 
 def postgresql() -> Path:
     """The folder of PostgreSQL's programs, which Debian keeps off the path."""
-    found = shutil.which("initdb")
+    result = shutil.which("initdb")
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: float(f.parent.name))
-    if found:
-        folders.append(Path(found).resolve().parent)
+    if result:
+        folders.append(Path(result).resolve().parent)
     if not folders:
         missing = "PostgreSQL is not installed: apt-get install postgresql"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
@@ -189,10 +189,10 @@ def database(folder: Path) -> Iterator[dict[str, str]]:
 def make_server(tmp_path_factory) -> Iterator[Callable[[], Server]]:
     """Makes servers on one PostgreSQL, all with the same users."""
     # A socket's path has room for 107 characters, and postgres must be able to enter its folder.
-    with tempfile.TemporaryDirectory(prefix="pg") as folder, database(Path(folder)) as found:
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, database(Path(folder)) as result:
         artifacts = tmp_path_factory.mktemp("artifacts")
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment = kept | found
+        environment = kept | result
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         environment["MLFLOW_ARTIFACTS_DESTINATION"] = str(artifacts)
         environment["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secrets.token_urlsafe()

@@ -98,21 +98,21 @@ def check_all_is_found(root: Path) -> None:
 def test_a_moved_workspace_finds_and_writes_its_artifacts(
     filled: Path, name: str, tmp_path, capsys
 ) -> None:
-    here, there = tmp_path / "before", tmp_path / name
-    shutil.copytree(filled, here)
-    find_store(here, None).client()
+    before, moved = tmp_path / "before", tmp_path / name
+    shutil.copytree(filled, before)
+    find_store(before, None).client()
     capsys.readouterr()
-    there.parent.mkdir(exist_ok=True)
-    here.rename(there)
-    store = find_store(there, None)
+    moved.parent.mkdir(exist_ok=True)
+    before.rename(moved)
+    store = find_store(moved, None)
     store.client()
-    line = f"sqlite:///{there / DATABASE}: was moved or copied: artifacts are now those in"
+    line = f"sqlite:///{moved / DATABASE}: was moved or copied: artifacts are now those in"
     assert capsys.readouterr().err.splitlines() == [
-        f"{line} {there / ARTIFACTS}, no longer those in {here / ARTIFACTS}"
+        f"{line} {moved / ARTIFACTS}, no longer those in {before / ARTIFACTS}"
     ]
-    check_all_is_found(there)
-    assert not here.exists()
-    assert here.as_uri() not in every_text(there)
+    check_all_is_found(moved)
+    assert not before.exists()
+    assert before.as_uri() not in every_text(moved)
 
 
 def test_a_copy_leaves_its_original_alone(filled: Path, tmp_path) -> None:
@@ -136,9 +136,9 @@ def test_a_store_that_is_right_is_not_written_to(filled: Path, capsys) -> None:
 def test_what_the_user_made_stays_where_it_is(filled: Path, tmp_path) -> None:
     shutil.copytree(filled, tmp_path / "moved")
     store = find_store(tmp_path / "moved", None)
-    found = store.client().get_experiment_by_name("mine")
-    assert found.artifact_location == f"file:///srv/{ARTIFACTS}/mine"
-    (run,) = store.client().search_runs([found.experiment_id])
+    result = store.client().get_experiment_by_name("mine")
+    assert result.artifact_location == f"file:///srv/{ARTIFACTS}/mine"
+    (run,) = store.client().search_runs([result.experiment_id])
     assert run.info.artifact_uri.startswith(f"file:///srv/{ARTIFACTS}/mine/")
 
 

@@ -99,11 +99,11 @@ def test_the_folder_of_a_database_is_made(tmp_path) -> None:
 @pytest.mark.parametrize("uri", ["file:{}/mlruns", "file://{}/mlruns", "{}/mlruns", "mlruns"])
 def test_a_folder_as_store_is_one_clear_sentence(uri: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wanted = uri.format(tmp_path)
+    address = uri.format(tmp_path)
     with pytest.raises(TrackingError) as caught:
-        find_store(tmp_path, wanted).client()
+        find_store(tmp_path, address).client()
     message = str(caught.value)
-    assert message.startswith(f"{wanted}: ")
+    assert message.startswith(f"{address}: ")
     assert "sqlite:///" in message
     assert ". " not in message
     assert "\n" not in message
@@ -169,7 +169,7 @@ def test_eight_processes_open_a_fresh_store_at_once(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     ids = done.stdout.splitlines()
     client = mlflow.MlflowClient(find_store(tmp_path, None).uri)
-    found = client.get_experiment_by_name("animals")
-    assert found is not None
-    assert ids == [f"id {found.experiment_id}"] * 8
+    result = client.get_experiment_by_name("animals")
+    assert result is not None
+    assert ids == [f"id {result.experiment_id}"] * 8
     assert len(client.search_experiments()) == 2

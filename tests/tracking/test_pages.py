@@ -119,8 +119,8 @@ def page(study: Study, tmp_path: Path) -> Path:
 
 
 def files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, bytes]:
-    found = client.list_artifacts(run_id, folder)
-    paths = [item.path for item in found if not item.is_dir]
+    result = client.list_artifacts(run_id, folder)
+    paths = [item.path for item in result if not item.is_dir]
     return {path: Path(client.download_artifacts(run_id, path)).read_bytes() for path in paths}
 
 
@@ -261,8 +261,8 @@ def test_pictures_that_were_drawn_anew_replace_the_old(logged, explained) -> Non
     explain(logged, explained, "b")
     (explained / "nearest.png").write_bytes(b"another")
     assert explain(logged, explained, "c")
-    found = files(logged.client, logged.parent().info.run_id, "explained")
-    assert found["explained/nearest.png"] == b"another"
+    result = files(logged.client, logged.parent().info.run_id, "explained")
+    assert result["explained/nearest.png"] == b"another"
 
 
 def test_explained_pictures_that_a_store_lost_are_put_back_when_it_is_asked(

@@ -133,8 +133,8 @@ def test_every_setting_is_a_param(published: Published) -> None:
     children = published.children()
     for trial in published.study.trials():
         expected = {"dataset": DATASET, "study": "samples", **trial.model_dump()}
-        found = children[published.study.trial_name(trial)].data.params
-        assert found == {key: str(value) for key, value in expected.items()}
+        result = children[published.study.trial_name(trial)].data.params
+        assert result == {key: str(value) for key, value in expected.items()}
 
 
 def test_the_parent_holds_the_grid(published: Published) -> None:
@@ -149,9 +149,9 @@ def test_curves_have_one_point_per_epoch_and_none_at_step_0(published: Published
     columns = [c for c in history.columns if c.partition("_")[2] in EVERY_EPOCH]
     assert len(columns) == 6
     for name, run in published.children().items():
-        mine = history[history["trial"] == name]
+        own = history[history["trial"] == name]
         for column in set(columns) - {"test_accuracy"}:
-            expected = list(zip(mine["epoch"], mine[column], strict=True))
+            expected = list(zip(own["epoch"], own[column], strict=True))
             assert published.points(run, column) == expected
             assert [step for step, _ in expected] == [1, 2, 3]
 
@@ -180,9 +180,9 @@ def test_a_trial_shows_its_figures_and_its_tables(published: Published) -> None:
         tables = {"predictions.csv", "confusion.csv", "per_class.csv"}
         assert set(published.artifacts(run)) == {*shown, *tables}
         text = published.artifact(run, "predictions.csv")
-        mine = record.predictions[record.predictions["trial"] == name]
-        pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text)), mine.reset_index(drop=True))
-        assert len(mine) == len(TEST)
+        own = record.predictions[record.predictions["trial"] == name]
+        pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text)), own.reset_index(drop=True))
+        assert len(own) == len(TEST)
         assert published.artifact(run, "loss.png").startswith(b"\x89PNG")
 
 

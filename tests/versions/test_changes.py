@@ -24,13 +24,13 @@ manifests = st.dictionaries(
 
 def manifest(*pictures: str, **changes: dict[str, object]) -> pd.DataFrame:
     """Pictures as ``class/name:role``, in the order of their ranks; changes by name."""
-    found = []
+    result = []
     for rank, picture in enumerate(pictures):
         path, role = picture.split(":")
         class_name, name = path.split("/")
         row = {"path": path, "label": 0, "class_name": class_name, "sha256": name * 8}
-        found.append(row | {"role": role, "rank": rank} | changes.get(name, {}))
-    return pd.DataFrame(found, columns=COLUMNS)
+        result.append(row | {"role": role, "rank": rank} | changes.get(name, {}))
+    return pd.DataFrame(result, columns=COLUMNS)
 
 
 def listed(text: str) -> list[str]:
@@ -49,8 +49,8 @@ def rebuilt(before: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 @given(before=manifests, after=manifests)
 def test_the_difference_applied_to_the_old_manifest_gives_the_new_one(before, after) -> None:
     expected = after.astype(object).sort_values("path", ignore_index=True)
-    found = rebuilt(before, difference(before, after))
-    assert found.to_dict("records") == expected.to_dict("records")
+    result = rebuilt(before, difference(before, after))
+    assert result.to_dict("records") == expected.to_dict("records")
 
 
 @settings(deadline=None, max_examples=40)

@@ -43,9 +43,9 @@ def repository(made: Repository, tmp_path: Path) -> Repository:
     return Repository(tmp_path / "repository", made.remote)
 
 
-def same(found: dict[int, pd.DataFrame], *expected: pd.DataFrame) -> bool:
-    return list(found) == list(range(len(expected))) and all(
-        found[seed].equals(one) for seed, one in enumerate(expected)
+def same(result: dict[int, pd.DataFrame], *expected: pd.DataFrame) -> bool:
+    return list(result) == list(range(len(expected))) and all(
+        result[seed].equals(one) for seed, one in enumerate(expected)
     )
 
 
