@@ -154,3 +154,18 @@ def test_pictures_that_dvc_tracks_are_a_source_that_a_team_shares(make, tmp_path
     workspace.run("dvc", "checkout", "data/pets.dvc")
     assert repro(workspace) == []
     assert classes(workspace) == CLASSES
+
+
+@pytest.mark.parametrize("text", ["a; touch ran; true", "$(touch ran)", "`touch ran`", "a' 'b"])
+def test_no_name_reaches_a_shell(make, tmp_path: Path, text: str) -> None:
+    workspace = make(str(write_folder(tmp_path / "pets")))
+    params = workspace.read("params.yaml")
+    for section in ("datasets", "studies"):
+        entries = params[section]
+        workspace.write_params(params | {section: {text: next(iter(entries.values()))} | entries})
+        stage = {"datasets": "fetch", "studies": "train"}[section]
+        process = workspace.start("dvc", "repro", f"{stage}@{text}")
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode != 0
+        assert f"{section}.{text}: a name is lower-case letters" in printed
+    assert not list(workspace.root.rglob("ran"))

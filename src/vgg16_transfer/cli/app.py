@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+
+def _name(argument: str) -> str:
+    """The name in an argument, or in the name of a stage, such as ``train@clipart-samples``."""
+    return argument.rpartition("@")[2]
+
+
+# dvc.yaml names no dataset and no study in a command, because a shell would run what else is in a
+# name. DVC sets DVC_STAGE to the name of the stage.
+_named = partial(typer.Argument, parser=_name, envvar="DVC_STAGE", show_envvar=False)
 DatasetName = Annotated[
-    str, typer.Argument(metavar="DATASET", help="dataset name: a key of datasets in params.yaml")
+    str, _named(metavar="DATASET", help="dataset name: a key of datasets in params.yaml")
 ]
 StudyName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="study name: a key of studies in params.yaml")
+    str, _named(metavar="STUDY", help="study name: a key of studies in params.yaml")
 ]
 
 
