@@ -137,6 +137,8 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/weight_decay", math.inf, "should be a finite number, but it is inf"),
         ("studies/s/dataset", ["d"], "dataset: must be one name; a second dataset is a second stu"),
         ("studies/s/dataset", 3, "studies.s.dataset: must name one of the datasets"),
+        ("datasets/d/source", "http://[::1", "datasets.d.source: is no valid address: http://[::1"),
+        ("datasets/d/source", "https://u:p@h/x", "datasets.d.source: holds a user or a password"),
         # nothing where there must be something
         ("backbone/weights", "", "backbone.weights: is empty"),
         ("datasets", {}, "datasets: must map at least one name to its settings"),

@@ -136,7 +136,7 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path, monkeypatch) 
 
 def test_a_password_is_not_said() -> None:
     store = find_store(Path(), "postgresql+psycopg://ann:secret@db.example.org/runs")
-    assert str(store) == "postgresql+psycopg://ann:***@db.example.org/runs"
+    assert str(store) == "postgresql+psycopg://***@db.example.org/runs"
     assert "secret" in store.uri
 
 

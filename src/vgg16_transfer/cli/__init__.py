@@ -14,7 +14,7 @@ import typer
 
 from vgg16_transfer.cli import models, releases, remotes, runs, stages
 from vgg16_transfer.cli.app import app
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.errors import InputError, redacted
 
 __all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages"]
 
@@ -34,7 +34,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        for mistake in str(error).splitlines():
+        for mistake in redacted(str(error)).splitlines():
             typer.echo(f"error: {mistake}", err=True)
         sys.exit(2)
     finally:

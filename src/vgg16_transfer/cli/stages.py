@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
+from vgg16_transfer.errors import redacted
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.log import (
     drawing_stages,
@@ -20,7 +20,9 @@ from vgg16_transfer.tracking.log import (
     or_later,
 )
 
-_warn = partial(typer.echo, err=True)
+
+def _warn(sentence: str) -> None:
+    typer.echo(redacted(sentence), err=True)
 
 
 def _home() -> Path | None:

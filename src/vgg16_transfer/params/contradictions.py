@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
@@ -160,6 +161,8 @@ def _teacher_contradictions(
 def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list[str]:
     path = f"datasets.{name}"
     mistakes = []
+    if dataset.source is not None:
+        mistakes += _source_mistakes(f"{path}.source", dataset.source)
     first = next(iter(params.backbones))
     if not stored_layers(params.backbones[first].network, dataset.layers):
         mistakes.append(
@@ -200,6 +203,17 @@ def _not_held(path: str, layers: list[str], backbone: str, params: Params) -> li
     convolutional = ", ".join(NETWORKS[settings.network].layers)
     remedy = f"set {key}.weights: {full}, or tap one of {convolutional}"
     return [f"{path}: {key}.weights: {settings.weights} holds no {', '.join(dense)}; {remedy}"]
+
+
+def _source_mistakes(path: str, source: str) -> list[str]:
+    try:
+        host = urlsplit(source).netloc
+    except ValueError:
+        return [f"{path}: is no valid address: {source}"]
+    if "@" not in host:
+        return []
+    remedy = "write them to ~/.netrc, which downloads read, and remove them here"
+    return [f"{path}: holds a user or a password, which git and dvc.lock would keep; {remedy}"]
 
 
 def _encoding_mistakes(path: str, encoding: str) -> list[str]:

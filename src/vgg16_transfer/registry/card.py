@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vgg16_transfer.errors import redacted
 from vgg16_transfer.heads.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def write_card(
         trial=chosen.trial,
         name=chosen.name,
         trials=len(study.trials()),
-        source=dataset.source or dataset.layout,
+        source=redacted(dataset.source or dataset.layout),
         recipe=recipe,
         classes=recipe.class_names,
         shown=_within(recipe.class_names, _SHOWN),

@@ -16,7 +16,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.tracking import locations, mlflow_private
 from vgg16_transfer.tracking.locations import ARTIFACTS, KIND
 
@@ -47,13 +47,8 @@ class Store:
     database: Path | None = None
 
     def __str__(self) -> str:
-        """The address for messages: without a password, and with an unescaped file path."""
-        if self.database:
-            return f"sqlite:///{self.database}"
-        try:
-            return make_url(self.uri).render_as_string(hide_password=True)
-        except (SQLAlchemyError, ValueError):
-            return self.uri
+        """The address for messages: without user and password, with an unescaped file path."""
+        return f"sqlite:///{self.database}" if self.database else redacted(self.uri)
 
     def client(self) -> mlflow.MlflowClient:
         """Opens the store.
