@@ -14,6 +14,7 @@ import typer
 
 from vgg16_transfer.cli import models, releases, remotes, runs, stages
 from vgg16_transfer.cli.app import app
+from vgg16_transfer.cli.quiet import silence
 from vgg16_transfer.errors import InputError, redacted
 
 __all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages"]
@@ -28,6 +29,7 @@ def main() -> None:
     """
     # TensorFlow logs lines on stderr while it is imported; its errors are still printed.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    silence("tensorflow")
     # Importing it creates a million objects that live as long as the process. Collecting garbage
     # less often, and not at all at exit, halves the time of a short command.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

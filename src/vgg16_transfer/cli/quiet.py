@@ -1,0 +1,77 @@
+"""Imports TensorFlow without the lines that it logs meanwhile.
+
+On processors that oneDNN supports, TensorFlow 2.21 writes four lines to stderr in every process.
+TF_CPP_MIN_LOG_LEVEL does not change that (https://github.com/tensorflow/tensorflow/issues/100442).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_LOGGED = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} |\d{4}.*: I "
+)
+"""The beginnings of lines that are no errors."""
+
+_STDERR = 2
+
+
+def silence(name: str) -> None:
+    """When a package is imported, lines that it only logs are left out. Errors are still printed.
+
+    Args:
+        name: Package name.
+    """
+    sys.meta_path.insert(0, _Quiet(name))
+
+
+class _Quiet(MetaPathFinder):
+    """Finds a package as usual, once, and lets it run without its log lines."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module: ModuleType) -> None:
+                with _filtered():
+                    execute(module)
+
+            spec.loader.exec_module = execute_quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def _filtered() -> Iterator[None]:
+    """Leaves out log lines of stderr, also those that are not written by Python."""
+    with tempfile.TemporaryFile() as file:
+        original = os.dup(_STDERR)
+        os.dup2(file.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, _STDERR)
+            os.close(original)
+            file.seek(0)
+            for line in file:
+                if not _LOGGED.match(line):
+                    os.write(_STDERR, line)

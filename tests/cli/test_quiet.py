@@ -1,0 +1,50 @@
+"""What a package logs while it is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = """
+import os, sys
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written\\n")
+os.write(2, b"I0000 00:00:1795.073516   10356 port.cc:153] oneDNN custom operations are on.\\n")
+os.write(2, b"E0000 00:00:1795.073516   10356 cuda_dnn.cc:1] no such device\\n")
+print("a deprecation", file=sys.stderr)
+value = 3
+"""
+
+SCRIPT = """
+import sys
+from vgg16_transfer.cli.quiet import silence
+silence("noisy")
+import noisy, noisy.inner
+print(noisy.value, noisy.__spec__.name, noisy.inner.value)
+print("I0000 afterwards", file=sys.stderr)
+"""
+
+
+def test_log_lines_are_left_out_and_errors_are_not(tmp_path: Path) -> None:
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "noisy" / "__init__.py").write_text(PACKAGE, encoding="utf-8")
+    (tmp_path / "noisy" / "inner.py").write_text("value = 4", encoding="utf-8")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "3 noisy 4\n"
+    assert run.stderr.splitlines() == [
+        "E0000 00:00:1795.073516   10356 cuda_dnn.cc:1] no such device",
+        "a deprecation",
+        "I0000 afterwards",
+    ]
+
+
+def test_an_import_that_fails_shows_what_it_logged(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(PACKAGE + "\n1 / 0", encoding="utf-8")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert "E0000" in run.stderr
+    assert "ZeroDivisionError" in run.stderr
