@@ -2,7 +2,7 @@
 
 import pytest
 
-from vgg16_transfer.errors import redacted
+from vgg16_transfer.errors import MAX_CHARACTERS, MAX_LINES, redacted, shown
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,17 @@ def test_users_passwords_and_signatures_are_hidden(text: str, shown: str) -> Non
 )
 def test_nothing_else_is_hidden(text: str) -> None:
     assert redacted(text) == text
+
+
+def test_a_message_has_few_lines_that_are_not_long() -> None:
+    long = "datasets.d: " + "x" * 10**6 + "; run dvc repro"
+    lines = shown("\n".join([long, *["one more"] * 99]))
+    assert len(lines) == MAX_LINES + 1
+    assert lines[-1] == f"and {100 - MAX_LINES} more"
+    assert len(lines[0]) < MAX_CHARACTERS + 10
+    assert lines[0].startswith("datasets.d: xxx")
+    assert lines[0].endswith("; run dvc repro")
+
+
+def test_a_short_message_is_shown_as_it_is() -> None:
+    assert shown("params.yaml: one\nparams.yaml: two") == ["params.yaml: one", "params.yaml: two"]

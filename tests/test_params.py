@@ -125,6 +125,7 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/epochs", [1, True], "valid integer, but it is True"),
         ("studies/s/epochs", [[1, 2]], "valid integer, but it is [1, 2]"),
         ("studies/s/epochs", 0, "greater than or equal to 1, but it is 0"),
+        ("studies/s/epochs", 10**9, "less than or equal to 100000, but it is 1000000000"),
         ("studies/s/learning_rate", "1e-3", "studies.s.learning_rate: input should be a valid num"),
         ("studies/s/learning_rate", 1e308, "input should be less than or equal to 10000"),
         ("studies/s/learning_rate", 5e-324, "input should be greater than or equal to 0.000"),
@@ -429,7 +430,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "layer": st.sampled_from(LAYERS),
     "samples_per_class": st.integers(1, 10**6),
     "seed": st.integers(0, 2**32 - 1),
-    "epochs": st.integers(1, 10**6),
+    "epochs": st.integers(1, 10**5),
     "batch_size": st.integers(1, 10**6),
     "optimizer": st.sampled_from(["sgd", "adam"]),
     "learning_rate": st.floats(1e-12, 1e4),
@@ -599,3 +600,57 @@ def test_a_network_can_be_there_twice_under_names_of_its_own() -> None:
 )
 def test_mistakes_in_several_networks(changes: dict[str, Any], mistake: str) -> None:
     assert any(mistake in one for one in mistakes(COMPARED | changes))
+
+
+def bomb(levels: int, width: int) -> str:
+    """YAML in which each level repeats the one before it."""
+    lines = ["a0: &a0 [x, x]"]
+    for level in range(1, levels):
+        repeated = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} [{repeated}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (bomb(9, 9), "it stands for more than 100,000 values"),
+        ("a: &a {b: *a}", "it stands for more than 100,000 values"),
+        ("[" * 500 + "]" * 500, "more than 20 mappings and lists are within each other"),
+        ("a: " + "[" * 100_000, "more than 20 mappings and lists are within each other"),
+        ("a: " + "x" * 1_000_001, "it has more than 1,000,000 characters"),
+        ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    ],
+    ids=["repeats", "itself", "deep", "deep and open", "long", "object"],
+)
+def test_yaml_beyond_its_bounds_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError) as caught:
+        read_params(tmp_path / "params.yaml")
+    (mistake,) = caught.value.mistakes
+    assert problem in mistake
+    assert len(mistake) < 300
+
+
+def test_anchors_and_merge_keys_are_within_the_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "backbone: &b {weights: random-conv}\n"
+        "datasets: {d: &d {source: d.tar, layers: [block5_pool]}, e: {<<: *d, source: e.tar}}\n"
+        "studies: {s: {dataset: e}}\n",
+        encoding="utf-8",
+    )
+    assert read_params(path).datasets["e"].source == "e.tar"
+
+
+def test_a_grid_of_too_many_trials_is_refused() -> None:
+    changes = {
+        "studies/s/samples_per_class": list(range(1, 1001)),
+        "studies/s/learning_rate": [number / 1000 for number in range(1, 1001)],
+        "studies/s/seed": [0, 1, 2],
+    }
+    assert mistakes(changes) == ["studies.s: is a grid of 3,000,000 trials, more than 10,000"]
+
+
+def test_a_pattern_for_groups_may_have_what_only_backtracking_can_do() -> None:
+    check(**{"datasets/d/split/group": r"^(?=a)(.+?)_\d(?<!9)"})

@@ -8,6 +8,27 @@ _SECRET = re.compile(
 )
 
 
+MAX_LINES = 20
+MAX_CHARACTERS = 1500
+"""Bounds of what one error prints: lines, and characters of a line."""
+
+
+def shown(text: str) -> list[str]:
+    """The lines of a message as they are printed: without passwords, and not too many or too long.
+
+    A part in the middle of a long line is left out: its beginning names the file or key, and its
+    end says what to do.
+    """
+    lines = [
+        line
+        if len(line) <= MAX_CHARACTERS
+        else f"{line[: MAX_CHARACTERS * 2 // 3]} […] {line[-MAX_CHARACTERS // 3 :]}"
+        for line in redacted(text).splitlines()
+    ]
+    more = len(lines) - MAX_LINES
+    return [*lines[:MAX_LINES], *([f"and {more} more"] if more > 0 else [])]
+
+
 def redacted(text: str) -> str:
     """Hides user names, passwords and signatures of all addresses in a text.
 

@@ -1,5 +1,6 @@
 import io
 import itertools
+import os
 import tarfile
 import threading
 import zipfile
@@ -539,7 +540,14 @@ def test_links_that_lead_from_one_folder_to_the_other_and_back_come_to_an_end(tm
     folder = write_folder(tmp_path / "folder", {"a/1.jpg": b"one", "b/2.jpg": b"two"})
     (folder / "a" / "b").symlink_to(folder / "b")
     (folder / "b" / "a").symlink_to(folder / "a")
-    assert sorted(contents(folder)) == ["a/1.jpg", "a/b/2.jpg", "b/2.jpg", "b/a/1.jpg"]
+    assert sorted(contents(folder)) == ["a/1.jpg", "b/2.jpg"]
+
+
+def test_a_link_to_a_folder_above_leads_to_what_was_not_visited(tmp_path) -> None:
+    above = write_folder(tmp_path / "above", {"folder/a/1.jpg": b"one", "other/2.jpg": b"two"})
+    folder = above / "folder"
+    (folder / "a" / "up").symlink_to(above)
+    assert sorted(contents(folder)) == ["a/1.jpg", "a/up/other/2.jpg"]
 
 
 def test_a_file_that_vanishes_from_a_folder_is_named(tmp_path) -> None:
@@ -600,6 +608,9 @@ class Recorder:
 
     def names(self) -> list[str]:
         raise NotImplementedError
+
+    def size(self, name: str) -> int:
+        return len(name)
 
     def read(self, name: str) -> bytes:
         self.read_so_far.append(name)
@@ -680,3 +691,62 @@ def test_the_function_sees_a_files_bytes(path) -> None:
     with open_archive(path) as archive:
         names = archive.names()
         assert list(map_files(archive, names, bytes.hex)) == [FILES[n].hex() for n in names]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch, form: str) -> None:
+    path = FORMATS[form](tmp_path / "source", {"a.jpg": b"a" * 100, "b.jpg": b"b" * 101})
+    monkeypatch.setattr(archives, "MAX_BYTES", 100)
+    with open_archive(path) as archive:
+        assert archive.read("a.jpg") == b"a" * 100
+        with pytest.raises(ArchiveError, match=r"'b\.jpg' holds .* MB, more than the"):
+            archive.read("b.jpg")
+
+
+def test_files_in_memory_are_together_no_larger_than_one_may_be(tmp_path, monkeypatch) -> None:
+    """The consumer never gets ahead of the sizes, whatever their order."""
+    sizes = [90, 5, 5, 60, 60, 1, 100, 100, 20]
+    files = {f"{number}.jpg": bytes(size) for number, size in enumerate(sizes)}
+    path = write_tar(tmp_path / "t.tar", files)
+    monkeypatch.setattr(archives, "MAX_BYTES", 100)
+    most, unread = 0, []
+    with open_archive(path) as archive:
+        read = archive.read
+
+        def counted(name: str) -> bytes:
+            nonlocal most
+            unread.append(len(files[name]))
+            most = max(most, sum(unread))
+            return read(name)
+
+        monkeypatch.setattr(archive, "read", counted)
+        lengths = []
+        for length in map_files(archive, list(files), len):
+            lengths.append(length)
+            unread.remove(length)
+    assert lengths == sizes
+    assert most <= 100
+
+
+def test_folders_that_link_to_each_other_are_visited_once(tmp_path) -> None:
+    for number in range(22):
+        (tmp_path / "s" / f"d{number:02}").mkdir(parents=True)
+        (tmp_path / "s" / f"d{number:02}" / "p.jpg").write_bytes(b"p")
+    for number, other in itertools.permutations(range(22), 2):
+        (tmp_path / "s" / f"d{number:02}" / f"to{other:02}").symlink_to(f"../d{other:02}")
+    with open_archive(tmp_path / "s") as archive:
+        assert archive.names() == [f"d{number:02}/p.jpg" for number in range(22)]
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert problem(tmp_path / "pipe") == "is neither a file nor a folder"
+
+
+def test_a_tar_with_a_thousand_chained_headers_is_damaged(tmp_path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    header.size = 2
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")
+    (tmp_path / "t.tar").write_bytes(block * 2000 + member("a").tobuf() + bytes(1024))
+    assert problem(tmp_path / "t.tar") == "is damaged or incomplete; fetch it again"

@@ -1,7 +1,9 @@
 import io
 import struct
 import subprocess
+import sys
 import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -70,8 +72,8 @@ def test_bytes_that_are_no_picture(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
-        ((20_000, 10_000), "unfolds to more than 89 megapixels"),
-        ((10_000, 10_000), "unfolds to 100 megapixels, more than 89"),
+        ((20_000, 10_000), "unfolds to more than 50 megapixels"),
+        ((10_000, 10_000), "unfolds to 100 megapixels, more than 50"),
         ((65_000, 1), "measures 65000 x 1 pixels, less than 16 on a side"),
     ],
 )
@@ -425,3 +427,52 @@ def test_no_picture_starts_a_program(monkeypatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", started)
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
     assert reason(content).startswith("is no picture: it begins with b'%!PS-Adobe")
+
+
+def test_no_more_pixels_are_decoded_at_the_same_time_than_one_picture_may_have() -> None:
+    budget = pictures._Budget(100)
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    def decode(pixels: int) -> None:
+        nonlocal inside, most
+        with budget.spent(pixels):
+            with lock:
+                inside += pixels
+                most = max(most, inside)
+            time.sleep(0.002)
+            with lock:
+                inside -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [60, 50, 40, 100, 1, 99] * 5))
+    assert most <= 100
+    assert inside == 0
+
+
+MEMORY = """
+import io, resource, sys
+import numpy as np
+from PIL import Image
+from vgg16_transfer.images.pictures import decode
+content = open(sys.argv[1], "rb").read()
+decode(open(sys.argv[2], "rb").read())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(content)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "I;16", "CMYK"])
+def test_the_largest_picture_needs_less_than_500_megabytes(tmp_path, mode: str) -> None:
+    for name, size in (("large", (7071, 7071)), ("small", (20, 20))):
+        kind = "TIFF" if mode in {"I;16", "CMYK"} else "PNG"
+        colour = 40_000 if mode == "I;16" else None
+        picture = Image.new(mode, size, colour) if colour else Image.new(mode, size)
+        options = {"compression": "tiff_lzw"} if kind == "TIFF" else {"compress_level": 1}
+        if mode == "P":
+            options["transparency"] = 0
+        picture.save(tmp_path / name, kind, **options)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "large"), str(tmp_path / "small")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 500

@@ -789,3 +789,10 @@ def test_writing_that_stops_half_way_leaves_nothing_behind(write, out, monkeypat
         write(split=SPLIT.model_copy(update={"seeds": [5, 6]}))
     assert contents(out) == before
     assert beside(out) == ["ants"]
+
+
+def test_a_pattern_that_never_ends_is_stopped() -> None:
+    split = Split(train_per_class=1, test_per_class=1, group=r"^((?:\w|/|[a-z])+)+[!?]")
+    long = [made_up(name * 10, group, 0) for name in ("ants", "bees") for group in range(5)]
+    with pytest.raises(SplitError, match=r"split\.group: .* needs more than 1 s for the path"):
+        split_pictures("d", long, split, 0)

@@ -15,7 +15,7 @@ import typer
 from vgg16_transfer.cli import models, releases, remotes, runs, stages
 from vgg16_transfer.cli.app import app
 from vgg16_transfer.cli.quiet import silence
-from vgg16_transfer.errors import InputError, redacted
+from vgg16_transfer.errors import InputError, shown
 
 __all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages"]
 
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        for mistake in redacted(str(error)).splitlines():
+        for mistake in shown(str(error)):
             typer.echo(f"error: {mistake}", err=True)
         sys.exit(2)
     finally:

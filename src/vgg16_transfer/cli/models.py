@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path  # noqa: TC003 (Typer reads it)
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,7 +182,7 @@ def _files(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]
 
     for path in paths:
         if not path.is_dir():
-            yield path, path.read_bytes, True
+            yield path, partial(_read, path), True
             continue
         with open_archive(path) as folder:  # follows links as training does
             names = folder.names()
@@ -189,7 +190,17 @@ def _files(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]
         if not within:
             yield path, lambda: _refuse("is a folder without pictures"), True
         for one in within:
-            yield one, one.read_bytes, False
+            yield one, partial(_read, one), False
+
+
+def _read(path: Path) -> bytes:
+    from vgg16_transfer.images.archives import MAX_BYTES
+
+    if path.exists() and not path.is_file():
+        raise UnreadableError("is neither a file nor a folder")
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        raise UnreadableError(f"holds more than {MAX_BYTES / 1e6:.0f} MB, more than any picture")
+    return path.read_bytes()
 
 
 def _refuse(reason: str) -> bytes:

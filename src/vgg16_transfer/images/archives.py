@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_READ_AHEAD = 64
+MAX_BYTES = 100_000_000
+"""Bytes of the largest file that is read. A larger one is no picture that could be used."""
+
+_READ_AHEAD = 64  # files
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")  # a zip with files; an empty zip
@@ -46,6 +49,7 @@ _DAMAGE = (
     ValueError,
     NotImplementedError,
     OverflowError,  # a header with an impossible size
+    RecursionError,  # headers that refer to each other, a thousand times
     MemoryError,  # the same
     struct.error,
     tarfile.TarError,
@@ -100,7 +104,8 @@ class Archive(Protocol):
         """Bytes of one file.
 
         Raises:
-            ArchiveError: The file's bytes are damaged or can't be read.
+            ArchiveError: The file's bytes are damaged or can't be read, or are more than
+                ``MAX_BYTES``.
         """
 
 
@@ -122,6 +127,8 @@ def open_archive(path: Path, encoding: str | None = None) -> Iterator[Archive]:
         raise ArchiveError(path, "no such file or folder")
     if path.is_dir():
         yield _Folder(path)
+    elif not path.is_file():
+        raise ArchiveError(path, "is neither a file nor a folder")
     elif _first_bytes(path).startswith(_ZIP_BEGINS):
         with _open_zip(path) as zipped:
             yield _Zip(path, zipped, encoding)
@@ -139,7 +146,7 @@ def map_files(
     """Applies a function to files in threads, while the caller works on earlier results.
 
     Files are read one after the other in the given order, because a .tar.gz needs that. The number
-    of files in memory is limited.
+    of files in memory is limited, and so is the sum of their sizes: to ``MAX_BYTES``.
 
     Args:
         archive: Archive to read from.
@@ -154,13 +161,18 @@ def map_files(
         ArchiveError: A file can't be read, and ``on_damage`` is not given.
     """
     with ThreadPoolExecutor() as pool:
-        window: deque[Future[T]] = deque()
+        window: deque[tuple[int, Future[T]]] = deque()
+        in_memory = 0
         for name in names:
-            window.append(_submit(pool, archive, name, function, on_damage))
-            if len(window) == _READ_AHEAD:
-                yield window.popleft().result()
+            size = min(archive.size(name), MAX_BYTES)
+            while window and (len(window) == _READ_AHEAD or in_memory + size > MAX_BYTES):
+                done, future = window.popleft()
+                yield future.result()
+                in_memory -= done
+            window.append((size, _submit(pool, archive, name, function, on_damage)))
+            in_memory += size
         while window:
-            yield window.popleft().result()
+            yield window.popleft()[1].result()
 
 
 def _submit(
@@ -208,6 +220,7 @@ class _Folder:
             raise ArchiveError(self._path, f"'{name}' can't be read: {error}") from None
 
     def read(self, name: str) -> bytes:
+        _check_size(self._path, name, self.size(name))
         try:
             return (self._path / name).read_bytes()
         except OSError as error:
@@ -276,6 +289,7 @@ class _Zip:
         return self._members[name].file_size
 
     def read(self, name: str) -> bytes:
+        _check_size(self._path, name, self.size(name))
         try:
             return self._zip.read(self._members[name])
         except _DAMAGE as error:
@@ -313,6 +327,7 @@ class _Tar:
 
     def read(self, name: str) -> bytes:
         start, size = self._members[name]
+        _check_size(self._path, name, size)
         try:
             with self._lock:
                 self._stream.seek(start)
@@ -324,19 +339,32 @@ class _Tar:
         return content
 
 
-def _entries(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, bool]]:
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Every file and folder below a folder, each with whether it is a folder.
 
-    Broken links, and links back to a parent folder, are skipped.
+    Broken links are skipped. A folder that links lead to is visited once, and only if it is not
+    visited by its own path: folders that link to each other have more paths than can be read.
     """
-    real = folder.resolve()
-    for path in folder.iterdir():
-        if path.is_dir():
-            if path.resolve() not in above | {real}:
+    seen = {folder.resolve()}
+    to_visit, links = [folder], deque[Path]()
+    while to_visit or links:
+        if not to_visit:
+            link = links.popleft()
+            if link.resolve() in seen:
+                continue
+            seen.add(link.resolve())
+            yield link, True
+            to_visit.append(link)
+        for path in sorted(to_visit.pop().iterdir()):
+            if not path.is_dir():
+                if path.is_file():
+                    yield path, False
+            elif path.is_symlink():
+                links.append(path)
+            elif path.resolve() not in seen:  # a link may lead to a folder above this one
+                seen.add(path.resolve())
                 yield path, True
-                yield from _entries(path, above | {real})
-        elif path.is_file():
-            yield path, False
+                to_visit.append(path)
 
 
 def _all_folders(names: list[str], explicit: list[str]) -> list[str]:
@@ -463,6 +491,12 @@ def _members(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     if end_mark != bytes(_TAR_BLOCK):
         raise ArchiveError(path, _CUT_OFF)
     return members
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        megabytes = f"{size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:.0f} of any picture"
+        raise ArchiveError(path, f"'{name}' holds {megabytes}")
 
 
 def _check_name(path: Path, name: str) -> None:

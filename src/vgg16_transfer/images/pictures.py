@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from pillow_heif import register_heif_opener
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -35,13 +36,14 @@ not included, because Pillow recognises them but can't decode them.
 MIN_SIDE = 16
 """Pixels: a smaller picture shows nothing that can be recognised, even if it is enlarged."""
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit for the size of a decoded picture (256 MiB of RGB)."""
+MAX_PIXELS = 50_000_000
+"""Pixels of the largest picture, and of all that are decoded at the same time. They need 350 MB."""
 
 _BOMB = f"unfolds to more than {MAX_PIXELS / 1e6:.0f} megapixels"
 _TAG_PHOTOMETRIC = 262
 _TAG_MAX = 281
 _DEPTHS = (8, 10, 12, 14, 16)
+_STRIP = 1_000_000  # pixels
 _BLACK = 16  # of 255: in a picture without a brighter pixel, nothing can be recognised
 _DEEP_BLACK = 64  # of 255: a 16-bit picture with less uses only 14 bits or fewer
 
@@ -77,7 +79,8 @@ def decode(content: bytes) -> Image.Image:
         # The size is checked before decoding; Pillow only warns above its limit.
         with _silence, Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             _check_size(*picture.size)
-            return _rgb_on_white(picture)
+            with _budget.spent(picture.width * picture.height):
+                return _rgb_on_white(picture)
     except Image.DecompressionBombError:
         raise PictureError(_BOMB) from None
     except PictureError:
@@ -140,10 +143,29 @@ def _rgb_on_white(picture: Image.Image) -> Image.Image:
                 "would be black, or almost: of its 16 bits, the upper 8 are nearly unused",
             )
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
+        return _in_strips(picture, _on_white)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _on_white(strip: Image.Image) -> Image.Image:
+    strip = strip.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB")
+
+
+def _in_strips(
+    picture: Image.Image, function: Callable[[Image.Image], Image.Image], mode: str = "RGB"
+) -> Image.Image:
+    """Applies a function to strips of a picture, so that its copies of it stay small."""
+    result = Image.new(mode, picture.size)
+    for top, strip in _strips(picture):
+        result.paste(function(strip), (0, top))
+    return result
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
 
 
 def _to_8_bits(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
@@ -157,8 +179,9 @@ def _to_8_bits(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         PictureError: A value is negative, infinite, not a number or more than 65535. Or white is
             not known, or the result would be almost black.
     """
-    values = np.asarray(picture, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
+    strips = (_values(strip) for _, strip in _strips(picture))
+    ends = np.array([(values.min(), values.max()) for values in strips])
+    low, high = float(ends.min()), float(ends.max())
     if not np.isfinite([low, high]).all() or low < 0 or high >= 1 << _DEPTHS[-1]:
         raise PictureError(
             f"holds values that are no brightness: from {low:g} to {high:g}, not within 0 to 65535"
@@ -174,19 +197,52 @@ def _to_8_bits(picture: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
             "save it with 8 or 16 bits",
             "holds fractions, and does not say which of them is white; save it with 8 or 16 bits",
         )
-    scaled = values * (255 / white)
-    if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero; Pillow handles this only up to 8 bits
-        scaled = 255 - scaled
     transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):  # the grey value that a PNG declares transparent
-        scaled[values == transparent] = 255
-    if high > 0 and scaled.max() < _BLACK:
+    brightest = 0.0
+
+    def scale(strip: Image.Image) -> Image.Image:
+        nonlocal brightest
+        values = _values(strip)
+        scaled = values * (255 / white)
+        if tags.get(_TAG_PHOTOMETRIC) == 0:  # white is zero; Pillow handles this only up to 8 bits
+            scaled = 255 - scaled
+        if isinstance(transparent, int):  # the grey value that a PNG declares transparent
+            scaled[values == transparent] = 255
+        brightest = max(brightest, float(scaled.max()))
+        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+
+    result = _in_strips(picture, scale, "L")
+    if high > 0 and brightest < _BLACK:
         raise PictureError(f"would be almost black: its values reach from {low:g} to {high:g}")
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    return result
+
+
+def _values(picture: Image.Image) -> npt.NDArray[np.float64]:
+    return np.asarray(picture, dtype=np.float64)
 
 
 def _extrema(picture: Image.Image) -> tuple[tuple[int, int], ...]:
     return cast("tuple[tuple[int, int], ...]", picture.getextrema())
+
+
+class _Budget:
+    """Lets threads decode pictures at the same time while these have so many pixels together."""
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def spent(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
 
 
 class _Silence:
@@ -216,3 +272,4 @@ class _Silence:
 
 
 _silence = _Silence()
+_budget = _Budget(MAX_PIXELS)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+import regex
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.errors import InputError
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 NAMED = 20
 """Largest number of classes that a sentence names; it counts the rest."""
+
+
+_GROUP_TIMEOUT_S = 1
 
 
 class SplitError(InputError):
@@ -225,7 +228,18 @@ def _shuffled_groups(members: Iterable[Picture], split: Split, salt: str) -> lis
 
 
 def _group(pattern: str | None, path: str) -> str | None:
-    match = re.search(pattern, path) if pattern else None
+    """The group of a path, or None if it has none.
+
+    Raises:
+        SplitError: The search does not end in time. Some patterns try every way to split a path.
+    """
+    try:
+        match = regex.search(pattern, path, timeout=_GROUP_TIMEOUT_S) if pattern else None
+    except TimeoutError:
+        raise SplitError(
+            f"params.yaml: split.group: '{pattern}' needs more than {_GROUP_TIMEOUT_S} s for the "
+            f"path {path}; use a pattern that does not repeat a repetition, such as (a+)+"
+        ) from None
     return match[1] if match else None  # match[1] is None if an optional group did not match
 
 

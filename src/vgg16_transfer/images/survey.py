@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from vgg16_transfer.images.archives import map_files
+from vgg16_transfer.images.archives import MAX_BYTES, map_files
 from vgg16_transfer.images.duplicates import fingerprint
 from vgg16_transfer.images.ignored import passed_by
 from vgg16_transfer.images.layouts import ROLES, Files, arrange, describe
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.images.archives import Archive, ArchiveError
     from vgg16_transfer.params import Layout
-
-MAX_BYTES = 1 << 30
-"""A larger file is not read: a picture with the largest allowed number of pixels is smaller."""
 
 LEFT_OUT_COLUMNS = ["path", "class_name", "reason"]
 
@@ -149,9 +146,9 @@ def _inspect_all(archive: Archive, names: list[str], progress: str) -> dict[str,
         disable=None,
     )
     inspected = dict(zip(to_read, results, strict=True))
-    kind = f"holds more than {MAX_BYTES >> 30} GiB"
+    kind = f"holds more than {MAX_BYTES / 1e6:.0f} MB"
     inspected |= {
-        name: _Inspected(reason=f"holds {size / 2**30:.1f} GiB, more than any picture", kind=kind)
+        name: _Inspected(reason=f"holds {size / 1e6:,.0f} MB, more than any picture", kind=kind)
         for name, size in large.items()
     }
     return inspected

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import regex
 
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
@@ -228,8 +229,8 @@ def _encoding_mistakes(path: str, encoding: str) -> list[str]:
 
 def _group_mistakes(path: str, pattern: str) -> list[str]:
     try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
+        groups = regex.compile(pattern).groups
+    except regex.error as error:
         return [f"{path}: is not a regular expression: {error}"]
     return [] if groups == 1 else [f"{path}: must have one (group), but has {groups}"]
 

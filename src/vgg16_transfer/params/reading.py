@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vgg16_transfer.networks import DEFAULT, LAST, NETWORKS
+from vgg16_transfer.params import yaml_text
 from vgg16_transfer.params.backbone import Backbone
 from vgg16_transfer.params.contradictions import contradictions
 from vgg16_transfer.params.dataset import Dataset, Split
 from vgg16_transfer.params.schema import Params
 from vgg16_transfer.params.section import NAME, ParamsError, Section, nearest
-from vgg16_transfer.params.study import LAYER_KEYS, Study, Trial
+from vgg16_transfer.params.study import LAYER_KEYS, MAX_TRIALS, Study, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ def read_params(path: Path) -> Params:
         ParamsError: The file is missing, is not YAML, or has mistakes. The error has all mistakes.
     """
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        raw = yaml_text.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(str(path), ["no such file; run this in the repository's root"]) from None
     except (ValueError, OSError, YAMLError) as error:  # a date like 2026-13-01 is a ValueError
@@ -174,6 +175,9 @@ def _study(
         key: _axis(field, raw[key], f"{path}.{key}", mistakes) if key in raw else (defaults[key],)
         for key, field in Trial.model_fields.items()
     }
+    trials = math.prod(map(len, grid.values()))
+    if trials > MAX_TRIALS:
+        mistakes.append(f"{path}: is a grid of {trials:,} trials, more than {MAX_TRIALS:,}")
     networks = {name: backbone.network for name, backbone in backbones.items()}
     _name_last_layers(path, grid, networks, mistakes)
     return Study(name, str(dataset), grid, networks) if len(mistakes) == before else None

@@ -19,6 +19,9 @@ SMALLEST, LARGEST = 1e-12, 1e4
 COLDEST, HOTTEST = 1e-3, 1e6
 """Bounds of temperatures, for the same reason: the loss has the square of a temperature."""
 
+MAX_TRIALS = 10_000
+"""Trials of a study. Each has a head on disk and a run in MLflow."""
+
 LAYER_KEYS = ("layer", "teacher_layer")
 """Keys of :class:`Trial` that name a layer of the network."""
 
@@ -58,7 +61,9 @@ class Trial(Section):
     seed: int = Field(
         default=0, ge=0, le=2**32 - 1, description="of the split and of the order of the batches"
     )
-    epochs: int = Field(default=200, ge=1, description="passes over the training pictures")
+    epochs: int = Field(
+        default=200, ge=1, le=100_000, description="passes over the training pictures"
+    )
     batch_size: int = Field(default=256, ge=1, description="pictures per step")
     optimizer: str = Field(
         default="sgd",
