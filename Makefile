@@ -2,6 +2,7 @@
 # make paper       the same at the size of the 2017 report (docs/paper.md)
 # make test        lint, types, import contracts, all tests
 # make coverage    the same, and how much of the package the tests run: slower, and with a floor
+# make torture     20,000 damaged and hostile inputs; make test runs a few of each kind
 # make quick       the same without the tests that need a whole pipeline or a server
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ TENSORFLOW ?= cpu
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage quick check ui clean constraints
+.PHONY: help reproduce paper test coverage torture quick check ui clean constraints
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +30,9 @@ test: check ## lint, types, import contracts and all tests
 
 coverage: check ## what make test does, and the share of the package that it runs
 	pytest --numprocesses 2 --dist loadfile --cov
+
+torture: $(VENV)/dev ## 20,000 damaged and hostile inputs: no traceback, nothing endless, nothing huge
+	TORTURE=1 pytest --numprocesses 2 tests/torture
 
 quick: check ## lint, types, import contracts and the tests that need no pipeline and no server
 	pytest --numprocesses 2 --dist loadfile -m "not pipeline and not server"

@@ -57,6 +57,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
 )
+_ZIP_SIZES = 14  # where checksum and sizes are in the header before a member
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # the extra field in which Info-ZIP keeps a name as UTF-8
 # For each writing system, the most common one first: Japanese, Western, Cyrillic, Chinese, Korean,
@@ -290,10 +291,22 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         _check_size(self._path, name, self.size(name))
+        info = self._members[name]
         try:
-            return self._zip.read(self._members[name])
+            content = self._zip.read(info)
         except _DAMAGE as error:
             raise ArchiveError(self._path, f"member '{name}' is damaged: {error}") from None
+        # zipfile reads sizes from the list at the archive's end, and no checksum of an empty file.
+        if not content and any(self._local_sizes(info)):
+            raise ArchiveError(self._path, f"member '{name}' is damaged: its size is lost")
+        return content
+
+    def _local_sizes(self, info: zipfile.ZipInfo) -> tuple[int, int, int]:
+        """Checksum and two sizes in the header before a member's bytes; 0 if they come after it."""
+        with self._path.open("rb") as file:
+            file.seek(info.header_offset + _ZIP_SIZES)
+            header = file.read(12)
+        return struct.unpack("<LLL", header.ljust(12, b"\0"))
 
 
 class _Tar:
