@@ -58,6 +58,11 @@ class Network(NamedTuple):
     address: tuple[str, str] | None = None
     convolutions_sha256: str | None = None
 
+    @property
+    def title(self) -> str:
+        """Name of the network for readers, such as ``VGG16``."""
+        return self.model.rpartition(".")[2]
+
 
 _VGG_POOLS = tuple(f"block{block}_pool" for block in range(1, 6))
 _VGG_BLOCKS = {f"block{block}": f"block{block - 1}_pool" for block in range(2, 6)}

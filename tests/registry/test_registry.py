@@ -18,6 +18,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from vgg16_transfer.heads import records
@@ -26,6 +27,7 @@ from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.images.pictures import PictureError
 from vgg16_transfer.lineage.lineage import Lineage
+from vgg16_transfer.params import Backbone
 from vgg16_transfer.registry import registry
 from vgg16_transfer.registry.card import Subject, write_card
 from vgg16_transfer.registry.contents import Contents
@@ -305,6 +307,60 @@ def test_the_card_names_the_licence_of_the_weights(
     card = write_card(subject._replace(params=params), "r", {}, ("3", "previous-champion"))
     assert licence in card
     assert "Previous champion: version 3, alias previous-champion." in card
+
+
+def test_the_card_names_the_network_and_the_kind_of_head(registered: Registry) -> None:
+    subject = registered.contents().subject
+    trial = subject.chosen.trial.model_copy(update={"head": "nearest_mean", "layer": "post_relu"})
+    backbone = Backbone(network="resnet50v2", weights="imagenet")
+    card = write_card(
+        subject._replace(
+            params=dataclasses.replace(subject.params, backbones={"vgg16": backbone}),
+            recipe=subject.recipe._replace(network="resnet50v2"),
+            chosen=subject.chosen._replace(trial=trial),
+        ),
+        "r",
+        {},
+        None,
+    )
+    assert card.startswith(
+        "A head of the kind `nearest_mean` (the class whose mean of training features has the "
+        "largest cosine) on `post_relu` of ResNet50V2,"
+    )
+    assert "Weights of ResNet50V2: ImageNet's, as keras.applications has them (He et al." in card
+    assert "VGG16" not in card
+
+
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+HOSTILE = ["[x](javascript:alert(1))", "<script>alert(1)</script>", "a|b|c", "`", "**b**", "# h"]
+HOSTILE += ["![i](http://h/i.png)", "a\n\n# heading\n- item", "~~s~~", "\\[x](y)", "&lt;b&gt;"]
+
+
+def test_no_name_of_a_class_is_markup_in_the_card(registered: Registry) -> None:
+    subject = registered.contents().subject
+    names = tuple(HOSTILE)
+    dataset = subject.params.datasets["animals"].model_copy(update={"source": HOSTILE[0]})
+    hostile = subject._replace(
+        recipe=subject.recipe._replace(class_names=names),
+        params=dataclasses.replace(subject.params, datasets={"animals": dataset}),
+    )
+    kinds = [
+        {
+            token.type
+            for line in MARKDOWN.parse(write_card(one, "r", {}, None))
+            for token in [line, *(line.children or [])]
+        }
+        for one in (subject, hostile)
+    ]
+    assert kinds[0] == kinds[1]  # the same headings, tables and code, and no links or HTML
+    text = " ".join(
+        token.content
+        for line in MARKDOWN.parse(write_card(hostile, "r", {}, None))
+        for token in line.children or []
+    )
+    for name in HOSTILE:
+        assert " ".join(name.split()) in text, name
 
 
 def test_a_card_of_many_classes_fits_into_mlflows_table(registered: Registry) -> None:

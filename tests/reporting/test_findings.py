@@ -80,7 +80,9 @@ def test_a_peak_is_not_called_a_rise_nor_a_fall() -> None:
         temperature=[1.0, 2.0, 16.0],
         **SEEDS,
     )
-    assert ends.startswith("From temperature 1 to 16 of VGG16's softmax, test accuracy goes up and")
+    assert ends.startswith(
+        "From temperature 1 to 16 of the network's softmax, test accuracy goes up and"
+    )
     assert "1 → 2: +4.0 ± 0.0 points, up in all 3 splits; 2 → 16: −23.0 ± 0.0" in steps
 
 

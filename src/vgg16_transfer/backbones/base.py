@@ -219,7 +219,7 @@ def digest(network: keras.Model) -> str:
 
 
 def _build(name: str, weights: str | None, *, dense: bool, image_size: int) -> keras.Model:
-    constructor = getattr(_module(name), NETWORKS[name].model.rpartition(".")[2])
+    constructor = getattr(_module(name), NETWORKS[name].title)
     network = constructor(
         weights=weights,
         include_top=dense,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vgg16_transfer.errors import redacted
+from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.heads.measures import MEASURES
+from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 1000  # characters for the names of classes; MLflow stores descriptions of up to 5000
 _WEAKEST = 3
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~])")
 _ROWS = {"validation pictures": "validation_accuracy"} | {
     measure.card: measure.name for measure in MEASURES if measure.card
 }
@@ -60,9 +65,10 @@ def write_card(
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.registry"),
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 - Markdown, which MLflow's UI sanitises
+        autoescape=False,  # noqa: S701 - Markdown; the filter plain escapes what users wrote
         keep_trailing_newline=True,
     )
+    environment.filters["plain"] = _plain
     params, study, chosen, recipe, record, manifest = subject
     roles = manifest["role"].value_counts()
     dataset = params.dataset(study.dataset)
@@ -82,7 +88,9 @@ def write_card(
         lineage=lineage,
         previous=version,
         previous_alias=alias,
-        weights=weights,
+        network=NETWORKS[recipe.network],
+        head=HEAD_KINDS[chosen.trial.head].what,
+        weights=redacted(weights),
         imagenet=weights.startswith("imagenet"),
         **_measured(study, chosen, record, int(roles["test"])),
     )
@@ -114,6 +122,11 @@ def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict
             for row in weakest.to_dict("records")
         ],
     }
+
+
+def _plain(text: object) -> str:
+    """Text of a user as Markdown: without markup, and in one line."""
+    return _MARKUP.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def _spread(values: pd.Series[float]) -> str:

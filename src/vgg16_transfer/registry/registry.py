@@ -267,7 +267,7 @@ def _add(
     try:
         client.create_registered_model(
             study.name,
-            description=f"Classifiers of study {study.name} on {study.dataset}: VGG16 and a head",
+            description=f"Classifiers of study {study.name} on {study.dataset}: network and head",
         )
     except MlflowException:
         client.get_registered_model(study.name)  # it exists, or this raises the actual error

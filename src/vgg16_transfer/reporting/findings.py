@@ -29,7 +29,7 @@ _EQUAL = 1e-6
 _SPANS = {
     "samples_per_class": "From {} to {} training pictures per class",
     "layer": "From {} to {}",
-    "temperature": "From temperature {} to {} of VGG16's softmax",
+    "temperature": "From temperature {} to {} of the network's softmax",
     "teacher_weight": "From α = {} to {}",
     "teacher_temperature": "From temperature {} to {} of the teacher",
     "unlabelled_per_class": "From {} to {} unlabelled pictures per class",

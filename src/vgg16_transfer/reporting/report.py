@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import records
+from vgg16_transfer.networks import NETWORKS
 from vgg16_transfer.params import Trial
 from vgg16_transfer.reporting import (
     alternatives,
@@ -31,7 +32,7 @@ from vgg16_transfer.reporting import (
 from vgg16_transfer.reporting.study_figures import Drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -123,6 +124,7 @@ def write_report(
                 }
                 for name, study in studies.items()
             ],
+            networks=_networks(studies.values()),
             near={name: pairs for name, pairs in pairs_by_dataset.items() if pairs is not None},
             filters=filter_pictures,
             gradients=gradient_rows,
@@ -172,6 +174,11 @@ def lineage(study: Study, record: Record, *, results: Path, splits: Path) -> dic
         "files": files,
         "trials": trials.assign(failed=records.has_failed(record.trials)).to_dict("records"),
     }
+
+
+def _networks(studies: Iterable[Study]) -> list[str]:
+    names = {study.networks[one] for study in studies for one in study.grid["backbone"]}
+    return sorted(NETWORKS[name].title for name in names)
 
 
 def _sample_studies(dataset: str, studies: Mapping[str, Study]) -> list[Study]:
