@@ -28,7 +28,8 @@ def paths(stage: str, *kinds: str) -> set[str]:
     [
         ("fetch", [LAYOUT.source("d")]),
         ("splits", [LAYOUT.splits("d")]),
-        ("weights", [LAYOUT.weights]),
+        ("sources", [LAYOUT.weights_sources]),
+        ("weights", [LAYOUT.weights, LAYOUT.other_weights]),
         ("features", [LAYOUT.features("d")]),
         ("filters", [LAYOUT.filters("d")]),
         ("gradients", [LAYOUT.gradients("d")]),
@@ -50,7 +51,8 @@ def test_a_stage_writes_where_dvc_looks(stage: str, written: list[Path]) -> None
 
 def test_every_stage_of_dvc_yaml_is_looked_at() -> None:
     by_dataset = {"fetch", "splits", "features", "filters", "gradients"}
-    assert set(STAGES) == {*by_dataset, "weights", "train", "explain", "report"}
+    others = {"sources", "weights", "train", "explain", "report"}
+    assert set(STAGES) == by_dataset | others
 
 
 @pytest.mark.parametrize("stage", STAGES)

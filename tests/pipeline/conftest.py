@@ -96,8 +96,9 @@ class Workspace:
         YAML(typ="safe", pure=True).dump(params, self.root / "params.yaml")
 
     def files(self, *rooms: str) -> dict[str, bytes]:
-        """Every file in some folders, but for those that hold the time."""
+        """Every file in some folders, but for those with the time, and links to weights."""
         paths = [path for room in rooms for path in sorted((self.root / room).rglob("*"))]
+        paths = [path for path in paths if path.parent.name != "sources"]
         return {
             path.relative_to(self.root).as_posix(): path.read_bytes()
             for path in paths

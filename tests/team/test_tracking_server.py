@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -411,10 +412,8 @@ def test_a_server_that_dies_in_the_middle_costs_no_result(make_server, workspace
         ["warning", "train@few"],
         ["warning", "report"],
     ]
-    assert all(
-        f"{server.uri}: can't be reached: Connection refused; nothing is lost" in line
-        for line in said
-    )
+    for line in said:  # a connection that broke has another reason than one that was refused
+        assert re.search(rf"{server.uri}: can't be reached: [^;]+; nothing is lost", line)
     assert "Traceback" not in printed
     assert "Retry" not in printed
     assert {"train@few", "report"} <= set(stages_run(printed))
