@@ -57,6 +57,19 @@ def test_every_profile_is_in_order(path: Path) -> None:
     assert params.read_params(path).studies
 
 
+def test_the_additions_that_contributing_shows_are_those_of_the_code() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```diff\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        code: list[str] = []
+        for line in block.splitlines():
+            if line.startswith("+++ "):
+                code = (ROOT / line.removeprefix("+++ ")).read_text(encoding="utf-8").splitlines()
+            else:
+                assert line.removeprefix("+") in code, line
+
+
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]))
 def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
