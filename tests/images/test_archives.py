@@ -750,3 +750,15 @@ def test_a_tar_with_a_thousand_chained_headers_is_damaged(tmp_path) -> None:
     block = header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")
     (tmp_path / "t.tar").write_bytes(block * 2000 + member("a").tobuf() + bytes(1024))
     assert problem(tmp_path / "t.tar") == "is damaged or incomplete; fetch it again"
+
+
+def test_a_zip_member_whose_size_is_lost_is_damaged_and_an_empty_one_is_not(tmp_path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"a.jpg": b"a" * 100, "empty.jpg": b""})
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # of a.jpg, in the list at the end
+    content[entry + 16 : entry + 28] = bytes(12)  # its checksum and both sizes
+    path.write_bytes(content)
+    with open_archive(path) as archive:
+        assert archive.read("empty.jpg") == b""
+        with pytest.raises(ArchiveError, match=r"member 'a\.jpg' is damaged: its size is lost"):
+            archive.read("a.jpg")

@@ -297,16 +297,20 @@ class _Zip:
         except _DAMAGE as error:
             raise ArchiveError(self._path, f"member '{name}' is damaged: {error}") from None
         # zipfile reads sizes from the list at the archive's end, and no checksum of an empty file.
-        if not content and any(self._local_sizes(info)):
+        if not content and self._has_bytes(info):
             raise ArchiveError(self._path, f"member '{name}' is damaged: its size is lost")
         return content
 
-    def _local_sizes(self, info: zipfile.ZipInfo) -> tuple[int, int, int]:
-        """Checksum and two sizes in the header before a member's bytes; 0 if they come after it."""
+    def _has_bytes(self, info: zipfile.ZipInfo) -> bool:
+        """Whether the header before a member's bytes says that there are some.
+
+        It does not say so if checksum and sizes come after the bytes.
+        """
         with self._path.open("rb") as file:
             file.seek(info.header_offset + _ZIP_SIZES)
             header = file.read(12)
-        return struct.unpack("<LLL", header.ljust(12, b"\0"))
+        checksum, _compressed, size = struct.unpack("<LLL", header.ljust(12, b"\0"))
+        return bool(checksum or size)
 
 
 class _Tar:
