@@ -269,6 +269,20 @@ def test_a_file_of_your_own_that_is_replaced_is_read_again(tmp_path, random_weig
     assert base.digest(written) == base.digest(network)
 
 
+def test_a_file_of_your_own_is_read_without_its_link_too(tmp_path, random_weights) -> None:
+    """So the command works by hand, without the stage before it."""
+    workspace = Workspace(tmp_path)
+    write_sources({"vgg16": "random"}, workspace.weights_sources)
+    write_all(
+        {"vgg16": Backbone(weights=str(random_weights))},
+        sources=workspace.weights_sources,
+        files=workspace.weights_of(["vgg16"]),
+        others=workspace.other_weights,
+    )
+    written = base.load("vgg16", workspace.weights, 32)
+    assert base.digest(written) == base.digest(base.load("vgg16", random_weights, 32))
+
+
 @pytest.mark.parametrize("place", ["vgg16.weights.h5", "backbones/mine.weights.h5"])
 def test_a_file_of_your_own_is_not_removed_as_an_output(tmp_path, place: str) -> None:
     path = tmp_path / "models" / place

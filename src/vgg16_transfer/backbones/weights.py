@@ -52,8 +52,9 @@ def write_all(
     for name, backbone in backbones.items():
         source = backbone.weights
         if source not in NAMED:
-            # A relative path would not be found in the temporary workspace of `dvc exp run --temp`.
-            source = str((sources / name).resolve())
+            link = sources / name
+            if link.is_symlink():  # it finds a relative path also in `dvc exp run --temp`
+                source = str(link.resolve())
             _check_place(source, others)
         write_weights(backbone.network, source, files[name])
         index[name] = {"network": backbone.network, "md5": file_md5(files[name])}
