@@ -8,15 +8,16 @@ through :func:`reading`. Features and heads carry digests and say themselves wha
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MEND = "run dvc repro or dvc pull"
 """The end of most sentences about damage: what a stage made, it makes again."""
@@ -101,6 +102,26 @@ def put(fresh: Path, path: Path) -> None:
         path.rename(retired)  # a folder is replaced by no single call
     fresh.replace(path)
     remove(retired)
+
+
+def located(source: str, home: Path | None) -> Path:
+    """The path that a source in params.yaml means; nothing need be there.
+
+    Args:
+        source: A path. It may begin with ``~``, and may be relative to the current folder.
+        home: Second folder in which a relative path is looked for.
+    """
+    # For an unknown user, this expanduser keeps the ~ of the path, while pathlib's raises.
+    path = Path(os.path.expanduser(source))  # noqa: PTH111
+    return path if home is None or path.exists() else home / path
+
+
+def link_target(path: Path, folder: Path) -> Path:
+    """What a link in a folder holds to lead to a path.
+
+    A relative path stays relative, so that a workspace can be moved and copied.
+    """
+    return path if path.is_absolute() else Path(os.path.relpath(path, folder))
 
 
 def remove(path: Path) -> None:

@@ -224,8 +224,7 @@ def _compute(
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
     stream = _squares(opened, missing, backbone)
-    title = f"features {out.name}"
-    with tqdm(total=len(missing), desc=title, unit="picture", disable=None) as bar:
+    with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
         for start in range(done, len(picture_files), CHUNK):
             ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]

@@ -7,15 +7,14 @@ An entry is a link to a file of your own, or a text file with the name of a sour
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.artifacts import link_target, located, replacing
 from vgg16_transfer.errors import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 NAMED = ("imagenet", "imagenet-conv", "random", "random-conv")
 """Sources that are not files."""
@@ -37,18 +36,13 @@ def write_sources(sources: Mapping[str, str], out: Path, home: Path | None = Non
         fresh.mkdir()
         for name, source in sources.items():
             if name in files:
-                path = files[name]
-                # A relative path stays relative, so that a workspace can be moved and copied.
-                target = path if path.is_absolute() else Path(os.path.relpath(path, out))
-                (fresh / name).symlink_to(target)
+                (fresh / name).symlink_to(link_target(files[name], out))
             else:
                 (fresh / name).write_text(f"{source}\n", encoding="utf-8")
 
 
 def _file(name: str, source: str, home: Path | None) -> Path:
-    path = Path(os.path.expanduser(source))  # noqa: PTH111 - pathlib's raises for unknown users
-    if home is not None and not path.exists():
-        path = home / path
+    path = located(source, home)
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "no such file"
         raise WeightsError(

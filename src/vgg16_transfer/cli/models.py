@@ -124,15 +124,15 @@ def _of_study(
     study = params.study(study_name)
 
     from vgg16_transfer.heads import records
-    from vgg16_transfer.heads.selection import assemble, choose
+    from vgg16_transfer.heads.selection import choose
     from vgg16_transfer.lineage.locked import check_locked
-    from vgg16_transfer.registry.trained_head import check_split, head_path
+    from vgg16_transfer.registry.contents import classifier_of
+    from vgg16_transfer.registry.trained_head import check_split
 
     check_locked(workspace.root, [f"train@{study_name}"])
     chosen = choose(study, records.read(workspace.record(study_name)))
     typer.echo(_choice(study_name, chosen), err=True)
-    weights = workspace.weights_of(params.backbones)[chosen.trial.backbone]
-    model = assemble(head_path(workspace, study_name, chosen), weights)
+    model = classifier_of(params, workspace, study_name, chosen)
     try:
         check_split(workspace, study.dataset, study_name, chosen)
     except InputError as error:

@@ -49,8 +49,8 @@ _DAMAGE = (
     ValueError,
     NotImplementedError,
     OverflowError,  # a header with an impossible size
-    RecursionError,  # headers that refer to each other, a thousand times
     MemoryError,  # the same
+    RecursionError,  # headers that refer to each other, a thousand times
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,

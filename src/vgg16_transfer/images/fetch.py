@@ -18,7 +18,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from vgg16_transfer.artifacts import put, remove, replacing, room
+from vgg16_transfer.artifacts import link_target, located, put, remove, replacing, room
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.archives import ArchiveError, open_archive
@@ -100,8 +100,7 @@ def fetch(
     if path.is_dir():
         _check_folder(name, path, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # A relative path stays relative, so that a workspace can be moved and copied.
-    target = path if path.is_absolute() else Path(os.path.relpath(path, out.parent))
+    target = link_target(path, out.parent)
     if out.is_symlink() and out.readlink() == target:
         return
     link = out.with_name(f".{out.name}.incoming")
@@ -229,10 +228,7 @@ def _address(name: str, source: str | None, md5: str | None, layout: Layout) -> 
 def _local(name: str, source: str, md5: str | None, layout: Layout, home: Path | None) -> Path:
     """Path of a local source, after a check that it exists and has the right md5."""
     key = f"params.yaml: datasets.{name}"
-    # For an unknown user, this expanduser keeps the ~ of the path, while pathlib's raises.
-    path = Path(os.path.expanduser(source))  # noqa: PTH111
-    if home is not None and not path.exists():
-        path = home / path
+    path = located(source, home)
     if not path.exists():
         how = f"; {_WHERE_TO_ASK[layout]}" if layout in _WHERE_TO_ASK else ""
         raise FetchError(f"{key}.source: no such file or folder: {source}{how}")

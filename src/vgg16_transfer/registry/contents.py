@@ -32,6 +32,18 @@ class Contents(NamedTuple):
     example: bytes
 
 
+def classifier_of(
+    params: Params, workspace: Workspace, study_name: str, chosen: Chosen
+) -> Classifier:
+    """The classifier of a trial: its head, and the network that it was trained on.
+
+    Raises:
+        InputError: The head or the weights are missing, damaged, or do not belong together.
+    """
+    weights = workspace.weights_of(params.backbones)[chosen.trial.backbone]
+    return assemble(head_path(workspace, study_name, chosen), weights)
+
+
 def collect(params: Params, workspace: Workspace, study_name: str, chosen: Chosen) -> Contents:
     """Collects the contents of a version. The example is the first validation picture.
 
@@ -51,7 +63,6 @@ def collect(params: Params, workspace: Workspace, study_name: str, chosen: Chose
     source = Source(workspace.source(study.dataset), params.dataset(study.dataset).encoding)
     with source.open() as pictures:
         example = pictures.read(first["path"], first["sha256"])
-    weights = workspace.weights_of(params.backbones)[chosen.trial.backbone]
-    model = assemble(head_path(workspace, study_name, chosen), weights)
+    model = classifier_of(params, workspace, study_name, chosen)
     record = records.read(workspace.record(study_name))
     return Contents(model, Subject(params, study, chosen, model.recipe, record, manifest), example)
