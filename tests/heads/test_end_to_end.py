@@ -20,7 +20,7 @@ from vgg16_transfer.backbones.features import write_features
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.heads import end_to_end, measures, model_files, records
-from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.studies import Streamed, train_study
 from vgg16_transfer.images import source as source_module
@@ -154,7 +154,7 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
 def by_cache(roles: Any, **settings: Any) -> Trained:
     trial = make_trial(**settings)
     own, shape = roles(trial.layer), SHAPES[trial.layer]
-    fitted = softmax.fit(trial, shape, own["train"], own, len(CLASSES))
+    fitted = softmax.fit(trial, Data(own["train"], own, shape, len(CLASSES)))
     return Trained(fitted.model, fitted.history)
 
 

@@ -28,7 +28,7 @@ def roles() -> dict[str, Pictures]:
 
 def fit(kind: str, roles: dict[str, Pictures], classes: int = CLASSES) -> Fitted:
     trial = Trial(head=kind, epochs=15)
-    return base.fit_of(kind)(trial, SHAPE, roles["train"], roles, classes)
+    return base.fit_of(kind)(trial, base.Data(roles["train"], roles, SHAPE, classes))
 
 
 def predict(fitted: Fitted, features: np.ndarray) -> np.ndarray:
@@ -113,7 +113,9 @@ def test_one_picture_of_each_class_is_enough(kind: str, roles) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_pictures_than_numbers_are_no_harm(kind: str) -> None:
     many = {"train": pictures(0, 70, width=8), "test": pictures(1, 35, width=8)}
-    fitted = base.fit_of(kind)(Trial(head=kind, epochs=15), (1, 1, 8), many["train"], many, CLASSES)
+    fitted = base.fit_of(kind)(
+        Trial(head=kind, epochs=15), base.Data(many["train"], many, (1, 1, 8), CLASSES)
+    )
     assert (predict(fitted, many["test"].features) == many["test"].labels).mean() > 0.5
 
 
@@ -163,7 +165,7 @@ def test_nearest_neighbours_vote_as_in_sklearn(neighbours: int, roles) -> None:
     )
     expected = model.fit(train.features, train.labels).predict_proba(test.features)
     trial = Trial(head="nearest_neighbours", neighbours=neighbours)
-    fitted = nearest_neighbours.fit(trial, SHAPE, train, roles, CLASSES)
+    fitted = nearest_neighbours.fit(trial, base.Data(train, roles, SHAPE, CLASSES))
     result = model_files.probabilities(fitted.model, test.features)
     np.testing.assert_allclose(result, expected, atol=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from vgg16_transfer.heads import base, loss, measures
-from vgg16_transfer.heads.base import Fitted, Pictures
+from vgg16_transfer.heads.base import Data, Fitted, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.params import Trial
 
@@ -22,7 +22,7 @@ def roles() -> dict[str, Pictures]:
 
 def fit(roles: dict[str, Pictures], **settings: Any) -> Fitted:
     settings = {"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings
-    return softmax.fit(Trial(**settings), SHAPE, roles["train"], roles, CLASSES)
+    return softmax.fit(Trial(**settings), Data(roles["train"], roles, SHAPE, CLASSES))
 
 
 def kernel_of(fitted: Fitted) -> np.ndarray:
@@ -68,7 +68,7 @@ def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.n
 def test_row_space_training_gives_the_weights_that_keras_gives(roles, settings) -> None:
     trial = Trial(**({"epochs": 15, "batch_size": 8, "learning_rate": 0.5} | settings))
     kernel, bias = by_keras(roles, trial)
-    result = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    result = softmax.fit(trial, Data(roles["train"], roles, SHAPE, CLASSES))
     np.testing.assert_allclose(kernel_of(result), kernel, atol=2e-5)
     np.testing.assert_allclose(bias_of(result), bias, atol=2e-5)
 
@@ -88,7 +88,7 @@ def test_more_pictures_than_numbers_give_the_weights_that_keras_gives(optimizer:
     roles = {"train": pictures(0, 35, width=20), "test": pictures(1, 14, width=20)}
     trial = Trial(epochs=10, batch_size=8, learning_rate=0.05, optimizer=optimizer)
     kernel, bias = by_keras(roles, trial)
-    result = softmax.fit(trial, (1, 1, 20), roles["train"], roles, CLASSES)
+    result = softmax.fit(trial, Data(roles["train"], roles, (1, 1, 20), CLASSES))
     np.testing.assert_allclose(kernel_of(result), kernel, atol=2e-5)
     np.testing.assert_allclose(bias_of(result), bias, atol=2e-5)
 
@@ -105,9 +105,9 @@ def test_average_pooling_trains_on_the_mean_over_positions(roles) -> None:
         for role, (features, labels) in roles.items()
     }
     trial = Trial(epochs=5, pooling="average")
-    result = softmax.fit(trial, SHAPE, roles["train"], roles, CLASSES)
+    result = softmax.fit(trial, Data(roles["train"], roles, SHAPE, CLASSES))
     flat = trial.model_copy(update={"pooling": "flatten"})
-    expected = softmax.fit(flat, (1, 1, 10), pooled["train"], pooled, CLASSES)
+    expected = softmax.fit(flat, Data(pooled["train"], pooled, (1, 1, 10), CLASSES))
     np.testing.assert_allclose(kernel_of(result), kernel_of(expected), atol=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_of_unlabelled_pictures_the_head_learns_what_the_teacher_says(roles) -> 
     unlabelled = Pictures(features, np.full(len(labels), loss.UNLABELLED))
     says = 20 * np.eye(CLASSES, dtype=np.float32)[(labels + 1) % CLASSES]
     trial = Trial(epochs=100, teacher_layer="block5_pool", teacher_weight=1.0)
-    result = softmax.fit(trial, SHAPE, unlabelled, roles, CLASSES, says)
+    result = softmax.fit(trial, Data(unlabelled, roles, SHAPE, CLASSES, says))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     predicted = (unit @ kernel_of(result) + bias_of(result)).argmax(axis=1)
     np.testing.assert_array_equal(predicted, (labels + 1) % CLASSES)

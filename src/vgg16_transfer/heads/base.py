@@ -53,29 +53,36 @@ class Fitted(NamedTuple):
     finished: bool
 
 
+class Data(NamedTuple):
+    """What a head is trained and measured on.
+
+    Attributes:
+        training: The training data.
+        roles: Pictures to measure the head on, by role: ``train``, ``test``, and ``validation`` if
+            the split has it. Only ``validation`` may influence training.
+        shape: Shape of one picture's activations of the trial's layer: (height, width, channels) or
+            (units,).
+        classes: Number of classes.
+        teacher_logits: Logits of a teacher for the training data, shape (n, classes). Only for
+            kinds whose row in ``HEAD_KINDS`` has the key ``teacher_layer``.
+    """
+
+    training: Pictures
+    roles: Mapping[str, Pictures]
+    shape: Sequence[int]
+    classes: int
+    teacher_logits: Floats | None = None
+
+
 class Fit(Protocol):
     """Signature of the function ``fit`` that each module in heads/kinds/ must have."""
 
-    def __call__(
-        self,
-        trial: Trial,
-        shape: Sequence[int],
-        training: Pictures,
-        roles: Mapping[str, Pictures],
-        classes: int,
-        teacher_logits: Floats | None = None,
-    ) -> Fitted:
+    def __call__(self, trial: Trial, data: Data) -> Fitted:
         """Trains a head.
 
         Args:
             trial: The trial's setting.
-            shape: Shape of one picture's activations of the trial's layer.
-            training: The training data.
-            roles: Pictures to measure the head on, by role: ``train``, ``test``, and
-                ``validation`` if the split has it. Only ``validation`` may influence training.
-            classes: Number of classes.
-            teacher_logits: Logits of a teacher for the training data, shape (n, classes). Only for
-                kinds whose row in ``HEAD_KINDS`` has the key ``teacher_layer``.
+            data: What to train and measure it on.
 
         Returns:
             The head, and its history with the measures of every role.

@@ -255,8 +255,8 @@ def _check_finished(trial: Trial, fitted: Fitted, whose: str = "the loss") -> No
 
 
 def _train_on_features(trial: Trial, material: Material, roles: Mapping[str, Pictures]) -> Fitted:
-    fit = base.fit_of(trial.head)
-    return fit(trial, material.shape, roles["train"], roles, len(material.class_names))
+    data = base.Data(roles["train"], roles, material.shape, len(material.class_names))
+    return base.fit_of(trial.head)(trial, data)
 
 
 def _train_by_teacher(
@@ -280,8 +280,8 @@ def _train_by_teacher(
     )
     training = training._replace(labels=np.where(labelled, training.labels, loss.UNLABELLED))
     logits = base.log_probabilities(teacher.model, teacher_material.role("train", ranks).features)
-    fit = base.fit_of(trial.head)
-    student = fit(trial, material.shape, training, roles, len(material.class_names), logits)
+    data = base.Data(training, roles, material.shape, len(material.class_names), logits)
+    student = base.fit_of(trial.head)(trial, data)
     teacher_accuracy = teacher.history["test_accuracy"].iloc[-1]
     return student._replace(history=student.history.assign(teacher_accuracy=teacher_accuracy))
 

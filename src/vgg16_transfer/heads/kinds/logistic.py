@@ -21,9 +21,9 @@ from vgg16_transfer.heads.base import Pictures
 from vgg16_transfer.heads.measures import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from vgg16_transfer.heads.base import Fitted, Floats
+    from vgg16_transfer.heads.base import Data, Fitted, Floats
     from vgg16_transfer.params import Trial
 
 CS = tuple(10.0**power for power in range(-1, 6))
@@ -36,39 +36,32 @@ _FOLDS = 5
 _STEPS = 1000
 
 
-def fit(
-    trial: Trial,
-    shape: Sequence[int],
-    training: Pictures,
-    roles: Mapping[str, Pictures],
-    classes: int,
-    teacher_logits: Floats | None = None,  # noqa: ARG001 - params refuse a teacher for this kind
-) -> Fitted:
+def fit(trial: Trial, data: Data) -> Fitted:
     """Trains a head; see :class:`~vgg16_transfer.heads.base.Fit`.
 
     The chosen C has the highest accuracy on ``roles["validation"]``. If there is no such role, it
     has the highest accuracy in 5-fold cross-validation on the training data. Ties are broken by
     loss, then by the smaller C.
     """
-    layers = base.front(trial, shape)
-    x = base.through(layers, training.features)
+    layers = base.front(trial, data.shape)
+    x = base.through(layers, data.training.features)
     basis: Floats
     basis = np.linalg.qr(x.T)[0] if len(x) < x.shape[1] else np.eye(x.shape[1], dtype=np.float32)
-    learned = Pictures(x @ basis, training.labels)
+    learned = Pictures(x @ basis, data.training.labels)
     measured = {
         role: Pictures(base.through(layers, features) @ basis, labels)
-        for role, (features, labels) in roles.items()
+        for role, (features, labels) in data.roles.items()
     }
     if "validation" in measured:
         rounds = [(learned, measured["validation"])]
     else:
         rounds = list(_folds(learned, trial.seed))
-    c = min(CS, key=lambda c: _badness(c, rounds, classes)) if rounds else _WITHOUT_CHOICE
-    weights, bias = _weights(c, learned, classes)
+    c = min(CS, key=lambda c: _badness(c, rounds, data.classes)) if rounds else _WITHOUT_CHOICE
+    weights, bias = _weights(c, learned, data.classes)
     logits = {role: pictures.features @ weights + bias for role, pictures in measured.items()}
     kernel = (basis @ weights).astype(np.float32)
-    model = base.linear(trial, shape, kernel, bias.astype(np.float32))
-    return base.at_once(model, roles, logits)
+    model = base.linear(trial, data.shape, kernel, bias.astype(np.float32))
+    return base.at_once(model, data.roles, logits)
 
 
 def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]:

@@ -15,41 +15,33 @@ import numpy as np
 from vgg16_transfer.heads import base
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from vgg16_transfer.heads.base import Fitted, Floats, Pictures
+    from vgg16_transfer.heads.base import Data, Fitted
     from vgg16_transfer.params import Trial
 
 TEMPERATURE = 0.07
 """τ of Wu et al. 2018, eq. 2."""
 
 
-def fit(
-    trial: Trial,
-    shape: Sequence[int],
-    training: Pictures,
-    roles: Mapping[str, Pictures],
-    classes: int,
-    teacher_logits: Floats | None = None,  # noqa: ARG001 - params refuse a teacher for this kind
-) -> Fitted:
+def fit(trial: Trial, data: Data) -> Fitted:
     """Stores the training features in a head; see :class:`~vgg16_transfer.heads.base.Fit`.
 
     With fewer training pictures than ``trial.neighbours``, all of them vote.
     """
-    layers = base.front(trial, shape)
-    stored = base.through(layers, training.features)
-    model = _model(layers, shape, min(trial.neighbours, len(stored)), len(stored), classes)
+    layers = base.front(trial, data.shape)
+    stored = base.through(layers, data.training.features)
+    model = _model(layers, data, min(trial.neighbours, len(stored)), len(stored))
     model.get_layer("cosines").set_weights([stored.T])
-    model.get_layer("softmax").set_weights([np.eye(classes, dtype=np.float32)[training.labels]])
-    logits = {role: base.logits(model, each.features) for role, each in roles.items()}
-    return base.at_once(model, roles, logits)
+    votes = np.eye(data.classes, dtype=np.float32)[data.training.labels]
+    model.get_layer("softmax").set_weights([votes])
+    logits = {role: base.logits(model, each.features) for role, each in data.roles.items()}
+    return base.at_once(model, data.roles, logits)
 
 
-def _model(
-    layers: Sequence[keras.Layer], shape: Sequence[int], count: int, stored: int, classes: int
-) -> keras.Model:
+def _model(layers: Sequence[keras.Layer], data: Data, count: int, stored: int) -> keras.Model:
     """A model of Keras layers and operations only, so that it loads without this package."""
-    pictures = keras.Input((math.prod(shape),), name="features")
+    pictures = keras.Input((math.prod(data.shape),), name="features")
     features = pictures
     for layer in layers:
         features = layer(features)
@@ -57,7 +49,7 @@ def _model(
     nearest = keras.ops.top_k(cosines, count)[0]
     votes = cosines >= keras.ops.min(nearest, axis=1, keepdims=True)
     weights = keras.layers.Softmax(name="weights")(cosines / TEMPERATURE, mask=votes)
-    output = keras.layers.Dense(classes, use_bias=False, name="softmax")(weights)
+    output = keras.layers.Dense(data.classes, use_bias=False, name="softmax")(weights)
     model = keras.Model(pictures, output, name="head")
     for number, operation in enumerate(model.operations):
         if not isinstance(operation, keras.Layer):

@@ -23,26 +23,18 @@ from vgg16_transfer.heads.loss import Soft, gradient
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import numpy.typing as npt
 
-    from vgg16_transfer.heads.base import Floats, Pictures
+    from vgg16_transfer.heads.base import Data, Floats
     from vgg16_transfer.params import Trial
 
 
-def fit(
-    trial: Trial,
-    shape: Sequence[int],
-    training: Pictures,
-    roles: Mapping[str, Pictures],
-    classes: int,
-    teacher_logits: Floats | None = None,
-) -> Fitted:
+def fit(trial: Trial, data: Data) -> Fitted:
     """Trains a head and measures it after every epoch; see :class:`~vgg16_transfer.heads.base.Fit`.
 
     Overflow gives no warning, because the loss is then not finite.
     """
+    training, roles, shape, classes, teacher_logits = data
     layers = base.front(trial, shape)
     x = base.through(layers, training.features)
     optimizer = OPTIMIZERS[trial.optimizer]
