@@ -132,10 +132,7 @@ def test_the_whole_of_it_runs(
     for stage in trained:  # they need gigabytes
         run(workspace, [stage])
     run(workspace, [stage for stage in planned if stage not in first and stage not in trained])
-    with Repo(str(workspace.root)) as repo:  # the report compares what it reads with dvc.lock
-        for stage in planned:
-            repo.commit(stage.addressing, force=True)
-    run(workspace, [report])
+    workspace.run("dvc", "repro", "--single-item", report.addressing)
     for stage in [*planned, report]:
         for out in stage.outs:
             assert Path(out.fs_path).exists(), (stage.name, str(out))

@@ -21,11 +21,12 @@ def files_with_secret(workspace: Workspace) -> list[str]:
 
 
 def test_a_password_of_the_store_is_nowhere(make_clone: Callable[..., Workspace]) -> None:
-    workspace = make_clone(SMALL | {"studies": {"samples": SMALL["studies"]["samples"]}})
+    study = SMALL["studies"]["samples"] | {"samples_per_class": 2, "seed": 0, "epochs": 2}
+    tiny = {"weights": "random-conv", "image_size": 32}
+    workspace = make_clone(SMALL | {"backbone": tiny, "studies": {"samples": study}})
     address = f"http://ann:{PLANTED}@127.0.0.1:9/?token={PLANTED}"
-    printed = workspace.run(
-        "dvc", "repro", MLFLOW_TRACKING_URI=address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
-    )
+    store = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    printed = workspace.run("dvc", "repro", **store)
     assert "http://***@127.0.0.1:9/?token=***: can't be reached" in printed
     process = workspace.start("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=address)
     published, _ = process.communicate(timeout=120)
