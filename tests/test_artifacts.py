@@ -1,11 +1,15 @@
 """Whole or not at all, and one sentence for whatever can't be read."""
 
 import errno
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from vgg16_transfer.artifacts import ArtifactError, put, reading, remove, replacing
+from vgg16_transfer import artifacts
+from vgg16_transfer.artifacts import ArtifactError, alone, put, reading, remove, replacing
 from vgg16_transfer.errors import InputError
 
 
@@ -78,6 +82,57 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path) -> None:
         write(fresh, "new", "folder")
     assert content(path) == "new"
     assert [one.name for one in tmp_path.iterdir()] == ["thing"]
+
+
+HOLD = """
+import pathlib, sys, time
+from vgg16_transfer.artifacts import alone
+with alone(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_another_process_is_writing_is_busy_until_that_process_ends(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(artifacts, "BUSY_AFTER", 0.2)
+    path = tmp_path / "thing"
+
+    def put_new() -> None:
+        with replacing(path) as fresh:
+            fresh.write_text("new")
+
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ArtifactError, match=r"thing: is busy: another process is writing it"):
+            put_new()
+        assert not path.exists()
+        other.kill()
+    put_new()
+    assert [one.name for one in tmp_path.iterdir()] == ["thing"]
+
+
+def test_one_after_the_other_writes_whole(tmp_path) -> None:
+    path = tmp_path / "thing"
+    inside, overlaps = [], []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            with alone(path):
+                inside.append(number)
+                overlaps.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlaps == [1] * 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from vgg16_transfer.errors import InputError
 
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 MEND = "run dvc repro or dvc pull"
 """The end of most sentences about damage: what a stage made, it makes again."""
 
+BUSY_AFTER = 5
+"""Seconds to wait for another process that writes the same output."""
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_ALLOWED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR})
 
 
 class ArtifactError(InputError):
@@ -50,18 +56,47 @@ def replacing(path: Path) -> Iterator[Path]:
         there takes the place of ``path``; when it fails, ``path`` stays as it was.
 
     Raises:
-        ArtifactError: The disk is full, or may not be written to.
+        ArtifactError: The disk is full, or may not be written to, or another process writes there.
     """
     beside = path.with_name(f".{path.name}.incoming")
-    remove(beside)  # what a killed process left
-    try:
-        with room(path, "run this again"):
+    with room(path, "run this again"), alone(path):
+        remove(beside)  # what a killed process left
+        try:
             beside.mkdir(parents=True)
             fresh = beside / path.name
             yield fresh
             put(fresh, path)
+        finally:
+            remove(beside)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing the same output meanwhile.
+
+    The operating system gives the lock back when a process is killed.
+
+    Args:
+        path: What is written. Its folder is made.
+
+    Raises:
+        ArtifactError: Another process has been writing it for the last seconds.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock, timeout=BUSY_AFTER)
+    try:
+        held.acquire()
+    except Timeout:
+        raise ArtifactError(
+            path, "is busy: another process is writing it; wait for its end, or stop it"
+        ) from None
+    try:
+        yield
     finally:
-        remove(beside)
+        with suppress(OSError):  # Windows removes no open file
+            lock.unlink()
+        held.release()
 
 
 @contextmanager
@@ -78,15 +113,21 @@ def room(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NOT_ALLOWED:
-            raise ArtifactError(
-                path, f"can't be written ({error.strerror}); allow it; {remedy}"
-            ) from None
-        if error.errno not in _NO_ROOM:
+        problem = unwritable(error)
+        if problem is None:
             raise
-        raise ArtifactError(
-            path, f"no room to write it ({error.strerror}); make room; {remedy}"
-        ) from None
+        raise ArtifactError(path, f"{problem}; {remedy}") from None
+
+
+def unwritable(error: OSError) -> str | None:
+    """What to say of a place that can't be written to, and what to do; None of any other error."""
+    if error.errno in _NOT_ALLOWED:
+        return f"can't be written ({error.strerror}); allow it"
+    if error.errno in _NO_ROOM:
+        return f"no room to write it ({error.strerror}); make room"
+    if error.errno in _IN_THE_WAY:
+        return f"can't be written ({error.strerror}); move away what is there instead of a folder"
+    return None
 
 
 def put(fresh: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from vgg16_transfer.artifacts import put, remove, room
+from vgg16_transfer.artifacts import alone, put, remove, room
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.errors import InputError
@@ -126,7 +126,11 @@ def write_features(
     root = next(iter(outs.values()))
     complete: dict[str, Path] = {}
     written = {}
-    with source.open() as opened, room(root, "what is computed is kept: run this again"):
+    with (
+        source.open() as opened,
+        room(root, "what is computed is kept: run this again"),
+        alone(root),
+    ):
         picture_files = distinct_pictures(splits, opened.archive.names())
         opened.check_names(picture.path for picture in picture_files)
         for name, network in networks.items():

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vgg16_transfer import optimizers
-from vgg16_transfer.artifacts import reading, remove, replacing, room
+from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import base, end_to_end, loss, model_files, records
@@ -182,7 +182,9 @@ def train_study(
         for name, trial in trials.items()
     }
     order = sorted(trials.items(), key=lambda item: needs[item[0]])
-    with room(heads, "the trials that are done are kept: run this again"):
+    # The lock has a name of its own, because the heads are locked again when they are replaced.
+    unfinished = heads.with_name(f"{heads.name}.trials")
+    with room(heads, "the trials that are done are kept: run this again"), alone(unfinished):
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if not (done / f"{name}.json").exists():

@@ -18,7 +18,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from vgg16_transfer.artifacts import link_target, located, put, remove, replacing, room
+from vgg16_transfer.artifacts import alone, link_target, located, put, remove, replacing, room
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images.archives import ArchiveError, open_archive
@@ -104,7 +104,7 @@ def fetch(
     if out.is_symlink() and out.readlink() == target:
         return
     link = out.with_name(f".{out.name}.incoming")
-    with room(out, "run this again"):
+    with room(out, "run this again"), alone(out):
         remove(link)
         link.symlink_to(target)
         put(link, out)
