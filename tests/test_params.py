@@ -219,6 +219,31 @@ def test_names_that_would_not_be_safe_everywhere(section: str, name: Any) -> Non
     ]
 
 
+@pytest.mark.parametrize("section", ["datasets", "studies"])
+def test_a_name_that_fits_into_no_file_name_is_refused(section: str) -> None:
+    name = "n" * 101
+    value = RIGHT[section][section[0]]
+    assert f"{section}.{name}: a name has at most 100 characters, not 101" in mistakes(
+        {f"{section}/{name}": copy.deepcopy(value)}
+    )
+
+
+def test_the_name_of_a_trial_must_fit_into_a_file_name() -> None:
+    digits = 0.12345678901234567
+    axes = {key: [0.5, digits] for key in ("learning_rate", "momentum", "weight_decay")}
+    axes |= {"epochs": [10, 99999], "batch_size": [10, 9999], "samples_per_class": [1, 16]}
+    axes |= {"seed": [0, 1], "normalise": ["none", "l2"], "layer": ["block4_pool", "block5_pool"]}
+    changes = {f"studies/s/{key}": values for key, values in axes.items()}
+    (study,) = check_params(edited(changes)).studies.values()
+    longest = max(map(len, map(study.trial_name, study.trials())))
+    assert 170 < longest <= 200
+    changes |= {"studies/s/optimizer": ["sgd", "nesterov"]}
+    changes |= {"studies/s/pooling": ["flatten", "average"]}
+    (mistake,) = mistakes(changes)
+    assert mistake.startswith("studies.s: the name of a trial lists what varies, '")
+    assert mistake.endswith("; make two studies of it")
+
+
 @pytest.mark.parametrize("kind", ["imagenet", "random"])
 @pytest.mark.parametrize(
     ("changes", "path"),
@@ -414,7 +439,7 @@ def test_a_file_that_is_missing_is_named(tmp_path) -> None:
 
 
 def test_a_folder_is_no_params_file(tmp_path) -> None:
-    with pytest.raises(ParamsError, match=r"is not readable as YAML: .* a directory"):
+    with pytest.raises(ParamsError, match=r"is not readable as YAML: it is no file"):
         read_params(tmp_path)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from tensorflow.errors import ResourceExhaustedError
 
 from vgg16_transfer import cli
 from vgg16_transfer.images import fetch
@@ -343,6 +344,84 @@ def test_a_disk_without_room_for_the_features_is_said_and_nothing_is_published(
     assert not Path("data/features/animals").exists()
     outcome = run("features", "animals")
     assert (outcome.code, outcome.err) == (0, "4 pictures went through the network\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "out of memory; what is complete is kept; free some memory, or make"),
+        (ResourceExhaustedError(None, None, "OOM"), "out of memory; what is complete is kept"),
+        (OSError(errno.EMFILE, "Too many open files", "x.csv"), "x.csv: Too many open files"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "x: can't be written (Read-only"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(
+    refused: Refused, monkeypatch, error: Exception, sentence: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fetch, "fetch", fail)
+    (mistake,) = refused("fetch", "animals")
+    assert mistake.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("command", "in_the_way"),
+    [("sources", "models"), ("fetch animals", "data"), ("splits animals", "data/splits")],
+)
+def test_a_file_in_the_place_of_a_folder_is_named(
+    run: Run, refused: Refused, command: str, in_the_way: str
+) -> None:
+    write_tar(good_pictures())
+    if command.startswith("splits"):
+        run("fetch", "animals")
+    Path(in_the_way).parent.mkdir(exist_ok=True)
+    Path(in_the_way).write_text("mine")
+    (mistake,) = refused(*command.split())
+    assert in_the_way in mistake
+    assert "move away what is there instead of a folder" in mistake
+
+
+def test_check_says_what_params_yaml_asks_for(run: Run, refused: Refused) -> None:
+    (mistake,) = refused("check")
+    assert mistake == (
+        f"{Path.cwd()}: is not a git repository, which DVC needs; clone it with git, or run git "
+        "init, git add --all and git commit"
+    )
+    Path(".git").mkdir()
+    outcome = run("check")
+    assert outcome.err == "params.yaml is valid: 1 network, 1 dataset, 1 trial in few\n"
+    assert outcome.code == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"studies/few/dataset": None}, "studies.few.dataset: must name one of the datasets"),
+        ({"studies/few/dataset": ["animals"]}, "studies.few.dataset: must be one name; a second"),
+        ({"studies": None}, "studies: must map at least one name to its settings"),
+    ],
+)
+def test_check_names_the_key_where_dvc_has_words_of_its_own(
+    refused: Refused, changes: Changes, sentence: str
+) -> None:
+    write_params(changes)
+    (mistake,) = refused("check")
+    assert mistake.startswith(f"params.yaml: {sentence}")
+
+
+def test_a_params_file_that_is_none_is_not_waited_for(refused: Refused) -> None:
+    Path("params.yaml").unlink()
+    os.mkfifo("params.yaml")
+    (mistake,) = refused("splits", "animals")
+    assert mistake.endswith("params.yaml: is not readable as YAML: it is no file")
+
+
+def test_a_source_with_too_long_a_name_is_one_sentence(refused: Refused) -> None:
+    write_params({"datasets/animals/source": "x" * 5000})
+    (mistake,) = refused("fetch", "animals")
+    assert mistake.endswith("xxx: File name too long")
 
 
 def test_a_bug_is_not_taken_for_bad_input(run: Run, monkeypatch) -> None:

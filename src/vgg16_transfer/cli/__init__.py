@@ -12,6 +12,7 @@ import sys
 
 import typer
 
+from vgg16_transfer.artifacts import unwritable
 from vgg16_transfer.cli import models, releases, remotes, runs, stages
 from vgg16_transfer.cli.app import app
 from vgg16_transfer.cli.quiet import silence
@@ -35,9 +36,28 @@ def main() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app()
-    except InputError as error:
-        for mistake in shown(str(error)):
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        for mistake in shown(sentence):
             typer.echo(f"error: {mistake}", err=True)
         sys.exit(2)
     finally:
         gc.freeze()
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to print instead of a traceback; None if only a bug can be the cause."""
+    if isinstance(error, InputError):
+        return str(error)
+    # TensorFlow's error is known by its name, so that it need not be imported.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return (
+            "out of memory; what is complete is kept; free some memory, or make image_size, "
+            "batch_size or the number of pictures in params.yaml smaller; run this again"
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        problem = unwritable(error)
+        return f"{error.filename}: {f'{problem}; run this again' if problem else error.strerror}"
+    return None

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
-from vgg16_transfer.errors import redacted
+from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.log import (
     drawing_stages,
@@ -29,6 +29,26 @@ def _home() -> Path | None:
     """The workspace itself if a stage runs in a copy, which lacks files that git does not track."""
     home = os.environ.get("DVC_ROOT")  # set by `dvc exp run --temp`
     return Path(home) if home else None
+
+
+@app.command()
+def check() -> None:
+    """Check params.yaml, and print what it asks for. DVC reads it first, in words of its own."""
+    params, workspace = read()
+    if not any((folder / ".git").exists() for folder in [workspace.root, *workspace.root.parents]):
+        raise InputError(
+            f"{workspace.root}: is not a git repository, which DVC needs; clone it with git, or "
+            "run git init, git add --all and git commit"
+        )
+    trials = sum(len(study.trials()) for study in params.studies.values())
+    counts = {
+        "network": len(params.backbones),
+        "dataset": len(params.datasets),
+        "trial": trials,
+    }
+    listed = ", ".join(f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
+    studies = ", ".join(params.studies)
+    typer.echo(f"params.yaml is valid: {listed} in {studies}", err=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import regex
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
 from vgg16_transfer.optimizers import OPTIMIZERS
-from vgg16_transfer.params.section import nearest
+from vgg16_transfer.params.section import MAX_TRIAL_NAME, nearest
 from vgg16_transfer.params.study import Trial
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ def contradictions(params: Params) -> list[str]:
             mistakes.append(
                 f"{path}.samples_per_class: {largest} is more than the {split.train_per_class} of "
                 f"datasets.{study.dataset}.split.train_per_class; raise that, or lower this"
+            )
+        longest = max(map(study.trial_name, study.trials()), key=len)
+        if len(longest) > MAX_TRIAL_NAME:
+            mistakes.append(
+                f"{path}: the name of a trial lists what varies, '{longest}', and may have "
+                f"{MAX_TRIAL_NAME} characters, not {len(longest)}; make two studies of it"
             )
         mistakes += _study_contradictions(path, study.grid, study.dataset, params)
     return mistakes

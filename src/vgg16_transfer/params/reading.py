@@ -15,7 +15,7 @@ from vgg16_transfer.params.backbone import Backbone
 from vgg16_transfer.params.contradictions import contradictions
 from vgg16_transfer.params.dataset import Dataset, Split
 from vgg16_transfer.params.schema import Params
-from vgg16_transfer.params.section import NAME, ParamsError, Section, nearest
+from vgg16_transfer.params.section import MAX_NAME, NAME, ParamsError, Section, nearest
 from vgg16_transfer.params.study import LAYER_KEYS, MAX_TRIALS, Study, Trial
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def read_params(path: Path) -> Params:
         ParamsError: The file is missing, is not YAML, or has mistakes. The error has all mistakes.
     """
     try:
-        raw = yaml_text.load(path.read_text(encoding="utf-8"))
+        raw = yaml_text.read(path)
     except FileNotFoundError:
         raise ParamsError(str(path), ["no such file; run this in the repository's root"]) from None
     except (ValueError, OSError, YAMLError) as error:  # a date like 2026-13-01 is a ValueError
@@ -101,6 +101,11 @@ def _mapping(raw: dict[str, Any], key: str, mistakes: list[str]) -> dict[str, An
         f"{key}.{name}: a name is lower-case letters and digits, with '-' or one '_' between"
         for name in value
         if not isinstance(name, str) or not NAME.fullmatch(name)
+    ]
+    mistakes += [
+        f"{key}.{name}: a name has at most {MAX_NAME} characters, not {len(name)}"
+        for name in value
+        if isinstance(name, str) and len(name) > MAX_NAME
     ]
     return value
 

@@ -15,6 +15,10 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*(_[a-z0-9-]+)*")
 These names become file names, DVC stage names and MLflow names.
 """
 
+MAX_NAME = 100
+MAX_TRIAL_NAME = 200
+"""Characters of a name, and of a trial's name. Both are parts of file names, of at most 255."""
+
 
 class ParamsError(InputError):
     """A params file has mistakes.

@@ -14,6 +14,8 @@ from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import CollectionNode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ruamel.yaml.nodes import Node
 
 MAX_CHARACTERS = 1_000_000
@@ -22,6 +24,19 @@ MAX_DEPTH = 20
 
 MAX_VALUES = 100_000
 """Keys and values, with every repetition by an alias."""
+
+
+def read(path: Path) -> Any:
+    """Reads a YAML file, as :func:`load` does.
+
+    Raises:
+        OSError: There is no such file, or it can't be read.
+        YAMLError: The file is not YAML, or is beyond a bound.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe might never end
+        raise YAMLError("it is no file")
+    with path.open(encoding="utf-8") as file:
+        return load(file.read(MAX_CHARACTERS + 1))
 
 
 def load(text: str) -> Any:
