@@ -2,7 +2,7 @@
 # make paper       the same at the size of the 2017 report (docs/paper.md)
 # make test        lint, types, import contracts, all tests
 # make coverage    the same, and how much of the package the tests run: slower, and with a floor
-# make torture     20,000 damaged and hostile inputs; make test runs a few of each kind
+# make torture     damaged and hostile inputs, full disks, kills, load; make test runs a few of each
 # make quick       the same without the tests that need a whole pipeline or a server
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +17,7 @@ help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 reproduce: $(VENV)/run ## install, run the pipeline, log to MLflow, print the results
+	vgg16-transfer check
 	dvc repro
 	vgg16-transfer publish --if-new
 	vgg16-transfer results
@@ -31,8 +32,10 @@ test: check ## lint, types, import contracts and all tests
 coverage: check ## what make test does, and the share of the package that it runs
 	pytest --numprocesses 2 --dist loadfile --cov
 
-torture: $(VENV)/dev ## 20,000 damaged and hostile inputs: no traceback, nothing endless, nothing huge
-	TORTURE=1 pytest --numprocesses 2 tests/torture
+torture: $(VENV)/dev ## 20,000 hostile inputs, full disks, 65 kills in all stages, servers under load
+	TORTURE=1 pytest --numprocesses 2 tests/torture/test_generated_inputs.py
+	TORTURE=1 pytest --numprocesses 2 --dist loadfile tests/torture tests/team/test_serving.py \
+	  tests/pipeline/test_repro.py --deselect tests/torture/test_generated_inputs.py
 
 quick: check ## lint, types, import contracts and the tests that need no pipeline and no server
 	pytest --numprocesses 2 --dist loadfile -m "not pipeline and not server"

@@ -1,7 +1,9 @@
 """`dvc repro` from nothing, again, after an edit, by force, and after being killed."""
 
+import contextlib
 import copy
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -121,11 +123,11 @@ def test_results_prints_every_point_of_every_study(unkilled) -> None:
     assert "reports/report.html" in printed
 
 
-def test_a_forced_repro_leaves_the_same_lock_file_and_no_new_runs(unkilled) -> None:
+def test_stages_that_are_forced_leave_the_same_lock_file_and_no_new_runs(unkilled) -> None:
     workspace, _ = unkilled
     lock = (workspace.root / "dvc.lock").read_bytes()
     origin = (workspace.root / "results" / "samples.origin.json").read_bytes()
-    workspace.run("dvc", "repro", "--force")
+    workspace.run("dvc", "repro", "--force", "--single-item", "train@samples", "report")
     assert (workspace.root / "dvc.lock").read_bytes() == lock
     assert (workspace.root / "results" / "samples.origin.json").read_bytes() == origin
     assert len(runs(workspace)) == RUNS
@@ -139,44 +141,83 @@ def wait_for(condition: Callable[[], bool]) -> None:
     pytest.fail("what was waited for did not come")
 
 
-def kill_repro(workspace: Workspace, target: str, when: Callable[[], bool]) -> None:
-    """Starts `dvc repro TARGET` and kills it, with all that it started, at some moment."""
-    process = workspace.start("dvc", "repro", target)
-    wait_for(when)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+def first_chunk(workspace: Workspace) -> bool:
+    """Whether the forward pass has stored pictures, but not all."""
+    indexes = workspace.root.glob("data/features/.clipart.*.partial/index.jsonl")
+    return any(index.read_text().count("\n") > 2 for index in indexes)
 
 
-def test_killed_in_features_and_in_train_the_results_are_the_same_bytes(
-    unkilled, make_clone: Callable[..., Workspace]
+def first_trial(workspace: Workspace) -> bool:
+    """Whether a trial of the study is done, but not all."""
+    return any(workspace.root.glob("models/heads/.samples.*.partial/*.json"))
+
+
+HALF_WAY = {"features@clipart": first_chunk, "train@samples": first_trial}
+STAGES = ["fetch@clipart", "splits@clipart", "sources", "weights", "features@clipart"]
+STAGES += ["filters@clipart", "gradients@clipart", "train@samples", "train@students"]
+STAGES += ["train@streamed", "explain@samples", "explain@streamed", "report"]
+FAST = ["weights", "features@clipart", "train@samples", "report"]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+LONGEST = 6.0
+"""Seconds after the start of a stage within which it is ended. Most stages take as long."""
+
+
+def end_in(workspace: Workspace, stage: str, how: int, choose: random.Random | None) -> None:
+    """Starts `dvc repro STAGE`, and ends all that it started while the stage runs.
+
+    Args:
+        workspace: Where.
+        stage: A stage that has not run yet.
+        how: The signal to end it by.
+        choose: Chooses the moment. If None, it is when the stage is half done.
+    """
+    log = workspace.root.parent / "printed"
+    log.write_text("")
+    started = workspace.start("bash", "-c", f"exec dvc repro {stage} > {log} 2>&1")
+    wait_for(lambda: f"Running stage '{stage}'" in log.read_text() or started.poll() is not None)
+    if choose is None:
+        wait_for(lambda: HALF_WAY[stage](workspace))
+    else:
+        time.sleep(choose.uniform(0, LONGEST))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, how)
+    started.communicate(timeout=60)
+
+
+def leftovers(workspace: Workspace) -> list[Path]:
+    """What stages have left beside their outputs."""
+    rooms = [workspace.root / room for room in ("data", "models", "results", "reports")]
+    hidden = [path for room in rooms for path in room.rglob(".*")]
+    return [path for path in hidden if not path.name.endswith((".gitignore", ".origin.json"))]
+
+
+@pytest.mark.parametrize("number", range(5 if os.environ.get("TORTURE") == "1" else 1))
+def test_killed_in_every_stage_the_results_are_the_same_bytes(
+    unkilled, make_clone: Callable[..., Workspace], number: int
 ) -> None:
     whole, _ = unkilled
     workspace = make_clone()
-    features = workspace.root / "data" / "features"
-    heads = workspace.root / "models" / "heads"
-    kill_repro(
-        workspace,
-        "features@clipart",
-        lambda: any(
-            index.read_text().count("\n") > 2
-            for index in features.glob(".clipart.*.partial/index.jsonl")
-        ),
-    )
-    resumed = workspace.run("dvc", "repro", "features@clipart")
-    computed = int(resumed.split(" pictures went through")[0].split()[-1])
-    store_rows = len(set().union(*(manifest_ids(whole, seed) for seed in (0, 1))))
-    assert 0 < computed <= store_rows - 32
-    kill_repro(
-        workspace,
-        "train@samples",
-        lambda: len(list(heads.glob(".samples.*.partial/*.json"))) > 0,
-    )
+    choose = random.Random(number)  # noqa: S311 - moments to test at
+    for turn, stage in enumerate(STAGES if os.environ.get("TORTURE") == "1" else FAST):
+        half_way = number == 0 and stage in HALF_WAY
+        how = signal.SIGKILL if half_way else SIGNALS[(number + turn) % len(SIGNALS)]
+        end_in(workspace, stage, how, None if half_way else choose)
+        if half_way and stage == "features@clipart":
+            resumed = workspace.run("dvc", "repro", stage)
+            computed = int(resumed.split(" pictures went through")[0].split()[-1])
+            store_rows = len(set().union(*(manifest_ids(whole, seed) for seed in (0, 1))))
+            assert 0 < computed <= store_rows - 32
     workspace.run("dvc", "repro")
     assert workspace.files(*ROOMS) == whole.files(*ROOMS)
     assert workspace.read("dvc.lock") == whole.read("dvc.lock")
-    leftovers = [p for room in (features, heads) for p in room.glob(".*") if p.is_dir()]
-    assert leftovers == []
+    assert leftovers(workspace) == []
+    workspace.run("vgg16-transfer", "publish")  # what was killed while it was logged
+    logged = runs(workspace)
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    assert len(logged) == RUNS
+    store = {path.name for path in workspace.root.glob("*mlflow.db*")}
+    assert store == {"mlflow.db", ".mlflow.db.lock"}
+    assert stages_run(workspace.run("dvc", "repro")) == []
 
 
 def manifest_ids(workspace: Workspace, seed: int) -> set[str]:

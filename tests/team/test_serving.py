@@ -4,15 +4,18 @@ import base64
 import io
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -108,12 +111,12 @@ def served(trained, publish, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             server.wait(60)
 
 
-def wait_for(served: Served, log: Path) -> None:
+def wait_for(served: Served, log: Path, page: str = "/ping") -> None:
     deadline = time.monotonic() + _STARTED_WITHIN
     while time.monotonic() < deadline:
         assert served.server.poll() is None, log.read_text()
         try:
-            if requests.get(f"{served.address}/ping", timeout=5).ok:
+            if requests.get(f"{served.address}{page}", timeout=5).ok:
                 return
         except requests.ConnectionError:
             time.sleep(0.2)
@@ -234,3 +237,119 @@ def test_another_kind_of_content_is_refused(served: Served) -> None:
 def test_no_pictures_are_no_answers(served: Served) -> None:
     answer = served.ask({"dataframe_split": {"columns": ["picture"], "data": []}})
     assert (answer.status_code, answer.json()) == (200, {"predictions": []})
+
+
+# Under load
+
+FULL = os.environ.get("TORTURE") == "1"
+AT_ONCE = 200
+MALFORMED = 1000 if FULL else 100
+ROUNDS = 3 if FULL else 2
+GROWTH = 150  # MB that a server may keep, of a load that would take gigabytes if it leaked
+
+
+def megabytes(server: "subprocess.Popen[bytes]") -> float:
+    """Memory of a server and of the processes that it started."""
+    process = psutil.Process(server.pid)
+    alive = [process, *process.children(recursive=True)]
+    return sum(each.memory_info().rss for each in alive) / 1e6
+
+
+def malformed(choose: random.Random, good: bytes) -> bytes:
+    """A body that is damaged, or a table with something else than a picture."""
+    body = bytearray(json.dumps(records(text(good))), "ascii")
+    kind = choose.randrange(5)
+    if kind == 0:
+        return bytes(body[: choose.randrange(len(body))])
+    if kind == 1:
+        return choose.randbytes(choose.randrange(2000))
+    if kind == 2:
+        body[choose.randrange(45)] = choose.randrange(256)  # the table, not the picture
+        return bytes(body)
+    if kind == 3:
+        hostile: Any = choose.choice([None, 1e308, [], {}, "💥", "A" * 10**6, [[[]]], True, -1])
+        return json.dumps(choose.choice([records, split])(hostile)).encode()
+    return json.dumps(records(text(choose.randbytes(300)), text(good))).encode()
+
+
+def test_200_at_once_and_malformed_bodies_in_between(served: Served) -> None:
+    good = json.dumps(records(*(text(served.picture(name)) for name in PICTURES)))
+    expected = served.ask(good).json()
+    bad = [malformed(random.Random(n), served.picture()) for n in range(MALFORMED)]  # noqa: S311
+    bodies = [*bad, *[good] * AT_ONCE]
+    sizes = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in range(ROUNDS):
+            random.Random(0).shuffle(bodies)  # noqa: S311
+            answers = list(pool.map(served.ask, bodies))
+            for body, answer in zip(bodies, answers, strict=True):
+                if body is good:
+                    assert (answer.status_code, answer.json()) == (200, expected)
+                else:
+                    assert answer.status_code in {200, 400}, (body[:200], answer.text)
+                    assert "Traceback" not in answer.text
+            sizes.append(megabytes(served.server))
+    assert served.server.poll() is None
+    assert sizes[-1] - sizes[0] < GROWTH, sizes
+
+
+@pytest.fixture(scope="module")
+def browsed(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The UI of the same workspace, as our command starts it."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("ui") / "log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [SCRIPT, "ui", "--port", str(port)],
+            cwd=served.workspace.root,
+            env=environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            result = Served(served.workspace, f"http://127.0.0.1:{port}", server)
+            wait_for(result, log, "/health")
+            yield result
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(60)
+
+
+SEARCH = "/api/2.0/mlflow/runs/search"
+
+
+def test_the_ui_answers_200_at_once_and_malformed_bodies_in_between(browsed: Served) -> None:
+    def post(body: bytes) -> requests.Response:
+        kind = {"Content-Type": "application/json"}
+        return requests.post(browsed.address + SEARCH, data=body, headers=kind, timeout=120)
+
+    good = json.dumps({"experiment_ids": ["1"], "max_results": 100}).encode()
+    expected = post(good).json()
+    assert len(expected["runs"]) == 5  # four trials and their study
+    bodies = [good] * AT_ONCE
+    for number in range(MALFORMED):
+        choose = random.Random(number)  # noqa: S311
+        body = bytearray(good)
+        for _ in range(choose.choice([1, 2, 8])):
+            body[choose.randrange(len(body))] = choose.randrange(256)
+        bodies.append(bytes(body))
+    sizes = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in range(ROUNDS):
+            random.Random(0).shuffle(bodies)  # noqa: S311
+            answers = list(pool.map(post, bodies))
+            for body, answer in zip(bodies, answers, strict=True):
+                if body == good:
+                    assert (answer.status_code, answer.json()) == (200, expected)
+            sizes.append(megabytes(browsed.server))
+    assert browsed.server.poll() is None
+    assert post(good).json() == expected
+    assert sizes[-1] - sizes[0] < GROWTH, sizes
+
+
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+def test_the_ui_refuses_foreign_pages(browsed: Served, header: dict[str, str]) -> None:
+    where = f"{browsed.address}/api/2.0/mlflow/experiments/create"
+    refused = requests.post(where, json={"name": "theirs"}, headers=header, timeout=60)
+    assert refused.status_code == 403

@@ -1,0 +1,48 @@
+"""`dvc pull` and `dvc checkout` that are killed, and run again."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.pipeline.conftest import SMALL, Workspace, clone
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.torture]
+
+PARAMS = SMALL | {"studies": {"samples": SMALL["studies"]["samples"]}}
+ROOMS = ("models", "results", "data/features", "data/splits", "reports")
+KILLS = 10
+LONGEST = 3.0
+
+
+@pytest.fixture(scope="module")
+def ada(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Who trained and pushed to a folder."""
+    workspace = clone(tmp_path_factory.mktemp("ada"), PARAMS)
+    workspace.run("dvc", "repro")
+    remote = tmp_path_factory.mktemp("remote")
+    workspace.run("dvc", "remote", "add", "--default", "team", str(remote))
+    workspace.run("git", "add", "--all")
+    workspace.run("git", "commit", "--quiet", "--message", "trained")
+    workspace.run("dvc", "push")
+    return workspace
+
+
+@pytest.mark.parametrize("command", ["pull", "checkout"])
+@pytest.mark.parametrize("number", range(KILLS))
+def test_killed_and_run_again(ada: Workspace, tmp_path: Path, command: str, number: int) -> None:
+    workspace = Workspace(tmp_path / "clone")
+    ada.run("git", "clone", "--quiet", str(ada.root), str(workspace.root))
+    if command == "checkout":
+        workspace.run("dvc", "fetch")
+    process = workspace.start("dvc", command)
+    time.sleep(random.Random(number).uniform(0.3, LONGEST))  # noqa: S311
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    workspace.run("dvc", command)
+    assert workspace.files(*ROOMS) == ada.files(*ROOMS)
+    assert "up to date" in workspace.run("dvc", "status", "train@samples", "report")
+    shutil.rmtree(workspace.root)
