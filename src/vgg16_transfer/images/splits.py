@@ -31,6 +31,11 @@ NAMED = 20
 
 _GROUP_TIMEOUT_S = 1
 
+_WHOLE = 2**64
+_GOLDEN = 0x9E3779B97F4A7C15
+"""The whole divided by the golden ratio. Its multiples are spread evenly, however many they are
+(Knuth, The Art of Computer Programming, volume 3, section 6.4)."""
+
 
 class SplitError(InputError):
     """Pictures that can't be split as params.yaml says."""
@@ -146,12 +151,15 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
 
 
 def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.DataFrame:
-    """Splits the pictures of each class into test, train and validation.
+    """Splits the pictures of each class into validation, test and train.
 
-    The pictures are sorted by a hash of (seed, class, group). The order is the same on every
-    machine and with every library version, and a new picture changes the role of few others. Test
-    pictures are taken from the front, training pictures after them, validation pictures from the
-    back. A larger training or validation set therefore leaves the test pictures unchanged.
+    Validation pictures are the same for every seed, so that no test set has one of them. All other
+    pictures are on a circle, in the order of a hash of (class, group). The test pictures follow a
+    point on it, which moves by the golden section of the circle from one seed to the next. So any
+    number of seeds covers the pictures almost equally often, and two test sets have hardly more
+    pictures in common than they must, on average. Training pictures are the first of the rest in the order of a hash of
+    (seed, class, group). A larger training set therefore leaves the test pictures unchanged, and a
+    new picture changes the role of few others. Hashes are the same on every machine.
 
     If the source gives a test or validation set, all of it is used, for every seed. Training
     pictures, and validation pictures if no validation set is given, are then chosen from the given
@@ -192,39 +200,45 @@ def _by_class(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
 
 
 def _split_class(class_name: str, members: Sequence[Picture], split: Split, seed: int) -> _Class:
-    groups = _shuffled_groups(members, split, f"{seed}:{class_name}")
+    groups = _groups(members, split)
     given: dict[str, list[Picture]] = defaultdict(list)
     for picture in members:
         if picture.role:
             given[picture.role].append(picture)
-    if not given:
-        test, rest = _take(groups, split.test_per_class)
-        validation, rest = _take(rest[::-1], split.validation_per_class)
-        train, _ = _take(rest[::-1], split.train_per_class)
-        return _Class(train, validation, test)
-    # A group with a picture of a given test or validation set is not used for training.
-    rest = [group for group in groups if all(picture.role == "train" for picture in group)]
-    validation = given["validation"]
-    if not validation:
-        validation, rest = _take(rest[::-1], split.validation_per_class)
-        rest = rest[::-1]
-    train, _ = _take(rest, split.train_per_class)
-    return _Class(train, validation, given["test"])
+    if given:
+        # A group with a picture of a given test or validation set is not used for training.
+        groups = {
+            key: group
+            for key, group in groups.items()
+            if all(picture.role == "train" for picture in group)
+        }
+        given.setdefault("test", [])
+    test, validation = given.get("test"), given.get("validation")
+    if validation is None:
+        fixed = sorted(groups, key=lambda key: _sha256(f"validation:{class_name}:{key}"))
+        validation = _take(groups, fixed, split.validation_per_class)
+    if test is None:
+        circle = sorted(groups, key=lambda key: _sha256(f"{class_name}:{key}"))
+        start = seed * _GOLDEN % _WHOLE * len(circle) // _WHOLE
+        test = _take(groups, circle[start:] + circle[:start], split.test_per_class)
+    shuffled = sorted(groups, key=lambda key: _sha256(f"{seed}:{class_name}:{key}"))
+    return _Class(_take(groups, shuffled, split.train_per_class), validation, test)
 
 
-def _shuffled_groups(members: Iterable[Picture], split: Split, salt: str) -> list[list[Picture]]:
+def _groups(members: Iterable[Picture], split: Split) -> dict[str, list[Picture]]:
+    """Pictures that have to stay on one side of the split, by the name of their group."""
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in members:
         matched = _group(split.group, picture.path)
         groups[picture.path if matched is None else matched].append(picture)
-    if split.near_duplicates == "one_side":
-        hashes = {picture.path: picture.fingerprint for picture in members}
-        paths = {key: [picture.path for picture in group] for key, group in groups.items()}
-        joined: dict[str, list[Picture]] = defaultdict(list)
-        for key, first in sorted(duplicates.merged(paths, hashes).items()):
-            joined[first] += groups[key]
-        groups = joined
-    return [groups[key] for key in sorted(groups, key=lambda key: _sha256(f"{salt}:{key}"))]
+    if split.near_duplicates == "list":
+        return groups
+    hashes = {picture.path: picture.fingerprint for picture in members}
+    paths = {key: [picture.path for picture in group] for key, group in groups.items()}
+    joined: dict[str, list[Picture]] = defaultdict(list)
+    for key, first in sorted(duplicates.merged(paths, hashes).items()):
+        joined[first] += groups[key]
+    return joined
 
 
 def _group(pattern: str | None, path: str) -> str | None:
@@ -243,19 +257,17 @@ def _group(pattern: str | None, path: str) -> str | None:
     return match[1] if match else None  # match[1] is None if an optional group did not match
 
 
-def _take(
-    groups: Sequence[list[Picture]], count: int
-) -> tuple[list[Picture], Sequence[list[Picture]]]:
-    """The first ``count`` pictures, and the groups after them.
+def _take(groups: dict[str, list[Picture]], order: Iterable[str], count: int) -> list[Picture]:
+    """Removes the first groups of an order, and returns their first ``count`` pictures.
 
     The rest of the last group is not used: its pictures must not get another role.
     """
     taken: list[Picture] = []
-    used = 0
-    while len(taken) < count and used < len(groups):
-        taken += groups[used]
-        used += 1
-    return taken[:count], groups[used:]
+    for key in order:
+        if len(taken) >= count:
+            break
+        taken += groups.pop(key)
+    return taken[:count]
 
 
 def _too_small(pictures: Iterable[Picture], split: Split, seed: int) -> dict[str, str]:
@@ -279,7 +291,7 @@ def _count(members: Sequence[Picture], split: Split) -> str:
     given = " for training" if len(training) < len(members) else ""
     if split.group is None and split.near_duplicates == "list":
         return f"{len(training)}{given}"
-    return f"{len(training)}{given} in {len(_shuffled_groups(training, split, ''))} groups"
+    return f"{len(training)}{given} in {len(_groups(training, split))} groups"
 
 
 def _without_pictures(classes: Iterable[str], surveyed: Survey) -> dict[str, str]:
