@@ -15,7 +15,8 @@ NUMBERS = published.read()
 
 def line(counts: list[int], means: list[float], stds: list[float]) -> pd.DataFrame:
     columns = {"samples_per_class": counts, "seeds": 3}
-    return pd.DataFrame(columns | {"accuracy_mean": means, "accuracy_std": stds})
+    frame = pd.DataFrame(columns | {"accuracy_mean": means, "accuracy_std": stds})
+    return frame.assign(accuracy_low=means, accuracy_high=means)
 
 
 def curve(**points: Any) -> Curve:

@@ -84,17 +84,18 @@ def test_a_summary_is_in_the_order_of_the_params_whatever_failed() -> None:
 
 
 def test_a_table_marks_what_failed() -> None:
-    rows = tables.table(SOME, failed_trials(SOME, "class=2,seed=1,.*=0.0", "class=4.*decay=10"))
+    rows = tables.table(SOME, fail(make_record(SOME), "class=2,seed=1,.*=0.0", "class=4.*decay=10"))
     cells = [row["accuracy, %"] for row in rows]
     assert cells[0].endswith(" (failed: 1 of 3 trials)")
     assert "failed" not in cells[1] + cells[2]
     assert cells[3] == "failed: 3 of 3 trials"
-    assert list(rows[3].values())[3:] == ["", "", "", 0]
-    assert [row["seeds"] for row in rows] == [2, 3, 3, 0]
+    assert list(rows[3].values())[3:] == ["", "", "", "", 0, 0]
+    assert [row["splits"] for row in rows] == [2, 3, 3, 0]
 
 
 def test_a_teachers_mean_is_that_of_the_trials_that_finished() -> None:
-    taught = failed_trials(COUNTS, "seed=1").assign(teacher_accuracy=[0.5, 1.0] * 3)
+    record = fail(make_record(COUNTS), "seed=1")
+    taught = record._replace(trials=record.trials.assign(teacher_accuracy=[0.5, 1.0] * 3))
     assert [row["teacher, %"] for row in tables.table(COUNTS, taught)] == ["50.0"] * 3
 
 
@@ -154,7 +155,7 @@ def test_figures_can_be_drawn_where_everything_failed(axes: dict[str, Any]) -> N
     record = fail(make_record(every), ".")
     drawn = list(study_figures.draw_all(Drawn(every, record)).values())
     if "samples_per_class" in axes:
-        drawn.append(figures.answer(answers.lines(every, record.trials), []))
+        drawn.append(figures.answer(answers.lines(every, record), []))
     for figure in drawn:
         figure.draw_without_rendering()
         assert any("failed: " in one for one in [*words(figure), *_legend(figure)])
@@ -166,8 +167,7 @@ def _legend(figure: Figure) -> list[str]:
 
 
 def test_alternative_texts_mark_what_failed() -> None:
-    trials = failed_trials(COUNTS, "class=2,seed=1", "class=4")
-    lines = answers.lines(COUNTS, trials)
+    lines = answers.lines(COUNTS, fail(make_record(COUNTS), "class=2,seed=1", "class=4"))
     text = alternatives.answer(lines, [])
     assert "50.0 % (failed: 1 of 2 trials) at 2, failed: 2 of 2 trials at 4" in text
     against = alternatives.accuracy_against(lines["s"], "samples_per_class")
@@ -178,14 +178,14 @@ def test_alternative_texts_mark_what_failed() -> None:
 
 
 def test_a_value_without_a_finished_trial_is_in_no_comparison() -> None:
-    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=8"))
+    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=8"), {})
     assert sentences[0].startswith("From 2 to 4 training pictures per class, test accuracy rises")
     assert "At samples per class 8 every trial failed." in sentences
     assert "Of 6 trials, 2 failed; no number includes them." in sentences
 
 
 def test_a_single_value_with_finished_trials_is_compared_with_nothing() -> None:
-    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=[48]"))
+    sentences = findings.sentences(COUNTS, failed_trials(COUNTS, "class=[48]"), {})
     assert sentences[0].startswith("At samples per class 2 test accuracy is 53.1 ± 4.4 %")
     assert sentences[1] == "At samples per class 4 and 8 every trial failed."
 
@@ -193,17 +193,17 @@ def test_a_single_value_with_finished_trials_is_compared_with_nothing() -> None:
 def test_trials_are_compared_only_where_all_of_them_finished() -> None:
     """Without the trials that match those that failed, the others would be means of other sets."""
     trials = failed_trials(SOME, "class=4.*decay=10")
-    text = " ".join(findings.sentences(SOME, trials))
+    text = " ".join(findings.sentences(SOME, trials, {}))
     accuracies = trials.set_index(["samples_per_class", "weight_decay", "seed"])["accuracy"]
     low, high = (100 * accuracies.sort_index()[n, 0.0].mean() for n in (2, 4))
     assert f"from {low:.1f} ± " in text
     assert f"to {high:.1f} ± " in text
-    assert "3 pairs of trials" in text
+    assert "averaged over weight decay; 3 splits" in text
 
 
 def test_trials_of_which_none_match_are_not_compared() -> None:
     trials = failed_trials(COUNTS, "class=2,seed=0", "class=4,seed=1")
-    sentences = findings.along(COUNTS, trials, "samples_per_class")
+    sentences = findings.along(COUNTS, trials, "samples_per_class", {})
     assert sentences == ["Along samples per class no trials that finished can be compared."]
 
 
@@ -222,15 +222,15 @@ def test_a_teacher_is_compared_only_with_heads_that_finished(pattern: str, sente
         samples_per_class=2,
         seed=[0, 1],
     )
-    assert sentence in findings.sentences(taught, failed_trials(taught, pattern))
+    assert sentence in findings.sentences(taught, failed_trials(taught, pattern), {})
 
 
 @pytest.mark.parametrize("patterns", [("class=4",), ("seed=1",), (".",), ("class=2,seed=0", "=8")])
 def test_no_sentence_holds_a_number_that_is_none(patterns: tuple[str, ...]) -> None:
     for every in (COUNTS, SOME):
         trials = failed_trials(every, *patterns)
-        sentences = findings.sentences(every, trials)
-        sentences += findings.along(every, trials, "samples_per_class")
+        sentences = findings.sentences(every, trials, {})
+        sentences += findings.along(every, trials, "samples_per_class", {})
         assert not [one for one in sentences if "nan" in one.lower()]
 
 

@@ -65,7 +65,10 @@ def history(trials: dict[str, Sequence[float]], role: str = "test") -> pd.DataFr
 
 
 def summary(axes: dict[str, list[Any]], means: list[float], stds: list[float]) -> pd.DataFrame:
-    return pd.DataFrame(axes | {"seeds": 3, "accuracy_mean": means, "accuracy_std": stds})
+    """A summary whose intervals end one standard deviation from the mean."""
+    frame = pd.DataFrame(axes | {"seeds": 3, "accuracy_mean": means, "accuracy_std": stds})
+    ends = (frame["accuracy_mean"] + sign * frame["accuracy_std"] for sign in (-1, 1))
+    return frame.assign(**dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True)))
 
 
 def confusion(counts: dict[tuple[str, str], int]) -> pd.DataFrame:
@@ -155,7 +158,7 @@ def test_accuracy_is_drawn_with_its_spread_against_numbers_on_a_logarithmic_scal
     assert axes.get_xscale() == "log"
     assert ticks(figure) == [(2, "2"), (4, "4"), (16, "16")]
     assert axes.get_xlabel() == "training pictures per class"
-    assert axes.get_ylabel() == "test accuracy (mean ± std)"
+    assert axes.get_ylabel() == "test accuracy (95 % interval)"
     assert [text.get_text() for text in axes.texts] == ["50.0%", "60.0%", "90.0%"]
     assert legend(figure) == []
 

@@ -19,6 +19,7 @@ from vgg16_transfer.reporting import study_figures
 from vgg16_transfer.reporting.reading import ReadError
 from vgg16_transfer.reporting.report import write_report
 from vgg16_transfer.reporting.study_figures import Drawn
+from vgg16_transfer.rounding import percent
 
 from .conftest import record_of
 
@@ -179,8 +180,11 @@ def test_every_picture_says_what_it_shows(written) -> None:
     alt_texts = [str(picture.get("alt") or "") for picture in written.page().images()]
     assert all(alt_texts)
     assert len(set(alt_texts)) == len(alt_texts)
-    for study in PARAMS.studies:
-        assert len([alt for alt in alt_texts if alt.startswith(f"{study}: ")]) == 3
+    counts = {
+        name: len([alt for alt in alt_texts if alt.startswith(f"{name}: ")])
+        for name in PARAMS.studies
+    }
+    assert counts == {"samples": 4, "layers": 3}  # of one split, there are no paired differences
 
 
 def test_pictures_of_the_page_are_those_of_the_folders(written) -> None:
@@ -215,16 +219,16 @@ def test_headings_are_the_studies_in_the_order_of_the_params(written) -> None:
 def test_the_table_holds_what_metrics_json_holds(written) -> None:
     shown = [row.heading for row in measures.MEASURES if row.heading]
     assert shown[:2] == ["accuracy, %", "class recall, %"]
-    columns = [*shown, "train, %", "seeds"]
+    columns = [shown[0], "95 % interval", *shown[1:], "train, %", "splits", "test pictures"]
     samples, layers = (table for table in written.page().tables if table[0][1:] == columns)
     metrics = json.loads((written.results / "samples" / METRICS).read_text(encoding="utf-8"))
     assert [samples[0][0], layers[0][0]] == ["samples per class", "layer"]
     for row, count in zip(samples[1:], (2, 4), strict=True):
         point = metrics[f"samples_per_class={count}"]
         assert row[0] == str(count)
-        assert row[1] == f"{100 * point['accuracy']:.1f} ± {100 * point['accuracy_std']:.1f}"
-        assert row[2].startswith(f"{100 * point['mean_class_recall']:.1f} ± ")
-        assert row[3:] == ["75.0 ± 0.0"] * (len(shown) - 2) + ["75.0", "3"]
+        assert row[1] == f"{percent(point['accuracy'])} ± {percent(point['accuracy_std'])}"
+        assert row[3].startswith(f"{percent(point['mean_class_recall'])} ± ")
+        assert row[4:] == ["75.0 ± 0.0"] * (len(shown) - 2) + ["75.0", "3", "12"]
     assert [row[0] for row in layers[1:]] == ["block4_pool", "block5_pool"]
     assert [row[1] for row in layers[1:]] == ["33.3", "41.7"]  # one seed has no spread
 

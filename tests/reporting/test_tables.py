@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from vgg16_transfer.heads.records import AVERAGED
+from vgg16_transfer.heads.records import AVERAGED, Record
 from vgg16_transfer.params import check_params
 from vgg16_transfer.reporting.tables import table
 
@@ -20,20 +20,27 @@ STUDY = check_params(
 ).studies["s"]
 
 
-def trials(**columns: list[float]) -> pd.DataFrame:
+def record(**columns: list[float]) -> Record:
+    """A record in which all splits test on the same four pictures."""
     settings = pd.DataFrame([trial.model_dump() for trial in STUDY.trials()])
     names = [STUDY.trial_name(trial) for trial in STUDY.trials()]
-    return settings.assign(trial=names, **dict.fromkeys(AVERAGED, 0.25), **columns)
+    trials = settings.assign(trial=names, **dict.fromkeys(AVERAGED, 0.25)).assign(**columns)
+    pictures = [{"trial": name, "path": f"{n}.jpg"} for name in names for n in range(4)]
+    nothing = pd.DataFrame()
+    return Record(trials, nothing, pd.DataFrame(pictures), nothing, nothing)
 
 
 def test_a_table_is_about_percent() -> None:
-    rows = table(STUDY, trials().assign(accuracy=[0.5, 0.6, 0.7, 1.0, 1.0, 1.0]))
+    rows = table(STUDY, record(accuracy=[0.5, 0.6, 0.7, 1.0, 1.0, 1.0]))
     assert [row["samples per class"] for row in rows] == [2, 4]
     assert [row["accuracy, %"] for row in rows] == ["60.0 ± 10.0", "100.0 ± 0.0"]
     assert [row["train, %"] for row in rows] == ["25.0", "25.0"]
-    assert [row["seeds"] for row in rows] == [3, 3]
+    assert [row["splits"] for row in rows] == [3, 3]
+    assert [row["test pictures"] for row in rows] == [4, 4]
+    # By hand: 4.303 is the quantile of t with two degrees of freedom; 10 / √3 is the error.
+    assert [row["95 % interval"] for row in rows] == ["35.2 to 84.8", "100.0 to 100.0"]
 
 
 def test_a_teachers_accuracy_stands_beside_its_students() -> None:
-    taught = trials(teacher_accuracy=[0.9, 0.8, 0.7, float("nan"), float("nan"), float("nan")])
+    taught = record(teacher_accuracy=[0.9, 0.8, 0.7, float("nan"), float("nan"), float("nan")])
     assert [row["teacher, %"] for row in table(STUDY, taught)] == ["80.0", ""]

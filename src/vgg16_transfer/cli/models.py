@@ -10,6 +10,7 @@ import typer
 
 from vgg16_transfer.cli.app import StudyName, app, read, tracking_store
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def predict(
 def _choice(study: str, chosen: Chosen) -> str:
     return (
         f"{study}: trial '{chosen.name}' has the highest validation accuracy, "
-        f"{100 * chosen.validation_accuracy:.1f} %"
+        f"{percent(chosen.validation_accuracy)} %"
     )
 
 
@@ -235,6 +236,6 @@ def _print_table(answers: list[Answer]) -> None:
     for answer in answers:
         for rank, one in enumerate(answer["classes"]):
             picture = "" if rank else answer["picture"]
-            table.add_row(picture, one["class"], f"{100 * one['probability']:.1f}")
+            table.add_row(picture, one["class"], percent(one["probability"]))
         table.add_section()
     Console().print(table)

@@ -79,15 +79,17 @@ def results() -> None:
     check_locked(workspace.root, [f"train@{study}" for study in params.studies], only="results/")
     console = Console()
     for name, study in params.studies.items():
-        trials = reading.record(workspace.record(name), study).trials
-        rows = table(study, trials)
-        printed = Table(title=f"{name}: test pictures, mean ± std", title_justify="left")
+        record = reading.record(workspace.record(name), study)
+        rows = table(study, record)
+        printed = Table(
+            title=f"{name}: test pictures, mean ± std over splits", title_justify="left"
+        )
         for column in rows[0]:
             printed.add_column(column, justify="right")
         for row in rows:
             printed.add_row(*map(str, row.values()))
         console.print(printed)
-        for sentence in failures.sentences(trials):
+        for sentence in failures.sentences(record.trials):
             console.print(f"failed: {sentence}", markup=False, highlight=False)
     console.print(
         "compare the runs:  make ui", "read the report:   open reports/report.html", sep="\n"

@@ -157,9 +157,10 @@ def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: i
     pictures are on a circle, in the order of a hash of (class, group). The test pictures follow a
     point on it, which moves by the golden section of the circle from one seed to the next. So any
     number of seeds covers the pictures almost equally often, and two test sets have hardly more
-    pictures in common than they must, on average. Training pictures are the first of the rest in the order of a hash of
-    (seed, class, group). A larger training set therefore leaves the test pictures unchanged, and a
-    new picture changes the role of few others. Hashes are the same on every machine.
+    pictures in common than they must, on average. Training pictures are the first of the rest
+    in the order of a hash of (seed, class, group). A larger training set therefore leaves the test
+    pictures unchanged, and a new picture changes the role of few others. Hashes are the same on
+    every machine.
 
     If the source gives a test or validation set, all of it is used, for every seed. Training
     pictures, and validation pictures if no validation set is given, are then chosen from the given

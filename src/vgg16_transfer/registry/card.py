@@ -14,6 +14,7 @@ from vgg16_transfer.errors import redacted
 from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.networks import NETWORKS
+from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,14 +112,14 @@ def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict
         "metrics": [
             {
                 "name": name,
-                "own": f"{100 * own[column]:.1f}",
+                "own": percent(own[column]),
                 "spread": _spread(over_seeds[column]),
             }
             for name, column in _ROWS.items()
         ],
-        "error": f"{100 * math.sqrt(accuracy * (1 - accuracy) / tested):.1f}",
+        "error": percent(math.sqrt(accuracy * (1 - accuracy) / tested)),
         "weakest": [
-            f"{row['class_name']} {100 * row['accuracy']:.0f} %"
+            f"{row['class_name']} {percent(row['accuracy'], 0)} %"
             for row in weakest.to_dict("records")
         ],
     }
@@ -130,8 +131,8 @@ def _plain(text: object) -> str:
 
 
 def _spread(values: pd.Series[float]) -> str:
-    mean = f"{100 * values.mean():.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * values.std(ddof=1):.1f}"
+    mean = percent(values.mean())
+    return mean if len(values) == 1 else f"{mean} ± {percent(values.std(ddof=1))}"
 
 
 def _within(names: tuple[str, ...], longest: int) -> list[str]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vgg16_transfer.reporting import failures
+from vgg16_transfer.rounding import fixed, percent, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vgg16_transfer.reporting.intervals import Interval
     from vgg16_transfer.reporting.published import Curve
 
 _NAMED = {
@@ -59,6 +61,15 @@ def accuracy_against(summary: pd.DataFrame, axis: str) -> str:
         for row in summary.to_dict("records")
     )
     return f"Test accuracy against {axis.replace('_', ' ')}. {listed}."
+
+
+def differences(axis: str, changes: Mapping[str, Interval]) -> str:
+    """Alternative text of :func:`~vgg16_transfer.reporting.figures.differences`."""
+    listed = "; ".join(
+        f"{name}: {signed(one.mean)} ({signed(one.low or 0)} to {signed(one.high or 0)})"
+        for name, one in changes.items()
+    )
+    return f"Differences of test accuracy along {axis.replace('_', ' ')}, in points. {listed}."
 
 
 def curves(
@@ -110,9 +121,9 @@ def accuracy(row: Mapping[Any, Any]) -> str:
 
 def spread(row: Mapping[Any, Any], measure: str) -> str:
     """Mean and, if known, standard deviation of a measure, in %."""
-    mean, std = 100 * row[f"{measure}_mean"], 100 * row[f"{measure}_std"]
-    return f"{mean:.1f} %" if pd.isna(std) else f"{mean:.1f} ± {std:.1f} %"
+    mean, std = row[f"{measure}_mean"], row[f"{measure}_std"]
+    return f"{percent(mean)} %" if pd.isna(std) else f"{percent(mean)} ± {percent(std)} %"
 
 
 def _number(value: float, measure: str) -> str:
-    return f"{100 * value:.1f} %" if measure == "accuracy" else f"{value:.2f}"
+    return f"{percent(value)} %" if measure == "accuracy" else fixed(value, 2)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vgg16_transfer.heads import records
-from vgg16_transfer.reporting import alternatives, findings
+from vgg16_transfer.reporting import alternatives, findings, intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +34,9 @@ class Row(NamedTuple):
     remark: str
 
 
-def lines(study: Study, trials: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def lines(study: Study, record: Record) -> dict[str, pd.DataFrame]:
     """A study's curves against samples per class by name: one curve per point of the other axes."""
-    summary = records.summarise(study, trials)
+    summary = intervals.summarise(study, record)
     others = [axis for axis in study.compared if axis != AXIS]
     if not others:
         return {study.name: summary}
@@ -58,7 +57,8 @@ def sentences(
     """Sentences about a dataset's curves, and about whether published numbers are comparable."""
     texts = []
     for study in studies:
-        first = findings.along(study, measured[study.name].trials, AXIS)[0]
+        record = measured[study.name]
+        first = findings.along(study, record.trials, AXIS, intervals.test_sets(record))[0]
         texts.append(first if len(studies) == 1 else f"{study.name}: {first}")
     known = numbers.datasets.get(dataset.layout)
     if known is None:

@@ -11,13 +11,16 @@ from matplotlib.ticker import PercentFormatter
 
 from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.reporting import failures, labels
+from vgg16_transfer.rounding import percent as in_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     from matplotlib.axes import Axes
 
+    from vgg16_transfer.reporting.intervals import Interval
     from vgg16_transfer.reporting.published import Curve
 
 # Okabe & Ito (2008): colours that most colour-blind readers can distinguish.
@@ -97,7 +100,7 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
     """Draws test accuracy against training pictures per class, with published accuracies.
 
     Args:
-        lines: Curves by name: rows of :func:`~vgg16_transfer.heads.records.summarise`.
+        lines: Curves by name: rows of :func:`~vgg16_transfer.reporting.intervals.summarise`.
         published: Curves along ``samples_per_class``, or numbers without an axis.
     """
     figure, axes = _figure()
@@ -107,7 +110,7 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
         axes.errorbar(
             drawn["samples_per_class"],
             drawn["accuracy_mean"],
-            yerr=drawn["accuracy_std"].fillna(0),
+            yerr=_bars(drawn),
             color=colour,
             marker="o",
             capsize=4,
@@ -127,15 +130,15 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)
-    _finish(axes, _TITLES["samples_per_class"], "test accuracy (mean ± std)", percent=True)
+    _finish(axes, _TITLES["samples_per_class"], "test accuracy (95 % interval)", percent=True)
     return figure
 
 
 def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve] = ()) -> Figure:
-    """Draws test accuracy against one axis of a study: mean and standard deviation over the seeds.
+    """Draws test accuracy against one axis of a study: mean over the splits and its 95 % interval.
 
     Args:
-        summary: Result of :func:`~vgg16_transfer.heads.records.summarise`.
+        summary: Result of :func:`~vgg16_transfer.reporting.intervals.summarise`.
         axis: A column of the summary. Positive numbers are drawn on a logarithmic scale.
         published: Published curves along the same axis, if it is numeric.
     """
@@ -153,7 +156,7 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
         axes.errorbar(
             x_values,
             drawn["accuracy_mean"],
-            yerr=drawn["accuracy_std"].fillna(0),
+            yerr=_bars(drawn),
             color=colour,
             marker="o",
             capsize=4,
@@ -163,7 +166,9 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
         for x, y in zip(x_values, drawn["accuracy_mean"], strict=True):
             if others:
                 break  # numbers of several lines would overlap; the table has them
-            axes.annotate(f"{y:.1%}", (x, y), (8, -12), textcoords="offset points", fontsize=9)
+            axes.annotate(
+                f"{in_percent(y)}%", (x, y), (8, -12), textcoords="offset points", fontsize=9
+            )
     _mark_failures(axes, positions, summary)
     _draw_published(axes, published)
     if numeric and summary[axis].min() > 0:
@@ -174,7 +179,36 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
         _write_names(axes, values)
     axes.set_xticks([], minor=True)
     axes.margins(x=0.12)
-    _finish(axes, _TITLES.get(axis, axis), "test accuracy (mean ± std)", percent=True)
+    _finish(axes, _TITLES.get(axis, axis), "test accuracy (95 % interval)", percent=True)
+    return figure
+
+
+def differences(names: Sequence[str], changes: Sequence[Interval]) -> Figure:
+    """Draws paired differences of test accuracy in percentage points, with 95 % intervals.
+
+    Args:
+        names: What each difference is between.
+        changes: The differences, as shares.
+    """
+    figure, axes = _figure()
+    axes.axvline(0, color=_FAILED, linewidth=1)
+    rows = np.arange(len(changes))
+    means = np.array([100 * one.mean for one in changes])
+    ends = np.array([[100 * (one.low or 0), 100 * (one.high or 0)] for one in changes])
+    axes.errorbar(
+        means,
+        rows,
+        xerr=np.abs(ends.T - means),
+        color=COLOURS[0],
+        marker="o",
+        capsize=4,
+        linestyle="none",
+    )
+    texts = labels.fit_all(names, *_AT_MATRIX)
+    axes.set_yticks(rows, texts, **labels.style(texts))
+    axes.invert_yaxis()
+    axes.margins(y=0.2)
+    _finish(axes, "difference of test accuracy, points (95 % interval)", "", percent=False)
     return figure
 
 
@@ -210,6 +244,14 @@ def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG. The bytes depend only on the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _bars(drawn: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Lengths of the error bars of a curve, below and above the mean; 0 for a single split."""
+    mean = drawn["accuracy_mean"]
+    ends = [mean - drawn["accuracy_low"], drawn["accuracy_high"] - mean]
+    lengths: npt.NDArray[np.float64] = np.nan_to_num(np.array(ends, dtype=float))
+    return lengths
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -1,8 +1,9 @@
 """Writes the results of a study as sentences.
 
-Two settings are compared by pairs of trials that differ only in this setting. A difference counts
-if its mean over the pairs is larger than their standard deviation. The sentence also says in how
-many pairs the accuracy is higher or lower. No difference is called significant.
+Two settings are compared by pairs of trials that differ only in this setting, so they are of the
+same split. A difference counts if the 95 % interval of its mean over the splits excludes 0; see
+:mod:`~vgg16_transfer.reporting.intervals`. The sentence also says in how many splits the accuracy
+is higher or lower.
 
 A failed trial has no numbers. It is left out, together with the trials that it would be compared
 with: a comparison uses only trials that finished at every compared value.
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from vgg16_transfer.reporting import intervals
 from vgg16_transfer.reporting.failures import finished
+from vgg16_transfer.rounding import percent, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vgg16_transfer.params import Study
+    from vgg16_transfer.reporting.intervals import Interval, TestSets
 
 # trials.csv has six digits: numbers that differ by less are equal.
 _EQUAL = 1e-6
@@ -48,38 +52,35 @@ _TEACHING = {
 
 
 class Difference(NamedTuple):
-    """Difference of accuracy between two settings, over pairs of trials.
+    """Difference of accuracy between two settings, over splits.
 
     Attributes:
-        mean: Mean difference of accuracy, where accuracy is from 0 to 1.
-        std: Standard deviation of the sample, or None for a single pair.
-        higher: Number of pairs in which the second setting is higher.
-        lower: Number of pairs in which it is lower.
-        pairs: Number of pairs.
-        kind: ``splits`` if the pairs differ only in the seed, otherwise ``pairs``.
+        over: Mean difference of accuracy, where accuracy is from 0 to 1, with its interval. The
+            value of a split is the mean over all pairs of trials with its seed.
+        higher: Number of splits in which the second setting is higher.
+        lower: Number of splits in which it is lower.
     """
 
-    mean: float
-    std: float | None
+    over: Interval
     higher: int
     lower: int
-    pairs: int
-    kind: str
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the difference is larger than its spread; 0 if not, or if that is unknown."""
-        if self.std is None or abs(self.mean) <= max(self.std, _EQUAL):
+        """1 or -1 if the interval excludes 0; 0 if not, or if there is no interval."""
+        low, high = self.over.low, self.over.high
+        if low is None or high is None:
             return 0
-        return 1 if self.mean > 0 else -1
+        return int(low > _EQUAL) - int(high < -_EQUAL)
 
 
-def sentences(study: Study, trials: pd.DataFrame) -> list[str]:
+def sentences(study: Study, trials: pd.DataFrame, tests: TestSets) -> list[str]:
     """Sentences about each axis of a study, then about the gap between training and test.
 
     Args:
         study: The study.
         trials: Rows of ``trials.csv``.
+        tests: Test pictures of each split.
     """
     axes = [axis for axis in in_order(study.compared) if axis in study.axes]
     done = finished(trials)
@@ -89,19 +90,31 @@ def sentences(study: Study, trials: pd.DataFrame) -> list[str]:
     taught = done[done["teacher_weight"] != 0] if "teacher_weight" in axes else done
     for axis in axes:
         if axis == "teacher_weight" and 0 in study.grid[axis]:
-            texts += _distillation(study, done)
+            texts += _distillation(study, done, tests)
         else:
-            texts += along(study, taught if axis in _TEACHING else done, axis)
+            texts += along(study, taught if axis in _TEACHING else done, axis, tests)
     texts.append(gap(study, done))
     if len(done) < len(trials):
         texts.append(
             f"Of {len(trials)} trials, {len(trials) - len(done)} failed; no number includes them."
         )
-    if "seed" not in study.axes:
-        texts.append(
-            "All numbers are from one split, so the differences between splits are unknown."
-        )
+    texts.append(_about_splits(study, tests))
     return texts
+
+
+def _about_splits(study: Study, tests: TestSets) -> str:
+    """Sentence about the number of splits, and what their test sets have in common."""
+    seeds = study.grid["seed"]
+    if len(seeds) == 1:
+        return "All numbers are from one split, so the differences between splits are unknown."
+    pictures = len(frozenset[str]().union(*(tests.get(seed, frozenset()) for seed in seeds)))
+    share = intervals.shared(tests, seeds)
+    text = f"{len(seeds)} splits test on {pictures} distinct pictures; "
+    if not share:
+        return f"{text}no two of them share one."
+    if share == 1:
+        return f"{text}all of them share these, so that the intervals are about training pictures."
+    return f"{text}two of them share {percent(share, 0)} % on average, which widens the intervals."
 
 
 def in_order(axes: Sequence[str]) -> list[str]:
@@ -109,7 +122,7 @@ def in_order(axes: Sequence[str]) -> list[str]:
     return sorted(axes, key=lambda axis: axis not in _FIRST)  # sorted keeps the order of the rest
 
 
-def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
+def along(study: Study, trials: pd.DataFrame, axis: str, tests: TestSets) -> list[str]:
     """Sentences about test accuracy along one axis: from first to last value, then step by step."""
     values, failed, trials = _comparable(study, trials, axis)
     caution = _failed_at(axis, failed)
@@ -121,19 +134,19 @@ def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
             f"Along {axis.replace('_', ' ')} no trials that finished can be compared.",
             *caution,
         ]
-    whole = difference(study, trials, axis, values[0], values[-1])
+    whole = difference(study, trials, axis, values[0], values[-1], tests)
     words = _SPANS.get(axis, f"From {axis.replace('_', ' ')} {{}} to {{}}")
     span = words.format(_of(values[0]), _of(values[-1]))
     levels = [accuracy(trials, axis, value) for value in values]
     ends = f"from {levels[0]} to {levels[-1]}"
-    if whole.std is None:
+    if whole.over.std is None:
         between = "".join(
             f", with {level} at {_of(value)}"
             for value, level in zip(values[1:-1], levels[1:-1], strict=True)
         )
         return [f"{span}, test accuracy goes {ends}{between}.", *caution]
     steps = list(itertools.pairwise(values))
-    differences = [difference(study, trials, axis, *step) for step in steps]
+    differences = [difference(study, trials, axis, *step, tests) for step in steps]
     verdict = _verdict([one.sign for one in differences], whole)
     first = (
         f"{span}, test accuracy {verdict} {ends} ({_basis(study, axis, whole)}): {points(whole)}."
@@ -147,50 +160,58 @@ def along(study: Study, trials: pd.DataFrame, axis: str) -> list[str]:
     return [first, f"Step by step, {listed}. {_clear(differences)}", *caution]
 
 
+def step_by_step(
+    study: Study, trials: pd.DataFrame, axis: str, tests: TestSets
+) -> dict[str, Interval]:
+    """Differences between neighbouring values of an axis that have an interval, by name."""
+    values, _, done = _comparable(study, trials, axis)
+    if len(values) == 1 or done.empty:
+        return {}
+    changes = {
+        f"{_of(a)} → {_of(b)}": difference(study, done, axis, a, b, tests).over
+        for a, b in itertools.pairwise(values)
+    }
+    return {name: change for name, change in changes.items() if change.low is not None}
+
+
 def gap(study: Study, trials: pd.DataFrame) -> str:
     """Sentence about the difference between training and test accuracy."""
     train = trials["train_accuracy"]
-    low, high = _percent(train.min()), _percent(train.max())
+    low, high = percent(train.min()), percent(train.max())
     reached = f"{low} % in every trial" if low == high else f"between {low} % and {high} %"
     apart = (train - trials["accuracy"]).groupby(_point(study, trials), sort=False).mean()
     text = f"On their training pictures, the heads reach {reached}; test accuracy is "
-    low, high = _percent(apart.min()), _percent(apart.max())
+    low, high = percent(apart.min()), percent(apart.max())
     if low == high:
-        return f"{text}{_points(apart.min())} lower."
+        return f"{text}{low} points lower."
     return f"{text}lower by {low} to {high} points on average, depending on the setting."
 
 
 def difference(
-    study: Study, trials: pd.DataFrame, axis: str, before: Any, after: Any
+    study: Study, trials: pd.DataFrame, axis: str, before: Any, after: Any, tests: TestSets
 ) -> Difference:
     """Test accuracy at ``after`` minus test accuracy at ``before``, over matching trials."""
     others = [other for other in study.axes if other != axis]
-    keys = others or [axis]  # without another axis, each value has one trial
-    one, two = (
-        _at(trials, axis, value).assign(**({} if others else {axis: 0})).set_index(keys)
-        for value in (before, after)
-    )
-    apart = (two["accuracy"] - one["accuracy"]).dropna()
+    keys = list(dict.fromkeys([*others, "seed"]))
+    one, two = (_at(trials, axis, value).set_index(keys) for value in (before, after))
+    apart = (two["accuracy"] - one["accuracy"]).dropna().groupby("seed").mean()
     return Difference(
-        mean=float(apart.mean()),
-        std=float(apart.std(ddof=1)) if len(apart) > 1 else None,
+        intervals.over_splits(apart, tests),
         higher=int((apart > _EQUAL).sum()),
         lower=int((apart < -_EQUAL).sum()),
-        pairs=len(apart),
-        kind="splits" if others in ([], ["seed"]) else "pairs",
     )
 
 
 def points(change: Difference) -> str:
-    """A difference in percentage points, with its spread and how many pairs agree."""
-    text = f"{100 * change.mean:+.1f}".replace("-", "−")
-    if change.std is None:
-        return f"{text} points"
-    text += f" ± {_percent(change.std)} points"
+    """A difference in percentage points, with spread, interval, and how many splits agree."""
+    mean, std, low, high, splits = change.over
+    if std is None or low is None or high is None:
+        return f"{signed(mean)} points"
+    text = f"{signed(mean)} ± {percent(std)} points (95 %: {signed(low)} to {signed(high)})"
     if change.higher == change.lower == 0:
-        return f"{text}, the same in {_share(change.pairs, change.pairs)} {change.kind}"
-    word, count = ("up", change.higher) if change.mean >= 0 else ("down", change.lower)
-    return f"{text}, {word} in {_share(count, change.pairs)} {change.kind}"
+        return f"{text}, the same in {_share(splits, splits)} splits"
+    word, count = ("up", change.higher) if mean >= 0 else ("down", change.lower)
+    return f"{text}, {word} in {_share(count, splits)} splits"
 
 
 def accuracy(trials: pd.DataFrame, axis: str, value: Any) -> str:
@@ -199,8 +220,8 @@ def accuracy(trials: pd.DataFrame, axis: str, value: Any) -> str:
     The spread is the standard deviation over the seeds of each seed's mean over the other axes.
     """
     by_seed = _at(trials, axis, value).groupby("seed")["accuracy"].mean()
-    spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
-    return f"{_percent(by_seed.mean())}{spread} %"
+    spread = f" ± {percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
+    return f"{percent(by_seed.mean())}{spread} %"
 
 
 def ordered(study: Study, axis: str) -> list[Any]:
@@ -209,7 +230,7 @@ def ordered(study: Study, axis: str) -> list[Any]:
     return sorted(values) if _is_numeric(values) else values
 
 
-def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
+def _distillation(study: Study, trials: pd.DataFrame, tests: TestSets) -> list[str]:
     """Sentences that compare training without a teacher with every weight of the teacher."""
     values, failed, matched = _comparable(study, trials, "teacher_weight")
     caution = _failed_at("teacher_weight", failed)
@@ -220,7 +241,7 @@ def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
     alone = accuracy(trials, "teacher_weight", 0)
     parts = []
     for value in others:
-        change = difference(study, trials, "teacher_weight", 0, value)
+        change = difference(study, trials, "teacher_weight", 0, value, tests)
         reached = accuracy(trials, "teacher_weight", value)
         parts.append(f"α = {_of(value)}: {reached} ({points(change)})")
     text = f"With labels only (α = 0), the student's test accuracy is {alone}; "
@@ -230,8 +251,8 @@ def _distillation(study: Study, trials: pd.DataFrame) -> list[str]:
     teachers = {"teacher_layer", "teacher_samples_per_class"}
     if taught is not None and len(taught) and teachers.isdisjoint(study.axes):
         by_seed = taught.groupby("seed")["teacher_accuracy"].mean()
-        spread = f" ± {_percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
-        texts.append(f"The teacher itself reaches {_percent(by_seed.mean())}{spread} %.")
+        spread = f" ± {percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
+        texts.append(f"The teacher itself reaches {percent(by_seed.mean())}{spread} %.")
     return texts + caution
 
 
@@ -272,7 +293,7 @@ def _only(study: Study, trials: pd.DataFrame) -> str:
 
 
 def _verdict(signs: Sequence[int], whole: Difference) -> str:
-    """Verb for the change along an axis, given which steps are larger than their spread."""
+    """Verb for the change along an axis, given the signs of its steps."""
     if 1 in signs and -1 in signs:
         return "goes up and down,"
     if whole.sign > 0 and -1 not in signs:
@@ -287,11 +308,11 @@ def _verdict(signs: Sequence[int], whole: Difference) -> str:
 def _clear(differences: Sequence[Difference]) -> str:
     clear = sum(one.sign != 0 for one in differences)
     if clear == len(differences):
-        return "Every step is larger than its spread."
+        return "Every interval excludes 0."
     if not clear:
-        return "No step is larger than its spread."
-    return f"Of these steps, {clear} of {len(differences)} " + (
-        "is larger than its spread." if clear == 1 else "are larger than their spread."
+        return "No interval excludes 0."
+    return f"Of these intervals, {clear} of {len(differences)} " + (
+        "excludes 0." if clear == 1 else "exclude 0."
     )
 
 
@@ -307,10 +328,7 @@ def _share(count: int, of: int) -> str:
 
 def _basis(study: Study, axis: str, whole: Difference) -> str:
     """Says what the means are over."""
-    over = _over(study, axis)
-    if not over:
-        return f"{whole.pairs} {whole.kind}"
-    return f"{over}; {whole.pairs} pairs of trials that differ only in this setting"
+    return "; ".join(filter(None, [_over(study, axis), f"{whole.over.splits} splits"]))
 
 
 def _over(study: Study, axis: str, start: str = "") -> str:
@@ -330,14 +348,6 @@ def _at(trials: pd.DataFrame, axis: str, value: Any) -> pd.DataFrame:
 
 def _of(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _points(share: float) -> str:
-    return f"{_percent(share)} points"
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:

@@ -22,6 +22,7 @@ from vgg16_transfer.reporting import (
     failures,
     figures,
     findings,
+    intervals,
     near_duplicates,
     published,
     reading,
@@ -30,6 +31,7 @@ from vgg16_transfer.reporting import (
     tables,
 )
 from vgg16_transfer.reporting.study_figures import Drawn
+from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,6 +103,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["no_break"] = _no_break
+    environment.filters["percent"] = percent
     with replacing(out / "figures") as folder:
         folder.mkdir()
         page = environment.get_template("report.html.j2").render(
@@ -113,8 +116,10 @@ def write_report(
                 {
                     "study": study,
                     "setting": setting(study),
-                    "findings": findings.sentences(study, measured[name].trials),
-                    "table": tables.table(study, measured[name].trials),
+                    "findings": findings.sentences(
+                        study, measured[name].trials, intervals.test_sets(measured[name])
+                    ),
+                    "table": tables.table(study, measured[name]),
                     "pictures": _study_pictures(
                         Drawn(study, measured[name], _beside(study, datasets, numbers)), folder
                     ),
@@ -196,7 +201,7 @@ def _answer(
 ) -> dict[str, Any]:
     lines: dict[str, pd.DataFrame] = {}
     for study in studies:
-        lines |= answers.lines(study, measured[study.name].trials)
+        lines |= answers.lines(study, measured[study.name])
     published_curves = answers.curves(dataset, numbers)
     path = folder / f"answer_{name}.png"
     figures.save(figures.answer(lines, published_curves), path)
@@ -217,6 +222,8 @@ def _study_pictures(drawn: Drawn, folder: Path) -> list[Picture]:
     study = drawn.study
     pictures = []
     for figure in study_figures.FIGURES:
+        if not figure.has(drawn):
+            continue
         path = folder / study.name / f"{study_figures.file_name(figure, study)}.png"
         figures.save(figure.draw(drawn), path)
         alternative = f"{study.name}: {figure.describe(drawn)}"

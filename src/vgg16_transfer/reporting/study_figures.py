@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from vgg16_transfer.heads import records
-from vgg16_transfer.reporting import alternatives, failures, figures, findings
+from vgg16_transfer.reporting import alternatives, failures, figures, findings, intervals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Study
+    from vgg16_transfer.reporting.intervals import Interval
     from vgg16_transfer.reporting.published import Curve
 
 
@@ -46,8 +47,14 @@ class Drawn:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Means over the seeds; see :func:`~vgg16_transfer.heads.records.summarise`."""
-        return records.summarise(self.study, self.record.trials)
+        """Means over the splits; see :func:`~vgg16_transfer.reporting.intervals.summarise`."""
+        return intervals.summarise(self.study, self.record)
+
+    @cached_property
+    def differences(self) -> dict[str, Interval]:
+        """Paired differences between neighbouring values of the axis, by name."""
+        tests = intervals.test_sets(self.record)
+        return findings.step_by_step(self.study, self.record.trials, self.axis, tests)
 
     @cached_property
     def points(self) -> pd.Series:
@@ -72,12 +79,14 @@ class StudyFigure(NamedTuple):
         caption: What stands below it; ``{axis}`` as well.
         draw: Draws it.
         describe: Says in words and numbers what it shows.
+        has: Whether there is anything to draw.
     """
 
     name: str
     caption: str
     draw: Callable[[Drawn], Figure]
     describe: Callable[[Drawn], str]
+    has: Callable[[Drawn], bool] = lambda _: True
 
 
 def _accuracy_against(drawn: Drawn) -> Figure:
@@ -86,6 +95,14 @@ def _accuracy_against(drawn: Drawn) -> Figure:
 
 def _describe_accuracy_against(drawn: Drawn) -> str:
     return alternatives.accuracy_against(drawn.summary, drawn.axis)
+
+
+def _differences(drawn: Drawn) -> Figure:
+    return figures.differences(list(drawn.differences), list(drawn.differences.values()))
+
+
+def _describe_differences(drawn: Drawn) -> str:
+    return alternatives.differences(drawn.axis, drawn.differences)
 
 
 def _curves(drawn: Drawn, *, measure: str) -> Figure:
@@ -99,9 +116,17 @@ def _describe_curves(drawn: Drawn, *, measure: str) -> str:
 FIGURES = (
     StudyFigure(
         "accuracy_against_{axis}",
-        "Test accuracy against {axis}, mean and standard deviation over the splits",
+        "Test accuracy against {axis}, mean over the splits and its 95 % interval",
         _accuracy_against,
         _describe_accuracy_against,
+    ),
+    StudyFigure(
+        "differences_along_{axis}",
+        "Differences of test accuracy between neighbouring values of {axis}, paired by split, with "
+        "95 % intervals",
+        _differences,
+        _describe_differences,
+        lambda drawn: bool(drawn.differences),
     ),
     StudyFigure(
         "accuracy_curves",
@@ -132,7 +157,11 @@ def caption(figure: StudyFigure, study: Study) -> str:
 
 def draw_all(drawn: Drawn) -> dict[str, Figure]:
     """A study's figures by the name of their file, without the ending."""
-    return {file_name(figure, drawn.study): figure.draw(drawn) for figure in FIGURES}
+    return {
+        file_name(figure, drawn.study): figure.draw(drawn)
+        for figure in FIGURES
+        if figure.has(drawn)
+    }
 
 
 def answer_axis(study: Study) -> str:

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from vgg16_transfer.heads import records
 from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.heads.records import has_failed
-from vgg16_transfer.reporting import alternatives
+from vgg16_transfer.reporting import alternatives, intervals
+from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
-
+    from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Study
 
 
-def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
+def table(study: Study, record: Record) -> list[dict[str, Any]]:
     """A study's results as text: one row per point of the grid.
 
     The numbers of a point are those of its finished trials. If trials failed, their number is
-    written in the row.
+    written in the row. The interval is that of the mean accuracy over the splits. Test pictures
+    are counted once, in however many splits they are.
     """
-    summary = records.summarise(study, trials)
+    summary, trials = intervals.summarise(study, record), record.trials
     rows = [
         {axis.replace("_", " "): row[axis] for axis in study.compared}
         | {
             # With the number of failed trials, if there are any.
             "accuracy, %": alternatives.accuracy(row).replace(" %", "")
         }
+        | {"95 % interval": _interval(row)}
         | {
             measure.heading: _with_spread(row, measure.name)
             for measure in MEASURES
             if measure.heading and measure.name != "accuracy"
         }
         | {
-            "train, %": f"{100 * row['train_accuracy_mean']:.1f}" if row["seeds"] else "",
-            "seeds": row["seeds"],
+            "train, %": percent(row["train_accuracy_mean"]) if row["seeds"] else "",
+            "splits": row["seeds"],
+            "test pictures": row["test_pictures"],
         }
         for row in summary.to_dict("records")
     ]
@@ -47,8 +50,13 @@ def table(study: Study, trials: pd.DataFrame) -> list[dict[str, Any]]:
             "teacher"
         ]
         for row, teacher in zip(rows, groups.mean(), strict=True):
-            row["teacher, %"] = "" if teacher != teacher else f"{100 * teacher:.1f}"  # noqa: PLR0124
+            row["teacher, %"] = "" if teacher != teacher else percent(teacher)  # noqa: PLR0124
     return rows
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    low, high = row["accuracy_low"], row["accuracy_high"]
+    return "" if math.isnan(low) else f"{percent(low)} to {percent(high)}"
 
 
 def _with_spread(row: Mapping[Any, Any], measure: str) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
+from vgg16_transfer.rounding import fixed
 from vgg16_transfer.tracking import mlflow_private
 from vgg16_transfer.tracking.logged_runs import every_run, failure
 from vgg16_transfer.tracking.mlflow_store import TrackingError
@@ -155,8 +156,8 @@ def _accuracy(run: Run) -> float:
 
 
 def _spread(seeds: pd.Series) -> str:
-    mean = f"{seeds.mean():.1f}"
-    return f"{mean} ± {seeds.std():.1f} ({len(seeds)} seeds)" if len(seeds) > 1 else mean
+    mean = fixed(seeds.mean())
+    return f"{mean} ± {fixed(seeds.std())} ({len(seeds)} seeds)" if len(seeds) > 1 else mean
 
 
 def _correct(trials: Sequence[Run]) -> pd.Series:
