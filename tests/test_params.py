@@ -68,8 +68,17 @@ def test_the_sample_profile_holds_what_it_says() -> None:
     assert params.study("clipart-layers").compared == ("layer",)
 
 
+def test_the_paper_profile_compares_both_datasets_with_published_numbers() -> None:
+    datasets = read_params(ROOT / "profiles" / "paper.yaml").datasets
+    assert {name: dataset.published_as for name, dataset in datasets.items()} == {
+        "caltech256": "caltech256",
+        "urban_tribes": "urban_tribes",
+    }
+
+
 def test_what_is_left_out_has_its_documented_default() -> None:
     params = check_params(RIGHT)
+    assert params.datasets["d"].published_as is None
     assert params.backbone.image_size == 224
     assert params.studies["s"].trials() == [Trial()]
     assert params.studies["s"].trial_name(Trial()) == "only"
@@ -180,6 +189,17 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
             "unknown value 'drop'; known are: list, one_s",
         ),
         ("datasets/d/layout", "split_folder", "did you mean 'split_folders'?"),
+        (
+            "datasets/d/published_as",
+            "c101",
+            "datasets.d.published_as: unknown value 'c101'; did you mean 'caltech101'?",
+        ),
+        (
+            "datasets/d/published_as",
+            "flowers",
+            "unknown value 'flowers'; known are: caltech101, caltech256, urban_tribes",
+        ),
+        ("datasets/d/published_as", 101, "published_as: input should be a valid string, but it is"),
         (
             "datasets/d/encoding",
             "cp99999",
