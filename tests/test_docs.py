@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from vgg16_transfer import params
 from vgg16_transfer.networks import NETWORKS
+from vgg16_transfer.reporting import published
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +46,14 @@ def test_every_network_is_explained() -> None:
         assert row.published in line
         for layer in (*row.layers, *row.dense, *row.fine_tune):
             assert f"`{layer}`" in line
+
+
+def test_every_dataset_with_published_numbers_is_listed() -> None:
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for name, known in published.read().datasets.items():
+        start = f"| `{name}` | {known.title} | {known.classes}"
+        (line,) = [line for line in text.splitlines() if line.startswith(start)]
+        assert line.endswith(f"| {known.comparable_from} |")
 
 
 def test_the_sample_profile_is_what_params_yaml_holds() -> None:

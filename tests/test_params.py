@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,40 @@ def test_the_sample_profile_holds_what_it_says() -> None:
     assert params.study("clipart-layers").compared == ("layer",)
 
 
+def test_the_paper_profile_compares_both_datasets_with_published_numbers() -> None:
+    datasets = read_params(ROOT / "profiles" / "paper.yaml").datasets
+    assert {name: dataset.published_as for name, dataset in datasets.items()} == {
+        "caltech256": "caltech256",
+        "urban_tribes": "urban_tribes",
+    }
+
+
+def test_the_few_shot_profile_trains_on_1_5_10_and_25_pictures_of_five_splits() -> None:
+    params = read_params(ROOT / "profiles" / "few-shot.yaml")
+    (study,) = params.studies.values()
+    dataset = params.dataset(study.dataset)
+    assert study.grid["samples_per_class"] == (1, 5, 10, 25)
+    assert study.compared == ("head", "samples_per_class")
+    assert len(study.trials()) == 3 * 4 * 5
+    counts = Counter((trial.head, trial.samples_per_class) for trial in study.trials())
+    assert set(counts.values()) == {5}
+    assert dataset.published_as == "caltech101"
+    assert dataset.source is not None
+    assert "://" not in dataset.source
+
+
+def test_the_few_shot_profile_chooses_by_validation_and_fits_the_smallest_class() -> None:
+    smallest = 31  # pictures of inline_skate in Caltech-101
+    (dataset,) = read_params(ROOT / "profiles" / "few-shot.yaml").datasets.values()
+    split = dataset.split
+    assert split.validation_per_class >= 1
+    needed = split.train_per_class + split.validation_per_class + split.test_per_class
+    assert needed <= smallest
+
+
 def test_what_is_left_out_has_its_documented_default() -> None:
     params = check_params(RIGHT)
+    assert params.datasets["d"].published_as is None
     assert params.backbone.image_size == 224
     assert params.studies["s"].trials() == [Trial()]
     assert params.studies["s"].trial_name(Trial()) == "only"
@@ -180,6 +213,17 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
             "unknown value 'drop'; known are: list, one_s",
         ),
         ("datasets/d/layout", "split_folder", "did you mean 'split_folders'?"),
+        (
+            "datasets/d/published_as",
+            "c101",
+            "datasets.d.published_as: unknown value 'c101'; did you mean 'caltech101'?",
+        ),
+        (
+            "datasets/d/published_as",
+            "flowers",
+            "unknown value 'flowers'; known are: caltech101, caltech256, urban_tribes",
+        ),
+        ("datasets/d/published_as", 101, "published_as: input should be a valid string, but it is"),
         (
             "datasets/d/encoding",
             "cp99999",

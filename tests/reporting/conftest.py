@@ -24,10 +24,10 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_params(layout: str, studies: dict[str, dict[str, Any]]) -> Params:
+def make_params(published_as: str | None, studies: dict[str, dict[str, Any]]) -> Params:
     dataset = {
         "layers": ["block4_pool", "block5_pool", "predictions"],
-        "layout": layout,
+        "published_as": published_as,
         "source": "photos",
         "split": {"seeds": [0, 1, 2], "train_per_class": 16},
     }
@@ -81,10 +81,10 @@ def measure(params: Params, folders: dict[str, Path]) -> None:
 
 @pytest.fixture
 def write_page(tmp_path) -> Callable[..., str]:
-    """Gives the text of a page of studies on a dataset of a layout, and of nothing else."""
+    """Gives the text of a page of studies on one dataset, and of nothing else."""
 
-    def write(layout: str, **studies: dict[str, Any]) -> str:
-        params, folders = make_params(layout, studies), folders_in(tmp_path)
+    def write(published_as: str | None, **studies: dict[str, Any]) -> str:
+        params, folders = make_params(published_as, studies), folders_in(tmp_path)
         measure(params, folders)
         write_report(params.datasets, params.studies, tmp_path, **folders)
         return (tmp_path / "report.html").read_text(encoding="utf-8")

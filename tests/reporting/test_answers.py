@@ -7,8 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from vgg16_transfer.reporting import alternatives, figures, published
-from vgg16_transfer.reporting.published import Curve
+from vgg16_transfer.params import Dataset
+from vgg16_transfer.reporting import alternatives, answers, figures, published
+from vgg16_transfer.reporting.published import Curve, Published
+
+from .conftest import make_params, make_record
 
 NUMBERS = published.read()
 
@@ -87,3 +90,45 @@ def test_the_alternative_text_of_curves_says_where_they_begin_and_end() -> None:
     assert alternatives.curves(history, points, "accuracy") == (
         "Accuracy against epochs 1 to 2. n=2: test from 25.0 % to 50.0 %, train to 100.0 %."
     )
+
+
+def dataset(published_as: str | None, layout: Any = "class_folders") -> Dataset:
+    return Dataset(layers=["block5_pool"], layout=layout, published_as=published_as)
+
+
+def test_published_numbers_are_found_by_the_key_and_not_by_the_layout() -> None:
+    named, unnamed = dataset("caltech256"), dataset(None, layout="caltech256")
+    assert answers.curves(named, NUMBERS) == NUMBERS.curves("caltech256", "samples_per_class")
+    assert len(answers.others(named, NUMBERS)) == 4  # temperature, layer and two wall times
+    assert answers.curves(unnamed, NUMBERS) == []
+    assert answers.others(unnamed, NUMBERS) == []
+
+
+def test_only_sources_of_the_datasets_on_the_page_are_cited() -> None:
+    cited = answers.cited([dataset("caltech101"), dataset(None)], NUMBERS)
+    authors = [source.authors for source in cited]
+    # the report of 2017 has the gradient checks, which belong to no dataset
+    assert authors == ["Course report", "Zeiler and Fergus", "Simonyan and Zisserman"]
+
+
+def said(published_as: str | None, numbers: Published = NUMBERS) -> list[str]:
+    """What is said about a dataset of two classes, behind the sentence about our own curve."""
+    params = make_params(published_as, {"s": {"samples_per_class": [2, 4]}})
+    study = params.study("s")
+    photos, measured = params.dataset("photos"), {"s": make_record(study)}
+    return answers.sentences("photos", photos, [study], measured, numbers)[1:]
+
+
+def test_a_dataset_that_is_no_known_one_gets_the_key_that_would_name_one() -> None:
+    sentence = "No published numbers are shown, because datasets.photos.published_as names no known"
+    assert said(None) == [f"{sentence} dataset."]
+
+
+def test_fewer_classes_than_all_authors_had_are_not_comparable() -> None:
+    sentence = "photos has 2 of the 102 classes of Caltech-101, so the published numbers are shown"
+    assert said("caltech101") == [f"{sentence} but are not comparable."]
+
+
+def test_as_many_classes_as_some_authors_had_are_comparable() -> None:
+    known = NUMBERS.datasets["caltech101"].model_copy(update={"comparable_from": 2})
+    assert said("caltech101", NUMBERS.model_copy(update={"datasets": {"caltech101": known}})) == []

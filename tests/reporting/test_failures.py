@@ -243,9 +243,9 @@ def written(folder: Any, params: Params, *patterns: str) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("layout", ["caltech256", "class_folders"])
-def test_a_page_of_failures_only_is_a_page(tmp_path, layout: str) -> None:
-    page = written(tmp_path, make_params(layout, {"s": DECAY}), ".")
+@pytest.mark.parametrize("published_as", ["caltech256", None])
+def test_a_page_of_failures_only_is_a_page(tmp_path, published_as: str | None) -> None:
+    page = written(tmp_path, make_params(published_as, {"s": DECAY}), ".")
     seen = text(page)
     assert "Every trial failed, so there is nothing to compare." in seen
     assert seen.count(SENTENCE) == 12

@@ -43,8 +43,8 @@ def test_fewer_classes_than_others_had_are_not_comparable(page) -> None:
 
 
 def test_a_dataset_without_published_numbers_says_so(write_page) -> None:
-    seen = text(write_page("class_folders", samples=AXIS))
-    assert "There are no published numbers for photos to compare with." in seen
+    seen = text(write_page(None, samples=AXIS))
+    assert "No published numbers are shown, because datasets.photos.published_as names no" in seen
     assert "Sohn" not in seen
 
 
@@ -62,7 +62,7 @@ def test_temperatures_of_others_are_in_the_figure_of_a_study_of_temperatures(wri
 
 
 def test_what_was_not_made_is_not_spoken_of(write_page) -> None:
-    seen = text(write_page("class_folders", samples=AXIS))
+    seen = text(write_page(None, samples=AXIS))
     for title in ("What the filters see", "What the heads look at", "Gradient check", "sources"):
         assert title not in seen
 
@@ -91,4 +91,4 @@ def test_every_number_has_its_lineage(page, full) -> None:
 
 
 def test_a_split_that_a_study_does_not_use_is_not_its_lineage(write_page) -> None:
-    assert "data/splits/photos/2.csv" not in write_page("class_folders", s={"seed": [0, 1]})
+    assert "data/splits/photos/2.csv" not in write_page(None, s={"seed": [0, 1]})

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from vgg16_transfer.params.contradictions import PUBLISHED
 from vgg16_transfer.reporting import published
 from vgg16_transfer.reporting.published import PublishedError
 
@@ -23,8 +24,10 @@ def read(content: Any, tmp_path: Path) -> published.Published:
 
 
 @pytest.mark.parametrize(
-    ("layout", "method", "accuracies"),
+    ("dataset", "method", "accuracies"),
     [
+        ("caltech101", "Zeiler", {15: 83.8, 30: 86.5}),
+        ("caltech101", "Simonyan", {30: 91.8}),
         ("caltech256", "Sohn", {15: 35.1, 30: 42.1, 45: 45.7, 60: 47.9}),
         ("caltech256", "Bo", {15: 40.5, 30: 48.0, 45: 51.9, 60: 55.2}),
         ("caltech256", "Zeiler", {15: 65.7, 30: 70.6, 45: 72.7, 60: 74.2}),
@@ -36,10 +39,10 @@ def read(content: Any, tmp_path: Path) -> published.Published:
     ],
 )
 def test_accuracies_against_samples_per_class_are_those_printed(
-    layout: str, method: str, accuracies: dict[int, float]
+    dataset: str, method: str, accuracies: dict[int, float]
 ) -> None:
     (curve,) = (
-        one for one in NUMBERS.curves(layout, "samples_per_class") if one.method.startswith(method)
+        one for one in NUMBERS.curves(dataset, "samples_per_class") if one.method.startswith(method)
     )
     assert {point.at: point.accuracy for point in curve.points} == accuracies
 
@@ -56,9 +59,29 @@ def test_accuracies_along_other_axes_are_those_printed(axis: str, accuracies: li
     assert [point.accuracy for point in curve.points] == accuracies
 
 
-def test_a_layout_that_no_one_published_on_has_no_curves() -> None:
-    assert NUMBERS.curves("class_folders", "samples_per_class", "none") == []
-    assert NUMBERS.times("class_folders") == []
+def test_caltech_101_has_the_spread_place_and_protocol_of_each_number() -> None:
+    few, svm = NUMBERS.curves("caltech101", "samples_per_class")
+    assert [point.spread for point in few.points] == [0.5, 0.5]
+    assert [point.spread for point in svm.points] == [1.0]
+    assert (few.source, few.place) == ("zeiler-fergus-2013", "Table 4")
+    assert (svm.source, svm.place) == ("simonyan-zisserman-2014", "Table 11")
+    for remark, splits in ((few.remark, 5), (svm.remark, 3)):
+        assert f"on up to 50 test pictures of each, {splits} splits" in remark
+
+
+def test_classes_that_authors_leave_out_do_not_make_numbers_incomparable() -> None:
+    classes = {key: (one.classes, one.comparable_from) for key, one in NUMBERS.datasets.items()}
+    assert classes["caltech101"] == (102, 101)
+    assert classes["caltech256"] == (257, 256)
+
+
+def test_params_know_the_datasets_that_have_published_numbers() -> None:
+    assert list(PUBLISHED) == sorted(NUMBERS.datasets)
+
+
+def test_a_dataset_that_is_no_known_one_has_no_curves() -> None:
+    assert NUMBERS.curves(None, "samples_per_class", "none") == []
+    assert NUMBERS.times(None) == []
 
 
 def test_gradient_checks_are_those_printed() -> None:

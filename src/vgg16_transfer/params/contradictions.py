@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from vgg16_transfer.params.schema import Params
     from vgg16_transfer.params.study import Study
 
+PUBLISHED = ("caltech101", "caltech256", "urban_tribes")
+"""Values of ``published_as``: the keys of ``datasets`` in reporting/published.yaml.
+
+Params can't read from reporting, so a test compares the two.
+"""
+
 
 def contradictions(params: Params) -> list[str]:
     """Finds settings that contradict each other.
@@ -242,7 +248,7 @@ def _group_mistakes(path: str, pattern: str) -> list[str]:
 
 
 def _unknown_names(params: Params) -> list[str]:
-    """Unknown names of networks, layers, blocks, heads and optimisers."""
+    """Unknown names of networks, layers, blocks, heads, optimisers and known datasets."""
     mistakes = []
     for name, backbone in params.backbones.items():
         mistakes += _unknown(f"{params.key(name)}.network", backbone.network, list(NETWORKS))
@@ -257,9 +263,7 @@ def _unknown_names(params: Params) -> list[str]:
     rows = [NETWORKS[backbone.network] for backbone in params.backbones.values()]
     layers = list(dict.fromkeys([layer for row in rows for layer in (*row.layers, *row.dense)]))
     for dataset_name, dataset in params.datasets.items():
-        path = f"datasets.{dataset_name}.layers"
-        for number, layer in enumerate(dataset.layers):
-            mistakes += _unknown(f"{path}.{number}", layer, [*layers, LAST])
+        mistakes += _unknown_in_dataset(f"datasets.{dataset_name}", dataset, [*layers, LAST])
     for study_name, study in params.studies.items():
         path = f"studies.{study_name}"
         for key, known in (
@@ -272,6 +276,16 @@ def _unknown_names(params: Params) -> list[str]:
         for backbone in study.grid["backbone"]:
             if backbone in params.backbones:
                 mistakes += _unknown_layers(path, study, backbone)
+    return mistakes
+
+
+def _unknown_in_dataset(path: str, dataset: Dataset, layers: list[str]) -> list[str]:
+    """Unknown names of layers, and of a dataset with published numbers."""
+    mistakes = []
+    for number, layer in enumerate(dataset.layers):
+        mistakes += _unknown(f"{path}.layers.{number}", layer, layers)
+    if dataset.published_as is not None:
+        mistakes += _unknown(f"{path}.published_as", dataset.published_as, list(PUBLISHED))
     return mistakes
 
 

@@ -66,6 +66,11 @@ class Dataset(Section):
         description="of the names in an old .zip or .tar that does not say it, such as `cp932`",
     )
     leave_out: list[str] = Field(default=[], description="classes to leave out, by name")
+    published_as: str | None = Field(
+        default=None,
+        description="the known dataset that this is, such as `caltech256`, whose published numbers "
+        "the page shows; [datasets.md](datasets.md#published-numbers) lists those that are known",
+    )
     split: Split = Field(default=Split(), description="how the pictures are split")
     layers: list[str] = Field(
         min_length=1,

@@ -60,9 +60,10 @@ def sentences(
         record = measured[study.name]
         first = findings.along(study, record.trials, AXIS, intervals.test_sets(record))[0]
         texts.append(first if len(studies) == 1 else f"{study.name}: {first}")
-    known = numbers.datasets.get(dataset.layout)
-    if known is None:
-        return [*texts, f"There are no published numbers for {name} to compare with."]
+    if dataset.published_as is None:
+        key = f"datasets.{name}.published_as"
+        return [*texts, f"No published numbers are shown, because {key} names no known dataset."]
+    known = numbers.datasets[dataset.published_as]
     classes = max(measured[study.name].per_class["class_name"].nunique() for study in studies)
     if 0 < classes < known.comparable_from:  # it is 0 if no head finished
         subset = f"{name} has {classes} of the {known.classes} classes of {known.title}, "
@@ -72,7 +73,7 @@ def sentences(
 
 def curves(dataset: Dataset, numbers: Published) -> list[Curve]:
     """Published curves to show together with our curves."""
-    return numbers.curves(dataset.layout, AXIS, "none")
+    return numbers.curves(dataset.published_as, AXIS, "none")
 
 
 def table(ours: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> list[dict[str, str]]:
@@ -109,9 +110,9 @@ def sources(published: Sequence[Curve], numbers: Published) -> list[Row]:
     ]
 
 
-def cited(layouts: Iterable[str], numbers: Published) -> list[Source]:
-    """Sources of all published numbers on the page, for datasets of these layouts."""
-    known = set(layouts)
+def cited(datasets: Iterable[Dataset], numbers: Published) -> list[Source]:
+    """Sources of all published numbers on the page, if it shows these datasets."""
+    known = {dataset.published_as for dataset in datasets}
     keys = {check.source for check in numbers.gradient_checks}
     keys |= {curve.source for curve in numbers.accuracies if curve.dataset in known}
     keys |= {time.source for time in numbers.wall_times if time.dataset in known}
@@ -120,8 +121,8 @@ def cited(layouts: Iterable[str], numbers: Published) -> list[Source]:
 
 def others(dataset: Dataset, numbers: Published) -> list[Row]:
     """Table rows with other published numbers on a dataset: along other axes, and wall times."""
-    rows = sources(numbers.curves(dataset.layout, "layer", "temperature"), numbers)
-    for time in numbers.times(dataset.layout):
+    rows = sources(numbers.curves(dataset.published_as, "layer", "temperature"), numbers)
+    for time in numbers.times(dataset.published_as):
         minutes = ", ".join(f"{value:g} min at {count}" for count, value in time.minutes.items())
         source = _source(time.source, time.place, numbers)
         rows.append(Row(f"wall time: {time.method}", minutes, source, ""))

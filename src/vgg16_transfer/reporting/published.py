@@ -30,7 +30,7 @@ class Source(_Entry):
 
 
 class Known(_Entry):
-    """A dataset with published accuracies; its key is the layout in params.yaml.
+    """A dataset with published accuracies; its key is a value of ``published_as``.
 
     Attributes:
         title: Name of the dataset.
@@ -132,13 +132,13 @@ class Published(_Entry):
                 raise ValueError(f"no {kind} '{min(used - known)}'")
         return self
 
-    def curves(self, layout: str, *axes: str) -> list[Curve]:
-        """Published curves along these axes, for the dataset of a layout."""
-        return [c for c in self.accuracies if c.dataset == layout and c.axis in axes]
+    def curves(self, dataset: str | None, *axes: str) -> list[Curve]:
+        """Published curves along these axes, for a key of ``datasets``; none for None."""
+        return [c for c in self.accuracies if c.dataset == dataset and c.axis in axes]
 
-    def times(self, layout: str) -> list[WallTime]:
-        """Published times for the dataset of a layout."""
-        return [time for time in self.wall_times if time.dataset == layout]
+    def times(self, dataset: str | None) -> list[WallTime]:
+        """Published times for a key of ``datasets``; none for None."""
+        return [time for time in self.wall_times if time.dataset == dataset]
 
 
 def read(path: Path = PATH) -> Published:

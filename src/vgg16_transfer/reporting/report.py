@@ -134,7 +134,7 @@ def write_report(
             filters=filter_pictures,
             gradients=gradient_rows,
             published=numbers,
-            cited=answers.cited([dataset.layout for dataset in datasets.values()], numbers),
+            cited=answers.cited(datasets.values(), numbers),
             run_marker=run_links.run_marker,
             lock_marker=run_links.lock_marker,
         )
@@ -239,7 +239,7 @@ def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -
     """
     if study_figures.answer_axis(study) != "temperature":
         return []
-    return numbers.curves(datasets[study.dataset].layout, "temperature")
+    return numbers.curves(datasets[study.dataset].published_as, "temperature")
 
 
 def _no_break(sentence: str) -> str:
