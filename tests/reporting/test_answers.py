@@ -4,11 +4,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from vgg16_transfer.params import Dataset
-from vgg16_transfer.reporting import alternatives, answers, figures, published
+from vgg16_transfer.reporting import alternatives, answers, figures, learning_curves, published
 from vgg16_transfer.reporting.published import Curve, Published
 
 from .conftest import make_params, make_record
@@ -29,6 +30,18 @@ def curve(**points: Any) -> Curve:
 
 OURS = {"ours": line([16, 2], [0.75, 0.5], [0.125, 0.25])}
 THEIRS = curve(points=[{"at": 15, "accuracy": 40.0, "spread": 2.0}, {"at": 60, "accuracy": 50.0}])
+
+
+LAWS = {
+    "ours": pd.DataFrame(
+        {
+            "samples_per_class": [2.0, 16.0, 32.0],
+            "accuracy": [0.5, 0.75, 0.8],
+            "low": [float("nan"), 0.5, 0.6],
+            "high": [float("nan"), 0.875, 0.9],
+        }
+    )
+}
 
 
 def axes_of(figure: Figure) -> Axes:
@@ -132,3 +145,61 @@ def test_fewer_classes_than_all_authors_had_are_not_comparable() -> None:
 def test_as_many_classes_as_some_authors_had_are_comparable() -> None:
     known = NUMBERS.datasets["caltech101"].model_copy(update={"comparable_from": 2})
     assert said("caltech101", NUMBERS.model_copy(update={"datasets": {"caltech101": known}})) == []
+
+
+def test_a_law_is_a_dotted_line_in_the_colour_of_its_curve() -> None:
+    axes = axes_of(figures.answer(OURS, [THEIRS], LAWS))
+    (law,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert list(map(tuple, law.get_xydata())) == [(2, 0.5), (16, 0.75), (32, 0.8)]
+    assert law.get_label() == "power law of ours"
+    assert law.get_color() == axes.containers[0].lines[0].get_color()
+
+
+def test_the_interval_of_a_law_is_a_band() -> None:
+    bands = [
+        {tuple(point) for point in path.vertices}
+        for one in axes_of(figures.answer(OURS, [], LAWS)).collections
+        if isinstance(one, PolyCollection)
+        for path in one.get_paths()
+    ]
+    assert bands == [{(16, 0.5), (16, 0.875), (32, 0.6), (32, 0.9)}]
+
+
+def test_the_end_of_a_law_has_a_label_where_there_is_room() -> None:
+    near = curve(points=[{"at": 30, "accuracy": 40.0}])
+    for others, expected in (([], ["2", "16", "32"]), ([near], ["2", "16", "30"])):
+        axes = axes_of(figures.answer(OURS, others, LAWS))
+        assert [label.get_text() for label in axes.get_xticklabels()] == expected
+
+
+def test_the_alternative_text_says_where_a_law_ends() -> None:
+    text = alternatives.answer(OURS, [], LAWS)
+    assert text.endswith("power law of ours: 80.0 % at 32 (interval 60.0 to 90.0 %).")
+    without = {"ours": LAWS["ours"].assign(low=float("nan"), high=float("nan"))}
+    assert alternatives.answer(OURS, [], without).endswith("power law of ours: 80.0 % at 32.")
+
+
+def test_a_study_with_one_curve_has_a_law_and_others_have_none() -> None:
+    counts = {"samples_per_class": [2, 4, 8]}
+    layers = counts | {"layer": ["block4_pool", "block5_pool"]}
+    params = make_params(None, {"one": counts | {"seed": [0, 1]}, "two": layers})
+    studies = list(params.studies.values())
+    measured = {study.name: make_record(study) for study in studies}
+    assert list(answers.laws(studies, measured)) == ["one"]
+    first, law, *rest = answers.sentences(
+        "photos", params.datasets["photos"], studies, measured, NUMBERS
+    )
+    assert first.startswith("one: From 2 to 8 training pictures per class")
+    expected = learning_curves.sentences(measured["one"].trials, 16)
+    assert law == f"one: {' '.join(expected)}"
+    assert [text.split(":")[0] for text in rest[:-1]] == ["two"]
+
+
+def test_half_a_picture_of_the_test_pictures_stands_for_no_error() -> None:
+    params = make_params(None, {"s": {"samples_per_class": [2, 4, 8]}})
+    record = make_record(params.studies["s"])
+    trials = record.trials.assign(accuracy=[0.5, 1.0, 0.75])
+    (law,) = answers.laws([params.studies["s"]], {"s": record._replace(trials=trials)}).values()
+    curve = learning_curves.fit(trials, test_pictures=16)
+    assert curve is not None
+    pd.testing.assert_frame_equal(law, learning_curves.drawn(curve))

@@ -27,6 +27,8 @@ def test_the_answer_holds_our_numbers_and_then_those_of_others(page) -> None:
     assert "samples | 53.1 ± 4.4 | 65.6 ± 4.4 | 78.1 ± 4.4 |  | 90.6 ± 4.4 |  |  |  | " in seen
     assert "Bo et al. 2013 (M-HMP) |  |  |  | 40.5 ± 0.4 |  | 48 ± 0.2 | 51.9 ± 0.2 | " in seen
     assert seen.index("samples | 53.1") < seen.index("Sohn et al. 2011 | ")
+    assert "pictures per class, twice as many. 2 splits are too few for an interval." in seen
+    assert "dotted: power law;" in seen
 
 
 def test_every_published_number_says_where_it_is_printed(page) -> None:

@@ -23,7 +23,11 @@ _NAMED = {
 _CONVOLUTION = re.compile(r"block(\d)_conv(\d)")
 
 
-def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str:
+def answer(
+    lines: Mapping[str, pd.DataFrame],
+    published: Sequence[Curve],
+    laws: Mapping[str, pd.DataFrame] | None = None,
+) -> str:
     """Alternative text of :func:`~vgg16_transfer.reporting.figures.answer`."""
     own_points = [
         f"{name}: "
@@ -33,13 +37,10 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> str
         )
         for name, line in lines.items()
     ]
+    laws_ends = [f"power law of {name}: {_end(law)}" for name, law in (laws or {}).items()]
     published_points = [f"{curve.method}: {points(curve)}" for curve in published]
-    return (
-        ". ".join(
-            ["Test accuracy against training pictures per class", *own_points, *published_points]
-        )
-        + "."
-    )
+    title = "Test accuracy against training pictures per class"
+    return ". ".join([title, *own_points, *laws_ends, *published_points]) + "."
 
 
 def points(curve: Curve) -> str:
@@ -123,6 +124,15 @@ def spread(row: Mapping[Any, Any], measure: str) -> str:
     """Mean and, if known, standard deviation of a measure, in %."""
     mean, std = row[f"{measure}_mean"], row[f"{measure}_std"]
     return f"{percent(mean)} %" if pd.isna(std) else f"{percent(mean)} ± {percent(std)} %"
+
+
+def _end(law: pd.DataFrame) -> str:
+    """Where a law ends, with its interval."""
+    last = law.iloc[-1]
+    text = f"{100 * last['accuracy']:.1f} % at {last['samples_per_class']:g}"
+    if pd.isna(last["low"]):
+        return text
+    return f"{text} (interval {100 * last['low']:.1f} to {100 * last['high']:.1f} %)"
 
 
 def _number(value: float, measure: str) -> str:

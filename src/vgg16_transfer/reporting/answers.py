@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vgg16_transfer.reporting import alternatives, findings, intervals
+from vgg16_transfer.reporting import alternatives, findings, intervals, learning_curves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +47,19 @@ def lines(study: Study, record: Record) -> dict[str, pd.DataFrame]:
     }
 
 
+def laws(studies: Sequence[Study], measured: Mapping[str, Record]) -> dict[str, pd.DataFrame]:
+    """Fitted learning curves to draw, by name of a curve of :func:`lines`.
+
+    A study with other axes has several curves, which are not fitted.
+    """
+    fitted = {
+        study.name: learning_curves.fit(*_measured(measured[study.name]))
+        for study in studies
+        if _is_one_curve(study)
+    }
+    return {name: learning_curves.drawn(law) for name, law in fitted.items() if law is not None}
+
+
 def sentences(
     name: str,
     dataset: Dataset,
@@ -58,8 +71,12 @@ def sentences(
     texts = []
     for study in studies:
         record = measured[study.name]
-        first = findings.along(study, record.trials, AXIS, intervals.test_sets(record))[0]
-        texts.append(first if len(studies) == 1 else f"{study.name}: {first}")
+        start = "" if len(studies) == 1 else f"{study.name}: "
+        along = findings.along(study, record.trials, AXIS, intervals.test_sets(record))
+        texts.append(start + along[0])
+        if _is_one_curve(study):
+            law = learning_curves.sentences(*_measured(record))
+            texts += [start + " ".join(law)] if law else []
     if dataset.published_as is None:
         key = f"datasets.{name}.published_as"
         return [*texts, f"No published numbers are shown, because {key} names no known dataset."]
@@ -127,6 +144,16 @@ def others(dataset: Dataset, numbers: Published) -> list[Row]:
         source = _source(time.source, time.place, numbers)
         rows.append(Row(f"wall time: {time.method}", minutes, source, ""))
     return rows
+
+
+def _is_one_curve(study: Study) -> bool:
+    return study.compared == (AXIS,)
+
+
+def _measured(record: Record) -> tuple[pd.DataFrame, int | None]:
+    """Trials, and the number of test pictures of the smallest split."""
+    pictures = record.predictions.groupby("trial").size()
+    return record.trials, int(pictures.min()) if len(pictures) else None
 
 
 def _source(key: str, place: str, numbers: Published) -> str:

@@ -96,13 +96,21 @@ def study_curves(
     return figure
 
 
-def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Figure:
+def answer(
+    lines: Mapping[str, pd.DataFrame],
+    published: Sequence[Curve],
+    laws: Mapping[str, pd.DataFrame] | None = None,
+) -> Figure:
     """Draws test accuracy against training pictures per class, with published accuracies.
 
     Args:
         lines: Curves by name: rows of :func:`~vgg16_transfer.reporting.intervals.summarise`.
         published: Curves along ``samples_per_class``, or numbers without an axis.
+        laws: Fitted learning curves by name of their line, as
+            :func:`~vgg16_transfer.reporting.learning_curves.drawn` returns them. They are dotted,
+            with their interval as a band.
     """
+    laws = laws or {}
     figure, axes = _figure()
     axes.set_xscale("log", base=2)
     for colour, (name, line) in zip(_cycle(len(lines)), lines.items(), strict=True):
@@ -118,6 +126,8 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
             label=name,
             zorder=3,
         )
+        if name in laws:
+            _draw_law(axes, colour, f"power law of {name}", laws[name])
     if lines:
         every = pd.concat(lines.values(), ignore_index=True)
         _mark_failures(axes, every["samples_per_class"], every)
@@ -126,7 +136,8 @@ def answer(lines: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> Fig
     published_ticks = [
         point.at for curve in published for point in curve.points if point.at is not None
     ]
-    ticks = _spaced(own_ticks, published_ticks)
+    ends = [law["samples_per_class"].max() for law in laws.values()]
+    ticks = _spaced(_spaced(own_ticks, published_ticks), ends)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)
@@ -320,6 +331,12 @@ def _write_names(axes: Axes, values: Sequence[str]) -> None:
     widest = max(labels.width(name, size) for name in names)
     rotation = 90 if widest > _ALL_BELOW_AXIS / len(names) else 0
     axes.set_xticks(range(len(names)), names, rotation=rotation, **labels.style(names))
+
+
+def _draw_law(axes: Axes, colour: str, label: str, law: pd.DataFrame) -> None:
+    x = law["samples_per_class"]
+    axes.plot(x, law["accuracy"], color=colour, linestyle=":", linewidth=1, label=label)
+    axes.fill_between(x, law["low"], law["high"], color=colour, alpha=0.1, lw=0)
 
 
 def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -204,9 +204,12 @@ def _answer(
         lines |= answers.lines(study, measured[study.name])
     published_curves = answers.curves(dataset, numbers)
     path = folder / f"answer_{name}.png"
-    figures.save(figures.answer(lines, published_curves), path)
-    alternative = alternatives.answer(lines, published_curves)
+    laws = answers.laws(studies, measured)
+    figures.save(figures.answer(lines, published_curves, laws), path)
+    alternative = alternatives.answer(lines, published_curves, laws)
     caption = f"{name}: test accuracy against training pictures per class"
+    if laws:
+        caption += "; dotted: power law; band: its 95 % prediction interval, from three splits on"
     return {
         "dataset": name,
         "sentences": answers.sentences(name, dataset, studies, measured, numbers),
