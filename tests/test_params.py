@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgg16_transfer.networks import NETWORKS
+from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params import (
     Params,
     ParamsError,
@@ -203,8 +204,8 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ),
         (
             "studies/s/optimizer",
-            "rmsprop",
-            "unknown value 'rmsprop'; known are: sgd, nesterov, adam, adamw",
+            "nonesuch",
+            f"unknown value 'nonesuch'; known are: {', '.join(OPTIMIZERS)}",
         ),
         ("studies/s/dataset", "dd", "studies.s.dataset: no dataset 'dd'; did you mean 'd'?"),
         (

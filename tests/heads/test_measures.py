@@ -18,6 +18,10 @@ KNOWN = {
     "mean_class_recall": np.mean([(PREDICTED[c == LABELS] == c).mean() for c in range(3)]),
     "top5_accuracy": (LABELS[:, np.newaxis] == BEST_FIVE).any(axis=1).mean(),
     "loss": log_loss(LABELS, ODDS, labels=range(7)),
+    "brier_score": np.mean([((ODDS[n] - np.eye(7)[LABELS[n]]) ** 2).sum() for n in range(6)]),
+    # With fewer pictures than bins, each picture is a bin.
+    "calibration_error": np.abs(ODDS.max(axis=1) - (PREDICTED == LABELS)).mean(),
+    "accuracy_above_chance": ((PREDICTED == LABELS).mean() - 1 / 7) / (6 / 7),
 }
 
 
@@ -31,6 +35,34 @@ def test_mean_class_recall_is_sklearns_balanced_accuracy() -> None:
     logits = np.eye(3, dtype=np.float32)[odd]
     expected = balanced_accuracy_score(LABELS, odd)
     assert measure(LABELS, logits)["mean_class_recall"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(0, 1), (4, 1), (5, 0), (6, 0)])
+def test_the_fifth_is_among_five_and_the_sixth_is_not(rank: int, expected: float) -> None:
+    logits = -np.arange(7, dtype=np.float32)[np.newaxis]
+    assert measure(np.array([rank]), logits)["top5_accuracy"] == expected
+
+
+def test_the_calibration_error_is_that_of_bins_of_equally_many_pictures() -> None:
+    """Fifteen bins of ten pictures; in each, confidence and share of right ones are known."""
+    confidence = np.repeat(np.linspace(0.55, 0.97, 15), 10)
+    right = np.concatenate([np.arange(10) < hits for hits in ([5, 6, 7, 8, 9] * 3)])
+    labels = np.where(right, 0, 1)
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1)).astype(np.float32)
+    gaps = np.abs(np.linspace(0.55, 0.97, 15) - np.array([0.5, 0.6, 0.7, 0.8, 0.9] * 3))
+    shuffled = np.random.default_rng(0).permutation(150)
+    result = measure(labels[shuffled], logits[shuffled])["calibration_error"]
+    assert result == pytest.approx(gaps.mean(), rel=1e-5)
+
+
+def test_a_head_that_is_sure_and_right_has_no_error() -> None:
+    labels = np.arange(20) % 3
+    sure = measure(labels, 1000 * np.eye(3, dtype=np.float32)[labels])
+    assert (sure["calibration_error"], sure["brier_score"], sure["accuracy_above_chance"]) == (
+        pytest.approx(0, abs=1e-9),
+        pytest.approx(0, abs=1e-9),
+        1,
+    )
 
 
 def test_what_is_measured_after_every_epoch_is_a_part_of_all() -> None:

@@ -141,9 +141,9 @@ def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path,
     seen = []
     fit = softmax.fit
 
-    def spy(trial: Any, shape: Any, training: Any, *rest: Any) -> Any:
-        seen.append((trial.samples_per_class, len(training.labels)))
-        return fit(trial, shape, training, *rest)
+    def spy(trial: Any, data: Any) -> Any:
+        seen.append((trial.samples_per_class, len(data.training.labels)))
+        return fit(trial, data)
 
     monkeypatch.setattr(softmax, "fit", spy)
     run(make_study(samples_per_class=[1, 2, 4]), inputs, tmp_path)
@@ -190,9 +190,10 @@ def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
     seen_data = []
     fit = softmax.fit
 
-    def spy(trial: Any, shape: Any, training: Any, *rest: Any) -> Any:
-        seen_data.append((training.labels.tolist(), training.features.shape, len(rest)))
-        return fit(trial, shape, training, *rest)
+    def spy(trial: Any, data: Any) -> Any:
+        training, taught = data.training, data.teacher_logits is not None
+        seen_data.append((training.labels.tolist(), training.features.shape, taught))
+        return fit(trial, data)
 
     monkeypatch.setattr(softmax, "fit", spy)
     study = make_study(
@@ -205,9 +206,9 @@ def test_a_student_learns_from_pictures_that_only_its_teacher_labels(
     )
     run(study, inputs, tmp_path)
     alone, teacher, student = seen_data
-    assert alone == ([0, 1, 2], (3, 32), 2)
-    assert teacher == ([0] * 4 + [1] * 4 + [2] * 4, (12, 16), 2)
-    assert student == ([0, -1, -1, 1, -1, -1, 2, -1, -1], (9, 32), 3)
+    assert alone == ([0, 1, 2], (3, 32), False)
+    assert teacher == ([0] * 4 + [1] * 4 + [2] * 4, (12, 16), False)
+    assert student == ([0, -1, -1, 1, -1, -1, 2, -1, -1], (9, 32), True)
     record = records.read(tmp_path / "results" / "s")
     reached = record.trials.set_index("trial")["teacher_accuracy"]
     assert 0 <= reached["teacher_weight=0.5"] <= 1

@@ -89,7 +89,8 @@ def test_a_table_marks_what_failed() -> None:
     assert cells[0].endswith(" (failed: 1 of 3 trials)")
     assert "failed" not in cells[1] + cells[2]
     assert cells[3] == "failed: 3 of 3 trials"
-    assert list(rows[3].values())[3:] == ["", "", "", "", 0, 0]
+    values = list(rows[3].values())[3:]
+    assert values == [""] * (len(values) - 2) + [0, 0]
     assert [row["splits"] for row in rows] == [2, 3, 3, 0]
 
 

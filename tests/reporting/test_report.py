@@ -242,7 +242,9 @@ def test_the_answer_comes_first_and_is_drawn_against_samples_per_class() -> None
     ):
         study = make_params(s=axes).studies["s"]
         titles = list(study_figures.draw_all(Drawn(study, make_record(study))))
-        assert titles == [f"accuracy_against_{axis}", "accuracy_curves", "loss_curves"]
+        assert titles[0] == f"accuracy_against_{axis}"
+        possible = [study_figures.file_name(figure, study) for figure in study_figures.FIGURES]
+        assert titles == [title for title in possible if title in titles]
 
 
 def test_curves_are_averaged_over_the_seeds_of_a_point() -> None:

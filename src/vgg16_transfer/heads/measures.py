@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.int64]
 
 _TOP = 5
+_BINS = 15
 
 
 class Measure(NamedTuple):
@@ -68,6 +69,40 @@ def _cross_entropy(labels: Labels, logits: Floats) -> float:
         return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
+def _probabilities(logits: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):
+        probabilities: Floats = np.exp(log_softmax(logits))
+    return probabilities
+
+
+def _brier(labels: Labels, logits: Floats) -> float:
+    """Mean squared distance of the probabilities from the truth, from 0 to 2 (Brier 1950)."""
+    truth = np.eye(logits.shape[1])[labels]
+    return float(np.square(_probabilities(logits) - truth).sum(axis=1).mean())
+
+
+def _calibration_error(labels: Labels, logits: Floats) -> float:
+    """Expected calibration error of the predicted class, in bins of equally many pictures.
+
+    Nixon et al. 2019, Measuring calibration in deep learning, eq. 3 for the top prediction. Bins of
+    equal width would leave most bins empty.
+    """
+    probabilities = _probabilities(logits)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    # Pictures with the same confidence are in one order on every machine.
+    order = np.lexsort((correct, confidence))
+    bins = np.array_split(order, min(_BINS, len(order)))
+    gaps = [len(rows) * abs(confidence[rows].mean() - correct[rows].mean()) for rows in bins]
+    return float(sum(gaps) / len(labels))
+
+
+def _above_chance(labels: Labels, logits: Floats) -> float:
+    """Accuracy between chance and 1: 0 for guessing one of the classes, 1 for no mistake."""
+    chance = 1 / logits.shape[1]
+    return float((_accuracy(labels, logits) - chance) / (1 - chance))
+
+
 MEASURES = (
     Measure("loss", _cross_entropy, "cross-entropy"),
     Measure("accuracy", _accuracy, "accuracy", "accuracy, %", "test pictures"),
@@ -80,6 +115,21 @@ MEASURES = (
         every_epoch=False,
     ),
     Measure("top5_accuracy", _top5_accuracy, "top-5 accuracy", "top 5, %"),
+    Measure(
+        "calibration_error",
+        _calibration_error,
+        "expected calibration error",
+        "calibration error, %",
+        "expected calibration error",
+        every_epoch=False,
+    ),
+    Measure("brier_score", _brier, "Brier score", every_epoch=False),
+    Measure(
+        "accuracy_above_chance",
+        _above_chance,
+        "accuracy, from chance to 1",
+        every_epoch=False,
+    ),
 )
 """The measures in the order of columns. A role's measure is named ``<role>_<name>``."""
 

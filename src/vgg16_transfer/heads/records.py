@@ -4,6 +4,8 @@
                     reason of a failure, and the measures of the finished head
 ``history.csv``     one row per trial and epoch: the curves
 ``predictions.csv`` one row per trial and test picture: the predicted class
+``probabilities.npz`` by trial: the probability of each class for each test picture, shape
+                    (n, classes); rows as in ``predictions.csv``, classes in the order of labels
 ``confusion.csv``   one row per trial and pair of true and predicted class: number of pictures
 ``per_class.csv``   one row per trial and class: test accuracy
 ``metrics.json``    mean and standard deviation over the seeds: what DVC compares
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from vgg16_transfer.artifacts import reading
@@ -27,10 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from vgg16_transfer.params import Study, Trial
 
 FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
 METRICS = "metrics.json"
+PROBABILITIES = "probabilities.npz"
 
 AVERAGED = (*measures.NAMES, "train_accuracy")
 """Columns of ``trials.csv`` that are averaged over seeds.
@@ -201,6 +207,22 @@ def write(study: Study, record: Record, folder: Path) -> None:
         for row in summary.to_dict("records")
     }
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+def write_probabilities(by_trial: Mapping[str, npt.NDArray[np.float32]], folder: Path) -> None:
+    """Writes the probabilities of all test pictures. The same numbers give the same bytes."""
+    np.savez_compressed(folder / PROBABILITIES, allow_pickle=False, **by_trial)
+
+
+def read_probabilities(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Reads the probabilities of all test pictures, by trial.
+
+    Raises:
+        RecordError: The file is missing or damaged.
+    """
+    path = folder / PROBABILITIES
+    with reading(path, RecordError), np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

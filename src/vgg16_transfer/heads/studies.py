@@ -17,7 +17,7 @@ from vgg16_transfer import optimizers
 from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import base, end_to_end, loss, model_files, records
+from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records
 from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
@@ -29,9 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import keras
+    import numpy.typing as npt
 
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
+
+
+_CALIBRATED = ("loss", "calibration_error")
+"""Measures that are recorded before calibration as well."""
 
 
 class Material(NamedTuple):
@@ -106,12 +111,14 @@ class Trained(NamedTuple):
         history: As in :class:`~vgg16_transfer.heads.base.Fitted`; its last row has the
             measures of the returned head.
         predictions: One row per test picture, with the columns of ``records.PREDICTED``.
+        probabilities: Probability of each class, shape (test pictures, classes).
         outcome: The measures of the head, or why the trial failed.
     """
 
     head: keras.Model | None
     history: pd.DataFrame
     predictions: pd.DataFrame
+    probabilities: npt.NDArray[np.float32]
     outcome: Outcome
 
 
@@ -219,11 +226,18 @@ def train_trial(
         _check_finished(trial, fitted)
     except DivergedError as diverged:
         no_rows = pd.DataFrame(columns=records.PREDICTED)
-        return Trained(None, diverged.history, no_rows, Outcome({}, diverged.failure))
+        none = np.empty((0, len(material.class_names)), np.float32)
+        return Trained(None, diverged.history, no_rows, none, Outcome({}, diverged.failure))
     head, history = fitted.model, fitted.history
     measured = _evaluate(head, roles)
     for column in history.columns.intersection(list(measured)):
         history.loc[history.index[-1], column] = measured[column]
+    data = base.Data(roles["train"], roles, material.shape, len(material.class_names))
+    calibrated = calibration.of_head(trial, head, data)
+    before = {f"uncalibrated_{name}": measured[f"test_{name}"] for name in _CALIBRATED}
+    if calibrated is not None:
+        calibration.scale(head, calibrated)
+        measured = _evaluate(head, roles)
     names, test = material.class_names, roles["test"]
     probabilities = model_files.probabilities(head, test.features)
     predictions = pd.DataFrame(
@@ -234,8 +248,9 @@ def train_trial(
             "probability": probabilities.max(axis=1),
         }
     )
-    of_test = {name: measured[f"test_{name}"] for name in NAMES}
-    return Trained(head, history, predictions, Outcome(of_test, None))
+    of_test = {name: measured[f"test_{name}"] for name in NAMES} | before
+    of_test["calibration_temperature"] = 1.0 if calibrated is None else calibrated
+    return Trained(head, history, predictions, probabilities, Outcome(of_test, None))
 
 
 def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
@@ -247,6 +262,7 @@ def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
         model_files.save(trained.head, done / f"{name}.keras", made_of)
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
+    np.save(done / f"{name}.npy", trained.probabilities, allow_pickle=False)
     with replacing(done / f"{name}.json") as fresh:
         fresh.write_text(json.dumps(trained.outcome._asdict()), encoding="utf-8")
 
@@ -367,8 +383,14 @@ def _publish(
             for name, trial in trials.items()
         ]
     )
+    probabilities = {
+        name: np.load(done / f"{name}.npy", allow_pickle=False)
+        for name in trials
+        if not failures[name]
+    }
     with replacing(results) as fresh:
         records.write(study, record, fresh)
+        records.write_probabilities(probabilities, fresh)
     with replacing(heads) as fresh:
         fresh.mkdir()
         for name in trials:

@@ -124,6 +124,13 @@ def _study_contradictions(
         mistakes.append(f"{path}.warmup_epochs: must be fewer than epochs")
     mistakes += _head_contradictions(path, grid)
     mistakes += _teacher_contradictions(path, grid, name, params.datasets[name])
+    if "cross_validation" in grid["calibration"] and (
+        "end_to_end" in grid["approach"] or set(grid["teacher_layer"]) != {"none"}
+    ):
+        mistakes.append(
+            f"{path}.calibration: cross_validation trains heads on cached features without a "
+            "teacher; set validation, or none"
+        )
     by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
     by_approach["teacher_layer"] = "features"
     for key, approach in by_approach.items():

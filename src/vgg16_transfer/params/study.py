@@ -92,6 +92,12 @@ class Trial(Section):
     normalise: Literal["l2", "none"] = Field(
         default="l2", description="`l2` scales each picture's features to length 1"
     )
+    calibration: Literal["validation", "cross_validation", "none"] = Field(
+        default="validation",
+        description="what a trained head's temperature is fitted on, so that its probabilities "
+        "mean what they say: `validation` pictures, if the split has any; `cross_validation` on "
+        "the training pictures; or nothing ([training.md](training.md#calibration))",
+    )
     temperature: float = Field(
         default=1.0,
         ge=COLDEST,

@@ -56,7 +56,7 @@ _MODEL = "classifier"
 _LINEAGE = ("dvc.lock_digest", "dvc.splits_md5", "dvc.features_md5", "git.commit", "git.dirty")
 
 # Packages that the code inside a model imports. TensorFlow's builds have different names.
-_REQUIRED = ("mlflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py")
+_REQUIRED = ("mlflow", "keras", "numpy", "pandas", "pillow", "pillow-heif", "h5py", "filelock")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 

@@ -1,0 +1,97 @@
+"""One temperature per head, so that its probabilities mean what they say.
+
+A head divides its logits by T before its softmax (Guo et al. 2017, On calibration of modern neural
+networks, section 4.2). T has the smallest cross-entropy on pictures that the head was not trained
+on, and that are no test pictures. The predicted classes stay the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.model_selection import StratifiedKFold
+
+from vgg16_transfer.heads import base
+from vgg16_transfer.heads.base import Data, Pictures
+from vgg16_transfer.heads.loss import log_softmax
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vgg16_transfer.heads.base import Floats
+    from vgg16_transfer.params import Trial
+
+COLDEST, HOTTEST = 1e-3, 1e3
+_FOLDS = 5
+
+
+def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """The T whose softmax(logits / T) has the smallest cross-entropy, with three digits.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Shape (n,).
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_inverse: float) -> float:
+        # In 1 / T, the cross-entropy is convex: it has one minimum.
+        scaled = logits * np.float32(math.exp(log_inverse))
+        return float(-log_softmax(scaled)[rows, labels].mean(dtype=np.float64))
+
+    bounds = (-math.log(HOTTEST), -math.log(COLDEST))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(f"{math.exp(-best.x):.3g}")
+
+
+def of_head(trial: Trial, model: keras.Model, data: Data) -> float | None:
+    """The temperature of a trained head, or None if it keeps its probabilities as they are.
+
+    Args:
+        trial: The trial's setting. With ``calibration: validation``, the validation pictures
+            decide, if there are any. With ``cross_validation``, it is the training pictures: each
+            is classified by a head that was trained without it. A class then needs two of them.
+        model: The trained head.
+        data: What it was trained on.
+    """
+    if trial.calibration == "none" or not can_scale(model):
+        return None
+    if trial.calibration == "validation":
+        if "validation" not in data.roles:
+            return None
+        features, labels = data.roles["validation"]
+        return temperature(base.logits(model, features), labels)
+    features, labels = data.training
+    folds = min(_FOLDS, int(np.bincount(labels).min()))
+    if folds == 1:
+        return None
+    logits = np.empty((len(labels), data.classes), np.float32)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=trial.seed)
+    for rest, fold in splitter.split(features, labels):
+        training = Pictures(features[rest], labels[rest])
+        part = data._replace(training=training, roles={"train": training})
+        fitted = base.fit_of(trial.head)(trial, part)
+        if not fitted.finished:
+            return None
+        logits[fold] = base.logits(fitted.model, features[fold])
+    return temperature(logits, labels)
+
+
+def can_scale(model: keras.Model) -> bool:
+    """Whether a head ends in a softmax of a linear layer. One that counts votes does not."""
+    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+
+
+def scale(model: keras.Model, temperature: float) -> None:
+    """Divides a head's logits by a temperature: its last kernel and bias become smaller or larger.
+
+    Args:
+        model: A head for which :func:`can_scale` is true.
+        temperature: T.
+    """
+    last = model.layers[-1]
+    last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
