@@ -188,7 +188,7 @@ def test_memory_limit(trained, tmp_path: Path, command: str, number: int) -> Non
     assert "Traceback" not in limited.stderr, limited.stderr
     # If a library in C++ gets no memory, it ends the process itself.
     errors = [line for line in limited.stderr.splitlines() if line.startswith("error: ")]
-    assert limited.returncode != 2 or "out of memory" in errors[0], limited  # noqa: PLR2004
+    assert limited.returncode != 2 or "out of memory" in errors[0], limited
     subprocess.run([SCRIPT, *command.split()], cwd=workspace.root, check=True, capture_output=True)
     assert disk.contents(outs) == before
     assert disk.hidden() == []
