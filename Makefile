@@ -52,6 +52,7 @@ ui: $(VENV)/run ## open the MLflow UI on loopback
 clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	rm -rf mlflow.db .mlflow.db.lock mlartifacts
+	find data models reports results -name '.??????????????????????.tmp' -type f -delete
 
 constraints: $(VENV)/dev ## write what is installed to constraints.txt
 	@{ head -n 1 constraints.txt; pip freeze --exclude-editable; } > constraints.new
