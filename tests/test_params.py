@@ -174,7 +174,13 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/dataset", 3, "studies.s.dataset: must name one of the datasets"),
         ("datasets/d/source", "http://[::1", "datasets.d.source: is no valid address: http://[::1"),
         ("datasets/d/source", "https://u:p@h/x", "datasets.d.source: holds a user or a password"),
+        ("datasets/d/origin", "https://u:p@h/x", "origin: holds a user or a password, which the"),
+        ("datasets/d/licence", "see http://h/?token=a", "licence: holds a user or a password, wh"),
+        ("datasets/d/origin", "a" * 501, "datasets.d.origin: has 501 characters, more than 500; "),
+        ("datasets/d/licence", 4.0, "datasets.d.licence: input should be a valid string, but it"),
         # nothing where there must be something
+        ("datasets/d/origin", "", "datasets.d.origin: is empty; write a sentence, or remove"),
+        ("datasets/d/licence", " \n", "datasets.d.licence: is empty; write a sentence, or re"),
         ("backbone/weights", "", "backbone.weights: is empty"),
         ("datasets", {}, "datasets: must map at least one name to its settings"),
         ("studies", GONE, "studies: must map at least one name to its settings"),
@@ -364,6 +370,13 @@ def test_a_setting_that_the_head_would_ignore_is_a_mistake(
     settings: dict[str, Any], expected: str
 ) -> None:
     assert mistakes({f"studies/s/{key}": value for key, value in settings.items()}) == [expected]
+
+
+def test_origin_and_licence_are_texts_that_may_be_missing() -> None:
+    texts = {"origin": "https://example.org/a?page=1, or ask ann@example.org", "licence": "a" * 500}
+    dataset = check(**{f"datasets/d/{key}": text for key, text in texts.items()}).datasets["d"]
+    assert (dataset.origin, dataset.licence) == tuple(texts.values())
+    assert (check().datasets["d"].origin, check().datasets["d"].licence) == (None, None)
 
 
 def test_kinds_of_heads_are_an_axis_and_a_value_for_one_of_them_is_accepted() -> None:

@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from vgg16_transfer.heads.records import FRAMES, METRICS
+from vgg16_transfer.images.cards import card_path
 from vgg16_transfer.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ def paths(stage: str, *kinds: str) -> set[str]:
     ("stage", "written"),
     [
         ("fetch", [LAYOUT.source("d")]),
-        ("splits", [LAYOUT.splits("d")]),
+        ("splits", [LAYOUT.splits("d"), card_path(LAYOUT.splits("d"))]),
         ("sources", [LAYOUT.weights_sources]),
         ("weights", [LAYOUT.weights, LAYOUT.other_weights]),
         ("features", [LAYOUT.features("d")]),

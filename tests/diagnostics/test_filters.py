@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from PIL import Image
 from tests.backbones.conftest import SIDE, picture, write_archive, write_split
@@ -11,30 +12,49 @@ from vgg16_transfer.diagnostics.filters import activation_strip, kernel_sheet, w
 from vgg16_transfer.images.source import Source
 from vgg16_transfer.networks import NETWORKS
 
+TRAINED_ON = {"ants": [4, 5], "bees": [6, 7]}
+
+
+def write_pictures(folder: Path) -> tuple[Path, Path]:
+    """An archive, and a manifest in which picture 3 tests and those of ``TRAINED_ON`` train."""
+    archive = write_archive(folder / "pictures.tar", [3, 4, 5, 6, 7])
+    write_split(folder / "splits", "0", [3, 4, 5, 6, 7])
+    path = folder / "splits" / "0.csv"
+    rows = pd.read_csv(path).set_index("path")
+    for label, (name, seeds) in enumerate(TRAINED_ON.items()):
+        for rank, seed in enumerate(seeds):
+            row = [label, name, rows.loc[f"p/{seed:03}.png", "sha256"], "train", rank]
+            rows.loc[f"p/{seed:03}.png"] = row
+    rows.reset_index().to_csv(path, index=False)
+    return archive, path
+
 
 @pytest.fixture
 def written(tmp_path, random_weights, backbone):
-    archive = write_archive(tmp_path / "pictures.tar", [3])
-    write_split(tmp_path / "splits", "0", [3])
+    archive, manifest = write_pictures(tmp_path)
     out = tmp_path / "filters"
-    write_filters(
-        backbone,
-        weights=random_weights,
-        manifest=tmp_path / "splits" / "0.csv",
-        source=Source(archive),
-        out=out,
-    )
+    source = Source(archive)
+    write_filters(backbone, weights=random_weights, manifest=manifest, source=source, out=out)
     return out
 
 
 def test_the_reports_pictures_are_written(written) -> None:
     names = {path.stem for path in written.iterdir()}
-    assert names == {"probe", "kernels", *NETWORKS["vgg16"].shown}
+    assert names == {"probe", "examples", "kernels", *NETWORKS["vgg16"].shown}
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
     with Image.open(path) as picture:
         return np.asarray(picture)
+
+
+def test_the_first_training_picture_of_each_class_is_an_example(written, backbone) -> None:
+    sheet = pixels(written / "examples.png")
+    assert sheet.shape == (160, 2 * 160 + 4, 3)
+    for index, (seed, _) in enumerate(TRAINED_ON.values()):
+        square = Image.fromarray(features.decode(picture(seed), backbone))
+        tile = sheet[:, index * 164 : index * 164 + 160]
+        np.testing.assert_array_equal(tile, np.asarray(square.resize((160, 160))))
 
 
 def test_the_kernels_stand_in_eight_rows_of_eight_in_colour(written) -> None:
@@ -68,9 +88,7 @@ def test_an_activation_that_is_zero_everywhere_is_black() -> None:
 
 
 def test_every_convolution_can_be_asked_for(tmp_path, random_weights, backbone) -> None:
-    archive = write_archive(tmp_path / "pictures.tar", [3])
-    write_split(tmp_path / "splits", "0", [3])
-    manifest = tmp_path / "splits" / "0.csv"
+    archive, manifest = write_pictures(tmp_path)
     out = tmp_path / "filters"
     write_filters(
         backbone,

@@ -335,7 +335,7 @@ def beside(out: Path) -> list[str]:
 def test_one_manifest_is_written_for_each_seed_and_a_list_of_what_was_left_out(write, out) -> None:
     left_out = write().left_out
     assert sorted(contents(out)) == ["0.csv", "1.csv", LEFT_OUT, NEAR_DUPLICATES]
-    assert beside(out) == ["ants"]
+    assert beside(out) == ["ants", "ants.card.md"]
     assert left_out.empty
     assert contents(out)[LEFT_OUT] == b"path,class_name,reason\n"
 
@@ -387,7 +387,7 @@ def test_seeds_of_an_earlier_run_are_gone(write, out) -> None:
     write()
     write(split=SPLIT.model_copy(update={"seeds": [1, 7]}))
     assert sorted(contents(out)) == ["1.csv", "7.csv", LEFT_OUT, NEAR_DUPLICATES]
-    assert beside(out) == ["ants"]
+    assert beside(out) == ["ants", "ants.card.md"]
 
 
 def test_pictures_that_are_of_no_use_are_left_out_with_the_reason(write, out) -> None:
@@ -793,7 +793,7 @@ def test_a_split_that_is_not_possible_leaves_the_one_that_was_there(write, out) 
     with pytest.raises(SplitError, match="class 'ants' has 6, class 'bees' has 6;"):
         write(split=SPLIT.model_copy(update={"train_per_class": 100}))
     assert contents(out) == before
-    assert beside(out) == ["ants"]
+    assert beside(out) == ["ants", "ants.card.md"]
 
 
 def test_an_archive_that_can_not_be_read_leaves_the_split_that_was_there(
@@ -822,7 +822,7 @@ def test_writing_that_stops_half_way_leaves_nothing_behind(write, out, monkeypat
     with pytest.raises(ArtifactError, match="no room to write it"):
         write(split=SPLIT.model_copy(update={"seeds": [5, 6]}))
     assert contents(out) == before
-    assert beside(out) == ["ants"]
+    assert beside(out) == ["ants", "ants.card.md"]
 
 
 def test_a_pattern_that_never_ends_is_stopped() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vgg16_transfer.heads import measures, records
+from vgg16_transfer.images.cards import EXAMPLES, card_path, write_card
 from vgg16_transfer.params import Params, Study, Trial, check_params
 from vgg16_transfer.reporting.report import write_report
 
@@ -21,6 +22,12 @@ STUDIES: dict[str, dict[str, Any]] = {
         "learning_rate": [0.01, 0.1, 1.0],
         "seed": [0, 1],
     },
+}
+
+CARD = {
+    "origin": "https://example.org/a-long-address/of-what-is-wider-than-a-phone?page=1 <by> Ann",
+    "licence": "CC BY 4.0",
+    EXAMPLES: "a/ant_1.jpg (ant), b/bee_1.jpg (bee)",
 }
 
 
@@ -98,9 +105,11 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     params, folders = make_params("caltech256", STUDIES), folders_in(folder)
     measure(params, folders)
+    write_card(card_path(folders["splits"] / "photos"), "photos", CARD)
     for drawn in (folders["filters"] / "photos", folders["explained"] / "samples"):
         drawn.mkdir(parents=True)
         Image.new("RGB", (980, 160)).save(drawn / "block1_conv1.png")
+    Image.new("RGB", (652, 160), "red").save(folders["filters"] / "photos" / "examples.png")
     captions = {"block1_conv1.png": "Where the head sees an ant"}
     (folders["explained"] / "samples" / "captions.json").write_text(json.dumps(captions))
     folders["gradients"].mkdir()

@@ -1,10 +1,19 @@
 """What stands on the page besides figures and tables of results: tests read it as text."""
 
+import base64
 import html
+import io
 import re
+import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.images.cards import EXAMPLES
+from vgg16_transfer.reporting import data_cards
+
+from .conftest import CARD
 
 AXIS = {"samples_per_class": [2, 4]}
 
@@ -65,7 +74,13 @@ def test_temperatures_of_others_are_in_the_figure_of_a_study_of_temperatures(wri
 
 def test_what_was_not_made_is_not_spoken_of(write_page) -> None:
     seen = text(write_page(None, samples=AXIS))
-    for title in ("What the filters see", "What the heads look at", "Gradient check", "sources"):
+    for title in (
+        "Data",
+        "What the filters see",
+        "What the heads look at",
+        "Gradient check",
+        "sources",
+    ):
         assert title not in seen
 
 
@@ -73,6 +88,34 @@ def test_explained_pictures_have_the_text_of_their_captions(page) -> None:
     source = page.read_text(encoding="utf-8")
     assert alternatives(source)[-1] == "Where the head sees an ant"
     assert "<figcaption>block1 conv1</figcaption>" in source
+
+
+def test_the_data_card_of_a_dataset_is_a_table_with_examples(page) -> None:
+    source = page.read_text(encoding="utf-8")
+    section = source[source.index('<section id="data">') :].partition("</section>")[0]
+    assert '<a href="#data">Data</a>' in source
+    rows = "".join(f"\n{fact} | {told} | " for fact, told in CARD.items())
+    assert rows in text(section)
+    (alternative,) = alternatives(section)
+    assert alternative == f"Training pictures of photos, side by side: {CARD[EXAMPLES]}"
+    (uri,) = re.findall(r'src="data:image/webp;base64,([^"]*)"', section)
+    with Image.open(io.BytesIO(base64.b64decode(uri))) as picture:
+        assert picture.size == (652, 160)
+        red, green, blue = picture.convert("RGB").getpixel((300, 80))
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+def test_examples_stand_in_the_data_card_alone(page) -> None:
+    drawn = page.read_text(encoding="utf-8").partition('<section id="filters">')[2]
+    assert len(re.findall("<img", drawn.partition("</section>")[0])) == 1  # block1_conv1
+
+
+def test_a_data_card_needs_no_examples(full, tmp_path) -> None:
+    shutil.copytree(full, tmp_path / "copy")
+    splits, filters = (tmp_path / "copy" / name / "photos" for name in ("splits", "filters"))
+    (filters / "examples.png").unlink()
+    assert data_cards.read(splits, filters, "photos") == (CARD, None)
 
 
 def test_gradients_stand_beside_those_of_the_report(page) -> None:

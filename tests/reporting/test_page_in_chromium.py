@@ -126,7 +126,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_the_console_stays_empty(chromium, page, width: int, scheme: str) -> None:
     chromium.open(page, width, scheme)
-    assert chromium.ask("document.querySelectorAll('section').length") == 8
+    assert chromium.ask("document.querySelectorAll('section').length") == 9
     assert chromium.errors == []
 
 
@@ -140,7 +140,7 @@ def test_an_error_on_the_console_would_be_heard(chromium, tmp_path) -> None:
 def test_no_picture_is_broken(chromium, page) -> None:
     chromium.open(page, PHONE)
     widths = chromium.ask("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 11
+    assert len(widths) == 12
     assert min(widths) > 0
 
 
@@ -168,5 +168,5 @@ def test_a_wide_table_scrolls_in_a_box_of_its_own(chromium, page) -> None:
 def test_every_entry_of_the_contents_leads_somewhere(chromium, page) -> None:
     chromium.open(page, DESK)
     links = "[...document.querySelectorAll('nav a')]"
-    assert chromium.ask(f"{links}.length") == 8
+    assert chromium.ask(f"{links}.length") == 9
     assert chromium.ask(f"{links}.every(a => document.getElementById(a.hash.slice(1)) !== null)")

@@ -26,9 +26,11 @@ COMMANDS = {
     "results/samples/per_class.csv": "dvc repro train@samples",
     "gradients/photos.csv": "dvc repro gradients@photos",
     "splits/photos/near_duplicates.csv": "dvc repro splits@photos",
+    "splits/photos.card.md": "dvc repro splits@photos",
     "explained/samples/captions.json": "dvc repro explain@samples",
     "explained/samples/block1_conv1.png": "dvc repro explain@samples",
     "filters/photos/block1_conv1.png": "dvc repro filters@photos",
+    "filters/photos/examples.png": "dvc repro filters@photos",
 }
 TABLES = [path for path in COMMANDS if path.endswith(".csv")]
 NEAR = "seed,path,role,near_path,near_role,distance\n0,a.jpg,test,b.jpg,train,2\n"

@@ -26,7 +26,7 @@ SIZE = 512_000_000
 
 STAGES = {
     "fetch animals": ["data/raw/animals"],
-    "splits animals": ["data/splits/animals"],
+    "splits animals": ["data/splits/animals", "data/splits/animals.card.md"],
     "sources": ["models/sources"],
     "weights": ["models/vgg16.weights.h5", "models/backbones"],
     "features animals": ["data/features/animals"],

@@ -1,7 +1,8 @@
 """[stage] Kernels and activations of the network → reports/filters/<dataset>/*.png.
 
 ``kernels.png`` shows the 64 kernels of the first convolution in colour. ``probe.png`` is a test
-picture of the dataset, as the network sees it. For each convolution in ``REPORTED``,
+picture of the dataset, as the network sees it; ``examples.png`` shows training pictures of some
+classes, for the data card. For each convolution in ``REPORTED``,
 ``<convolution>.png`` shows its first ``MAPS`` activation maps for this picture.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import decode
+from vgg16_transfer.images.cards import examples
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.networks import NETWORKS
 
@@ -42,7 +45,7 @@ def write_filters(
     out: Path,
     every: bool = False,
 ) -> None:
-    """Writes ``kernels.png``, ``probe.png`` and one ``<convolution>.png`` per convolution.
+    """Writes kernels, probe, examples and one ``<convolution>.png`` per convolution.
 
     The whole folder is replaced.
 
@@ -56,16 +59,19 @@ def write_filters(
 
     Raises:
         WeightsError: The weights are missing, or are those of another network.
-        SourceError: The source lacks the probe, or the probe has changed.
+        SourceError: The source lacks one of the pictures, or it has changed.
     """
     network = base.load(backbone.network, weights, backbone.image_size)
     shown = NETWORKS[backbone.network].shown
     convolutions = [layer.name for layer in base.convolutions(network)] if every else shown
     tapped = base.tap(backbone.network, network, convolutions)
     rows = read_manifest(manifest)
-    chosen = rows[rows["role"] == "test"].iloc[0]
+    chosen = pd.concat([rows[rows["role"] == "test"].head(1), examples(rows)])
     with source.open() as pictures:
-        probe = decode(pictures.read(chosen["path"], chosen["sha256"]), backbone)
+        probe, *trained_on = [
+            decode(pictures.read(row["path"], row["sha256"]), backbone)
+            for row in chosen.to_dict("records")
+        ]
     activations = tapped.forward(probe[np.newaxis])
     kernels = base.first_kernels(network)
     if NETWORKS[backbone.network].channels == "RGB":
@@ -73,7 +79,8 @@ def write_filters(
     with replacing(out) as folder:
         folder.mkdir()
         kernel_sheet(kernels).save(folder / "kernels.png")
-        Image.fromarray(probe).resize((_TILE, _TILE)).save(folder / "probe.png")
+        _tile(probe).save(folder / "probe.png")
+        _sheet(list(map(_tile, trained_on)), len(trained_on)).save(folder / "examples.png")
         for convolution, maps in activations.items():
             activation_strip(maps[0]).save(folder / f"{convolution}.png")
 
@@ -108,6 +115,10 @@ def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
         )
         tiles.append(Image.fromarray(grey).resize((_TILE, _TILE), Image.Resampling.NEAREST))
     return _sheet(tiles, columns=MAPS)
+
+
+def _tile(square: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(square).resize((_TILE, _TILE))
 
 
 def _sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:

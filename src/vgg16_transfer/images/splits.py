@@ -13,6 +13,7 @@ from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images import duplicates
 from vgg16_transfer.images.archives import open_archive
+from vgg16_transfer.images.cards import card_path, facts_of, write_card
 from vgg16_transfer.images.layouts import EXPECTED, composed
 from vgg16_transfer.images.manifests import COLUMNS, LEFT_OUT, NEAR_DUPLICATES, write_frame
 from vgg16_transfer.images.survey import LEFT_OUT_COLUMNS, Picture, by_kind, survey
@@ -102,7 +103,8 @@ class _Class(NamedTuple):
 def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Written:
     """Writes one manifest per seed, a list of files left out and a list of near-duplicates.
 
-    The whole folder is replaced. On errors, it is left unchanged.
+    The whole folder is replaced. On errors, it is left unchanged. Beside it, the data card is
+    written; see :mod:`~vgg16_transfer.images.cards`.
 
     Args:
         name: Dataset name, used in error messages and progress.
@@ -138,6 +140,7 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
             write_frame(manifest, fresh / f"{seed}.csv")
         write_frame(surveyed.left_out[LEFT_OUT_COLUMNS], fresh / LEFT_OUT)
         write_frame(near_duplicates, fresh / NEAR_DUPLICATES)
+    write_card(card_path(out), name, facts_of(dataset, surveyed, manifests, near_duplicates))
     used = set().union(*(manifest["path"] for manifest in manifests.values()))
     return Written(
         surveyed.left_out,

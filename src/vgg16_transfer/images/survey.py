@@ -33,6 +33,7 @@ class Picture(NamedTuple):
         sha256: Hash of the file's bytes.
         role: Split given by the source: train, validation, test, or None.
         fingerprint: Perceptual hash; see :mod:`~vgg16_transfer.images.duplicates`.
+        size: Width and height in pixels, of the upright picture.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Picture(NamedTuple):
     sha256: str
     role: str | None = None
     fingerprint: bytes = b""
+    size: tuple[int, int] = (0, 0)
 
 
 class Survey(NamedTuple):
@@ -115,12 +117,17 @@ def survey(
     not_used = {name for name, *_ in left_out} | arranged.used
     pictures = [
         Picture(
-            name, arranged.classes[name], file.sha256, arranged.roles.get(name), file.fingerprint
+            name,
+            arranged.classes[name],
+            file.sha256,
+            arranged.roles.get(name),
+            file.fingerprint,
+            file.size,
         )
         for name, file in sorted(inspected.items())
         if name not in not_used
     ]
-    copies = _copies(archive, pictures, inspected)
+    copies = _copies(archive, pictures)
     left_out += [
         (picture.path, picture.class_name, *copies[picture.path])
         for picture in pictures
@@ -167,9 +174,7 @@ def _damaged(error: ArchiveError) -> _Inspected:
     return _Inspected(reason=error.problem, kind="is damaged")
 
 
-def _copies(
-    archive: Archive, pictures: list[Picture], inspected: dict[str, _Inspected]
-) -> dict[str, tuple[str, str]]:
+def _copies(archive: Archive, pictures: list[Picture]) -> dict[str, tuple[str, str]]:
     """Reason and kind, by path, for every picture that equals a picture that is kept."""
     ordered = sorted(
         pictures,
@@ -178,7 +183,7 @@ def _copies(
     candidates: dict[object, list[Picture]] = defaultdict(list)
     for picture in ordered:
         # Equal pixels have equal size and fingerprint. Pixels are compared only in that case.
-        candidates[inspected[picture.path].size, picture.fingerprint].append(picture)
+        candidates[picture.size, picture.fingerprint].append(picture)
     to_compare = {
         picture.path
         for group in candidates.values()

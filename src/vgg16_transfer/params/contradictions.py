@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import regex
 
+from vgg16_transfer.errors import redacted
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
 from vgg16_transfer.optimizers import OPTIMIZERS
@@ -25,6 +26,9 @@ PUBLISHED = ("caltech101", "caltech256", "urban_tribes")
 
 Params can't read from reporting, so a test compares the two.
 """
+
+_MAX_TEXT = 500
+"""Characters of a text about a dataset, so that MLflow's description has room for it."""
 
 
 def contradictions(params: Params) -> list[str]:
@@ -183,6 +187,8 @@ def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list
     mistakes = []
     if dataset.source is not None:
         mistakes += _source_mistakes(f"{path}.source", dataset.source)
+    for key, text in (("origin", dataset.origin), ("licence", dataset.licence)):
+        mistakes += [] if text is None else _text_mistakes(f"{path}.{key}", text)
     first = next(iter(params.backbones))
     if not stored_layers(params.backbones[first].network, dataset.layers):
         mistakes.append(
@@ -234,6 +240,17 @@ def _source_mistakes(path: str, source: str) -> list[str]:
         return []
     remedy = "write them to ~/.netrc, which downloads read, and remove them here"
     return [f"{path}: holds a user or a password, which git and dvc.lock would keep; {remedy}"]
+
+
+def _text_mistakes(path: str, text: str) -> list[str]:
+    if not text.strip():
+        return [f"{path}: is empty; write a sentence, or remove the key"]
+    if len(text) > _MAX_TEXT:
+        remedy = "shorten it, or name an address that says the rest"
+        return [f"{path}: has {len(text)} characters, more than {_MAX_TEXT}; {remedy}"]
+    if redacted(text) != text:
+        return [f"{path}: holds a user or a password, which the page would show; remove them"]
+    return []
 
 
 def _encoding_mistakes(path: str, encoding: str) -> list[str]:

@@ -55,6 +55,14 @@ class Dataset(Section):
         pattern=r"^[0-9a-f]{32}$",
         description="of the archive; required for an address, not for a folder",
     )
+    origin: str | None = Field(
+        default=None,
+        description="where the pictures come from: a sentence or an address, for the data card",
+    )
+    licence: str | None = Field(
+        default=None,
+        description="what may be done with the pictures: a sentence, for the data card",
+    )
     layout: Layout = Field(
         default="class_folders",
         description="how a picture's class is read from where it lies: `class_folders`, "

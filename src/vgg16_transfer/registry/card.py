@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vgg16_transfer.errors import redacted
 from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.heads.measures import MEASURES
+from vgg16_transfer.markdown import plain
 from vgg16_transfer.networks import NETWORKS
 from vgg16_transfer.rounding import percent
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 1000  # characters for the names of classes; MLflow stores descriptions of up to 5000
 _WEAKEST = 3
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~])")
 _ROWS = {"validation pictures": "validation_accuracy"} | {
     measure.card: measure.name for measure in MEASURES if measure.card
 }
@@ -69,7 +67,7 @@ def write_card(
         autoescape=False,  # noqa: S701 - Markdown; the filter plain escapes what users wrote
         keep_trailing_newline=True,
     )
-    environment.filters["plain"] = _plain
+    environment.filters["plain"] = plain
     params, study, chosen, recipe, record, manifest = subject
     roles = manifest["role"].value_counts()
     dataset = params.dataset(study.dataset)
@@ -123,11 +121,6 @@ def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict
             for row in weakest.to_dict("records")
         ],
     }
-
-
-def _plain(text: object) -> str:
-    """Text of a user as Markdown: without markup, and in one line."""
-    return _MARKUP.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def _spread(values: pd.Series[float]) -> str:

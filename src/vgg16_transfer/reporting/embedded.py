@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_EXAMPLES = "examples.png"
 _CAPTIONS = {"probe": "the probe picture", "kernels": "the kernels of block1 conv1"}
 
 
@@ -46,13 +47,13 @@ def read(path: Path, alternative: str, caption: str, command: str) -> Picture:
 
 
 def filters(folder: Path, dataset: str) -> list[Picture]:
-    """Pictures of the stage ``filters``: the probe, the kernels, then activations by layer.
+    """Pictures of the stage ``filters`` but for the examples: probe, kernels, activations by layer.
 
     Raises:
         ReadError: A picture is damaged.
     """
     paths = sorted(
-        folder.glob("*.png"),
+        set(folder.glob("*.png")) - {folder / _EXAMPLES},
         key=lambda path: (path.stem.startswith("block"), path.stem != "probe", path),
     )
     return [
@@ -64,6 +65,25 @@ def filters(folder: Path, dataset: str) -> list[Picture]:
         )
         for path in paths
     ]
+
+
+def examples(folder: Path, dataset: str, listed: str) -> Picture | None:
+    """Training pictures that the stage ``filters`` drew; None if it did not.
+
+    Args:
+        folder: Folder of the stage's pictures.
+        dataset: Name of the dataset.
+        listed: Paths of the training pictures, from left to right.
+
+    Raises:
+        ReadError: The picture is damaged.
+    """
+    path = folder / _EXAMPLES
+    if not path.exists():
+        return None
+    alternative = f"Training pictures of {dataset}, side by side: {listed}"
+    caption = "training pictures of the first split, as the network sees them"
+    return Picture(alternative, caption, _webp(path, f"dvc repro filters@{dataset}"))
 
 
 def explained(folder: Path, study: str) -> list[Picture]:

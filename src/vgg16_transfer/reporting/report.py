@@ -18,6 +18,7 @@ from vgg16_transfer.params import Trial
 from vgg16_transfer.reporting import (
     alternatives,
     answers,
+    data_cards,
     embedded,
     failures,
     figures,
@@ -62,15 +63,16 @@ def write_report(
 ) -> None:
     """Writes the page and its figures.
 
-    Filters, gradients, explained pictures and near-duplicates are optional: the page leaves out
-    what is missing.
+    Filters, gradients, explained pictures, near-duplicates and data cards are optional: the page
+    leaves out what is missing.
 
     Args:
         datasets: Datasets by name.
         studies: Studies by name, in the order of the page.
         out: Folder to write ``report.html`` and ``figures/`` to.
         results: Folder with one folder per study: its record.
-        splits: Folder with one folder per dataset: its manifests and near-duplicates.
+        splits: Folder with one folder per dataset: its manifests and near-duplicates; and with one
+            file per dataset: its data card.
         filters: Folder with one folder per dataset: pictures of kernels and activations.
         gradients: Folder with one CSV file per dataset: its gradient check.
         explained: Folder with one folder per study: pictures that explain a head.
@@ -95,6 +97,7 @@ def write_report(
         name: near_duplicates.read(splits / name, name, dataset.split.seeds)
         for name, dataset in datasets.items()
     }
+    cards = {name: data_cards.read(splits / name, filters / name, name) for name in datasets}
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.reporting"),
         autoescape=True,
@@ -129,6 +132,7 @@ def write_report(
                 }
                 for name, study in studies.items()
             ],
+            cards={name: card for name, card in cards.items() if card is not None},
             networks=_networks(studies.values()),
             near={name: pairs for name, pairs in pairs_by_dataset.items() if pairs is not None},
             filters=filter_pictures,

@@ -28,7 +28,7 @@ def log_study(
     lineage: Lineage,
     parent_run_id: str | None,
 ) -> str:
-    """Logs the runs of a study that the store does not have yet.
+    """Logs the runs of a study that the store does not have yet, and its dataset's data card.
 
     Args:
         store: The MLflow store.
@@ -42,12 +42,14 @@ def log_study(
         A sentence with the number of runs that were added or completed.
 
     Raises:
+        CardError: The data card can't be read.
         RecordError: The study has no results.
         TrackingError: The store can't be used.
     """
-    from vgg16_transfer.tracking.publish import publish_study
+    from vgg16_transfer.tracking.publish import publish_card, publish_study
     from vgg16_transfer.tracking.reach import reached
 
+    dataset = params.study(study).dataset
     with reached(store):
         count = publish_study(
             store,
@@ -55,16 +57,17 @@ def log_study(
             lineage,
             results=workspace.record(study),
             heads=workspace.heads(study),
-            splits=workspace.splits(params.study(study).dataset),
+            splits=workspace.splits(dataset),
             parent_run_id=parent_run_id,
         )
+        publish_card(store, dataset, workspace.splits(dataset))
     return f"{study}: {count} runs logged to MLflow at {store}"
 
 
 def log_pages(
     store: Store, params: Params, workspace: Workspace, origin: Lineage, *, check: bool
 ) -> list[str]:
-    """Logs figures, gradient checks and the report that the store does not have yet.
+    """Logs data cards, figures, gradient checks and the report that the store does not have yet.
 
     Args:
         store: The MLflow store.
@@ -77,12 +80,14 @@ def log_pages(
         A sentence for each study and for the report, if anything of it was logged.
 
     Raises:
+        CardError: A data card can't be read.
         DamagedError: A figure, a table or the report is missing or can't be read.
         LineageError: dvc.lock has no entry of a stage, or can't be read.
         TrackingError: The store can't be used.
     """
     from vgg16_transfer.lineage.lineage import locked_stages
     from vgg16_transfer.tracking import pages
+    from vgg16_transfer.tracking.publish import publish_card
     from vgg16_transfer.tracking.reach import reached
 
     datasets = {study.dataset for study in params.studies.values()}
@@ -96,6 +101,8 @@ def log_pages(
     trained = {name: locked[f"train@{name}"] for name in params.studies}
     sentences = []
     with reached(store):
+        for dataset in sorted(datasets):
+            publish_card(store, dataset, workspace.splits(dataset))
         for name, study in params.studies.items():
             dataset = study.dataset
             drawn = (

@@ -18,8 +18,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
+from vgg16_transfer.artifacts import reading
+from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import measures, records
+from vgg16_transfer.images.cards import TITLE, card_path
 from vgg16_transfer.reporting import figures, study_figures
 from vgg16_transfer.tracking.logged_models import head_is_whole, log_head
 from vgg16_transfer.tracking.logged_runs import (
@@ -48,6 +51,13 @@ if TYPE_CHECKING:
 
 _PER_CALL = 1000  # MLflow's limit on the metrics of one call
 _TABLE = "summary.json"
+_NOTE = "mlflow.note.content"
+"""The tag of an experiment or a run that MLflow's UI shows as its description, in Markdown."""
+_LONGEST = 5000  # characters of an experiment's tag, in all versions of MLflow's tables
+
+
+class CardError(InputError):
+    """A data card that is damaged."""
 
 
 def publish_study(
@@ -84,7 +94,7 @@ def publish_study(
     existing = logged_runs(client, experiment, lineage)
     parent = existing.get("")
     if parent is None:
-        tags = lineage.tags() | {"study": study.name, "mlflow.note.content": _note(study)}
+        tags = lineage.tags() | {"study": study.name, _NOTE: _note(study)}
         if parent_run_id:
             tags["mlflow.parentRunId"] = parent_run_id
         parent = client.create_run(
@@ -117,6 +127,35 @@ def publish_study(
         _tag_commit(client, run, lineage)
     remove_duplicates(client, experiment, lineage, existing)
     return count
+
+
+def publish_card(store: Store, dataset: str, splits: Path) -> None:
+    """Makes a dataset's data card, if there is one, the description of its experiment.
+
+    A description that is no data card is kept: somebody wrote it. A card that is too long loses
+    its last facts.
+
+    Args:
+        store: The MLflow store.
+        dataset: Dataset name.
+        splits: Folder of the dataset's manifests, which the card lies beside.
+
+    Raises:
+        CardError: The card can't be read.
+        TrackingError: The store can't be used.
+    """
+    card = card_path(splits)
+    if not card.exists():
+        return
+    with reading(card, CardError, mend=f"run dvc repro splits@{dataset}"):
+        text = card.read_text(encoding="utf-8")
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rpartition("\n")[0]
+    client = store.client()
+    experiment = store.experiment(client, dataset)
+    existing = client.get_experiment(experiment).tags.get(_NOTE, "")
+    if existing != text and (not existing or existing.startswith(TITLE)):
+        client.set_experiment_tag(experiment, _NOTE, text)
 
 
 def _tag_commit(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
@@ -180,7 +219,7 @@ def _log_trial(
     why = _failure(one)
     if why is not None:
         client.set_tag(run_id, FAILURE, why)
-        client.set_tag(run_id, "mlflow.note.content", f"This trial failed: {why}")
+        client.set_tag(run_id, _NOTE, f"This trial failed: {why}")
         return
     classes = sorted(one.per_class["class_name"])
     client.log_figure(run_id, figures.confusion_matrix(one.confusion, classes), "confusion.png")
