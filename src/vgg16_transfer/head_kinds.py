@@ -44,6 +44,7 @@ HEAD_KINDS = {
                 "normalise",
                 "teacher_layer",
                 "teacher_samples_per_class",
+                "teacher_pictures",
                 "teacher_temperature",
                 "teacher_weight",
                 "unlabelled_per_class",

@@ -14,6 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from vgg16_transfer.reporting import figures
+from vgg16_transfer.reporting.intervals import Interval
 
 NAN = float("nan")
 
@@ -355,3 +356,25 @@ def test_the_same_figure_is_saved_in_the_same_bytes(tmp_path: Path, draw: Any) -
     assert once.startswith(b"\x89PNG")
     assert once == twice
     assert b"matplotlib" not in once
+
+
+def test_a_reliability_diagram_has_the_means_of_bins_of_equally_many_pictures() -> None:
+    sure = np.linspace(0.05, 0.995, 20)
+    right = np.arange(20) % 4 != 0
+    predictions = pd.DataFrame(
+        {"trial": "t", "true": "a", "predicted": np.where(right, "a", "b"), "probability": sure}
+    )
+    figure = figures.reliability(predictions.sample(frac=1, random_state=0), pd.Series({"t": "p"}))
+    (line,) = [one for one in axes_of(figure).lines if one.get_marker() == "o"]
+    np.testing.assert_allclose(line.get_xdata(), sure.reshape(10, 2).mean(axis=1))
+    np.testing.assert_allclose(line.get_ydata(), right.reshape(10, 2).mean(axis=1))
+
+
+def test_differences_are_points_with_the_ends_of_their_intervals() -> None:
+    changes = [Interval(0.1, 0.02, 0.05, 0.15, 3), Interval(-0.01, 0.02, -0.04, 0.02, 3)]
+    axes = axes_of(figures.differences(["2 → 4", "4 → 8"], changes))
+    (bars,) = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
+    assert bars.lines[0].get_xdata().tolist() == pytest.approx([10, -1])
+    ends = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
+    assert ends == [pytest.approx([5, 15]), pytest.approx([-4, 2])]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2 → 4", "4 → 8"]

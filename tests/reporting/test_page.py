@@ -67,7 +67,7 @@ def test_numbers_of_an_unknown_count_of_pictures_are_lines(write_page) -> None:
 
 def test_temperatures_of_others_are_in_the_figure_of_a_study_of_temperatures(write_page) -> None:
     page = write_page("caltech256", soft={"layer": "predictions", "temperature": [1.0, 2.0]})
-    assert len([one for one in alternatives(page) if one.startswith("soft: ")]) == 3
+    assert len([one for one in alternatives(page) if one.startswith("soft: ")]) == 4
     assert "From temperature 1 to 2 of the network's softmax" in text(page)
     assert "The answer" not in text(page)
 

@@ -140,7 +140,7 @@ def test_an_error_on_the_console_would_be_heard(chromium, tmp_path) -> None:
 def test_no_picture_is_broken(chromium, page) -> None:
     chromium.open(page, PHONE)
     widths = chromium.ask("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 12
+    assert len(widths) == 14
     assert min(widths) > 0
 
 

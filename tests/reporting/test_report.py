@@ -184,7 +184,7 @@ def test_every_picture_says_what_it_shows(written) -> None:
         name: len([alt for alt in alt_texts if alt.startswith(f"{name}: ")])
         for name in PARAMS.studies
     }
-    assert counts == {"samples": 4, "layers": 3}  # of one split, there are no paired differences
+    assert counts == {"samples": 5, "layers": 4}  # of one split, there are no paired differences
 
 
 def test_pictures_of_the_page_are_those_of_the_folders(written) -> None:

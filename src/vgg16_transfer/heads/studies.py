@@ -288,10 +288,13 @@ def _train_by_teacher(
     teacher_trial = trial.model_copy(
         update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
     )
+    first = _student_ranks(trial) if trial.teacher_pictures == "disjoint" else 0
+    seen = range(first, first + trial.teacher_samples_per_class)
     teacher_roles = teacher_material.roles(trial.teacher_samples_per_class)
+    teacher_roles["train"] = teacher_material.role("train", seen)
     teacher = _train_on_features(teacher_trial, teacher_material, teacher_roles)
     _check_finished(trial, teacher, "the loss of its teacher")
-    ranks = range(trial.samples_per_class + trial.unlabelled_per_class)
+    ranks = range(_student_ranks(trial))
     training = material.role("train", ranks)
     labelled = (
         material.manifest.loc[material.chosen("train", ranks), "rank"] < trial.samples_per_class
@@ -325,10 +328,19 @@ def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, flo
     return base.measure_roles(roles, logits, every_epoch=False)
 
 
+def _student_ranks(trial: Trial) -> int:
+    """Number of training pictures of each class that a head learns from, labelled or not."""
+    return trial.samples_per_class + trial.unlabelled_per_class
+
+
 def _ranks_seen(trial: Trial) -> int:
     """Number of training pictures of each class that a trial and its teacher use."""
-    ranks = trial.samples_per_class + trial.unlabelled_per_class
-    return ranks if trial.teacher_layer == "none" else max(ranks, trial.teacher_samples_per_class)
+    ranks = _student_ranks(trial)
+    if trial.teacher_layer == "none":
+        return ranks
+    if trial.teacher_pictures == "disjoint":
+        return ranks + trial.teacher_samples_per_class
+    return max(ranks, trial.teacher_samples_per_class)
 
 
 def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:

@@ -174,6 +174,13 @@ def _teacher_contradictions(
             f"{path}.unlabelled_per_class: with samples_per_class that makes {seen}, more than the "
             f"{limit} of datasets.{name}.split.train_per_class; raise that, or lower this"
         )
+    needed = seen + max(grid["teacher_samples_per_class"])
+    if taught and "disjoint" in grid["teacher_pictures"] and needed > limit:
+        mistakes.append(
+            f"{path}.teacher_pictures: disjoint needs {needed} training pictures of each class, "
+            f"{seen} for the student and {needed - seen} for its teacher, more than the {limit} of "
+            f"datasets.{name}.split.train_per_class; raise that, or lower these"
+        )
     if taught and max(grid["teacher_samples_per_class"]) > limit:
         mistakes.append(
             f"{path}.teacher_samples_per_class: {max(grid['teacher_samples_per_class'])} is more "

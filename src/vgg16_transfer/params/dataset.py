@@ -15,7 +15,10 @@ class Split(Section):
     """How a dataset's pictures are split into training and test."""
 
     seeds: list[int] = Field(
-        default=[0, 1, 2], min_length=1, description="one manifest is made for each"
+        default=list(range(10)),
+        min_length=1,
+        description="one manifest is made for each; test sets of several seeds have as few "
+        "pictures in common as possible",
     )
     train_per_class: int = Field(default=16, ge=1, description="the most a head can be trained on")
     test_per_class: int = Field(

@@ -112,6 +112,11 @@ class Trial(Section):
     teacher_samples_per_class: int = Field(
         default=16, ge=1, description="labelled training pictures of each class the teacher saw"
     )
+    teacher_pictures: Literal["shared", "disjoint"] = Field(
+        default="shared",
+        description="labelled pictures of the teacher: `shared` begins with the student's own, "
+        "labelled and unlabelled; `disjoint` has none of these",
+    )
     teacher_temperature: float = Field(
         default=1.0,
         ge=COLDEST,

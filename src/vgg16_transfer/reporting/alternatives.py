@@ -73,6 +73,18 @@ def differences(axis: str, changes: Mapping[str, Interval]) -> str:
     return f"Differences of test accuracy along {axis.replace('_', ' ')}, in points. {listed}."
 
 
+def reliability(predictions: pd.DataFrame, points: pd.Series) -> str:
+    """Alternative text of :func:`~vgg16_transfer.reporting.figures.reliability`."""
+    right = predictions["true"] == predictions["predicted"]
+    rows = pd.DataFrame({"sure": predictions["probability"], "right": right})
+    means = rows.groupby(predictions["trial"].map(points), sort=False).mean()
+    listed = "; ".join(
+        f"{point}: {percent(row['sure'])} % sure and {percent(row['right'])} % right"
+        for point, row in means.iterrows()
+    )
+    return f"Accuracy against the probability of the predicted class. {listed}."
+
+
 def curves(
     history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
 ) -> str:

@@ -45,6 +45,7 @@ _DASHES = ["--", ":", "-."]
 _MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
 _GREYS = ["#333333", "#777777", "#999999"]
 _FAILED = "#777777"
+_RELIABLE = 10  # bins of a reliability diagram
 
 
 def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
@@ -220,6 +221,29 @@ def differences(names: Sequence[str], changes: Sequence[Interval]) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.2)
     _finish(axes, "difference of test accuracy, points (95 % interval)", "", percent=False)
+    return figure
+
+
+def reliability(predictions: pd.DataFrame, points: pd.Series) -> Figure:
+    """Draws accuracy against confidence, in bins of equally many pictures.
+
+    Args:
+        predictions: Rows of ``predictions.csv``.
+        points: Name of the grid point by trial name. Trials of a point are pooled.
+    """
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=_FAILED, linestyle=":", linewidth=1)
+    right = predictions["true"] == predictions["predicted"]
+    rows = pd.DataFrame({"sure": predictions["probability"], "right": right})
+    by_point = rows.groupby(predictions["trial"].map(points), sort=False)
+    for colour, (point, own) in zip(_cycle(by_point.ngroups), by_point, strict=True):
+        bins = np.array_split(own.sort_values(["sure", "right"]).to_numpy(float), _RELIABLE)
+        means = np.array([rows.mean(axis=0) for rows in bins if len(rows)])
+        axes.plot(means[:, 0], means[:, 1], color=colour, marker="o", label=str(point))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    _finish(axes, "probability of the predicted class", "share that is right", percent=True)
     return figure
 
 

@@ -45,6 +45,7 @@ _FIRST = {"samples_per_class", "teacher_weight"}
 _TEACHING = {
     "teacher_layer",
     "teacher_samples_per_class",
+    "teacher_pictures",
     "teacher_temperature",
     "unlabelled_per_class",
 }
@@ -253,7 +254,26 @@ def _distillation(study: Study, trials: pd.DataFrame, tests: TestSets) -> list[s
         by_seed = taught.groupby("seed")["teacher_accuracy"].mean()
         spread = f" ± {percent(by_seed.std(ddof=1))}" if len(by_seed) > 1 else ""
         texts.append(f"The teacher itself reaches {percent(by_seed.mean())}{spread} %.")
+    texts += [_labels(study, pictures) for pictures in study.grid["teacher_pictures"]]
     return texts + caution
+
+
+def _labels(study: Study, pictures: str) -> str:
+    """Sentence about the number of labels that a student and its teacher use in all."""
+    own, taught = (
+        max(study.grid[key]) for key in ("samples_per_class", "teacher_samples_per_class")
+    )
+    if pictures == "disjoint":
+        return (
+            f"With disjoint teacher pictures, {own + taught} labels of each class are used in all: "
+            f"{own} by the student, and {taught} of other pictures by its teacher."
+        )
+    if taught <= own:
+        return f"The teacher has the student's own labels only: {own} of each class are used."
+    return (
+        f"With shared teacher pictures, {taught} labels of each class are used in all: the teacher "
+        f"has those of the pictures that are unlabelled for the student, as far as they go."
+    )
 
 
 def _comparable(

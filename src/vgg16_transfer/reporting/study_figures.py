@@ -105,6 +105,14 @@ def _describe_differences(drawn: Drawn) -> str:
     return alternatives.differences(drawn.axis, drawn.differences)
 
 
+def _reliability(drawn: Drawn) -> Figure:
+    return figures.reliability(drawn.record.predictions, drawn.points)
+
+
+def _describe_reliability(drawn: Drawn) -> str:
+    return alternatives.reliability(drawn.record.predictions, drawn.points)
+
+
 def _curves(drawn: Drawn, *, measure: str) -> Figure:
     return figures.study_curves(drawn.record.history, drawn.points, measure, drawn.failed)
 
@@ -127,6 +135,14 @@ FIGURES = (
         _differences,
         _describe_differences,
         lambda drawn: bool(drawn.differences),
+    ),
+    StudyFigure(
+        "reliability",
+        "How sure the heads are, and how often they are right, over all splits: on the dotted "
+        "line, a probability means what it says",
+        _reliability,
+        _describe_reliability,
+        lambda drawn: bool(len(drawn.points)),
     ),
     StudyFigure(
         "accuracy_curves",
