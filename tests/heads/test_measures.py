@@ -43,6 +43,13 @@ def test_the_fifth_is_among_five_and_the_sixth_is_not(rank: int, expected: float
     assert measure(np.array([rank]), logits)["top5_accuracy"] == expected
 
 
+def test_classes_without_a_vote_are_not_all_among_five() -> None:
+    """One class of ten has every vote; of the others, the first four make five with it."""
+    logits = np.where(np.arange(10) == 7, 0.0, -50.0)[np.newaxis].astype(np.float32)
+    hits = [measure(np.array([label]), logits)["top5_accuracy"] for label in range(10)]
+    assert hits == [1, 1, 1, 1, 0, 0, 0, 1, 0, 0]
+
+
 def test_the_calibration_error_is_that_of_bins_of_equally_many_pictures() -> None:
     """Fifteen bins of ten pictures; in each, confidence and share of right ones are known."""
     confidence = np.repeat(np.linspace(0.55, 0.97, 15), 10)
