@@ -10,8 +10,12 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from vgg16_transfer import params
+from vgg16_transfer.heads import records
+from vgg16_transfer.images.manifests import read_manifest
+from vgg16_transfer.images.splits import write_splits
 from vgg16_transfer.networks import NETWORKS
-from vgg16_transfer.reporting import published
+from vgg16_transfer.reporting import intervals, published
+from vgg16_transfer.rounding import percent
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,8 +101,8 @@ def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
 
 
 def test_the_table_of_the_readme_is_what_was_measured() -> None:
-    def percent(measured: dict[str, float]) -> str:
-        return f"{100 * measured['accuracy']:.1f} ± {100 * measured['accuracy_std']:.1f}"
+    def reached(measured: dict[str, float]) -> str:
+        return f"{percent(measured['accuracy'])} ± {percent(measured['accuracy_std'])}"
 
     def metrics(study: str) -> dict[str, dict[str, float]]:
         text = (ROOT / "results" / study / "metrics.json").read_text(encoding="utf-8")
@@ -106,10 +110,33 @@ def test_the_table_of_the_readme_is_what_was_measured() -> None:
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     by_size = metrics("clipart-samples")
-    reached = [percent(by_size[f"samples_per_class={n}"]) for n in (2, 4, 8, 16)]
-    assert f"| test accuracy, % (mean ± std) | {' | '.join(reached)} |" in readme
-    taught = percent(metrics("clipart-distillation")["teacher_weight=0.9"])
-    assert f"labelled by a teacher of 16 | {taught} |" in readme
+    ours = [reached(by_size[f"samples_per_class={n}"]) for n in (2, 4, 8, 16)]
+    assert f"| test accuracy, % (mean ± std) | {' | '.join(ours)} |" in readme
+    heads = metrics("clipart-baselines")
+    for head, title in (
+        ("logistic", "logistic regression, its C tuned"),
+        ("nearest_mean", "nearest class mean"),
+    ):
+        low, high = (reached(heads[f"head={head},samples_per_class={n}"]) for n in (2, 16))
+        assert f"| {title} | {low} | | | {high} |" in readme
+    taught = metrics("clipart-distillation")["teacher_pictures=disjoint,teacher_weight=0.9"]
+    assert f"that a teacher of 8 other labels labels (5 splits) | {reached(taught)} |" in readme
+
+
+def test_the_intervals_of_the_readme_are_those_of_the_page(tmp_path: Path) -> None:
+    raw = params.read_params(ROOT / "params.yaml")
+    write_splits("clipart", raw.dataset("clipart"), ROOT / "data/clipart.tar", tmp_path / "clipart")
+    trials = records.read_frame(ROOT / "results" / "clipart-samples" / "trials.csv")
+    tests = {}
+    for seed in raw.study("clipart-samples").grid["seed"]:
+        frame = read_manifest(tmp_path / "clipart" / f"{seed}.csv")
+        tests[seed] = frozenset(frame.loc[frame["role"] == "test", "path"])
+    cells = []
+    for _, rows in trials.groupby("samples_per_class"):
+        interval = intervals.over_splits(rows.set_index("seed")["accuracy"], tests)
+        cells.append(f"{percent(interval.low or 0)} to {percent(interval.high or 0)}")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| 95 % interval of the mean | {' | '.join(cells)} |" in readme
 
 
 def test_the_tests_that_paper_md_names_are_there() -> None:
