@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 # TensorFlow for a CPU, or for a GPU: make reproduce TENSORFLOW=gpu
 TENSORFLOW ?= cpu
+# Files of tests on two cores, in the order of tests/conftest.py: those that take minutes come first.
+SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -27,18 +29,18 @@ paper: ## the whole 2017 study: network, data/urban_tribes.tar, and a GPU if you
 	$(MAKE) reproduce
 
 test: check ## lint, types, import contracts and all tests
-	pytest --numprocesses 2 --dist loadfile
+	pytest $(SPREAD)
 
 coverage: check ## what make test does, and the share of the package that it runs
-	pytest --numprocesses 2 --dist loadfile --cov
+	pytest $(SPREAD) --cov
 
 torture: $(VENV)/dev ## 20,000 hostile inputs, full disks, 65 kills in all stages, servers under load
 	TORTURE=1 pytest --numprocesses 2 tests/torture/test_generated_inputs.py
-	TORTURE=1 pytest --numprocesses 2 --dist loadfile tests/torture tests/team/test_serving.py \
+	TORTURE=1 pytest $(SPREAD) tests/torture tests/team/test_serving.py \
 	  tests/pipeline/test_repro.py --deselect tests/torture/test_generated_inputs.py
 
 quick: check ## lint, types, import contracts and the tests that need no pipeline and no server
-	pytest --numprocesses 2 --dist loadfile -m "not pipeline and not server"
+	pytest $(SPREAD) -m "not pipeline and not server"
 
 check: $(VENV)/dev ## lint, types and import contracts
 	ruff format --check

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from vgg16_transfer.heads.records import FRAMES, METRICS
+from vgg16_transfer.heads.records import FRAMES, METRICS, PROBABILITIES
 from vgg16_transfer.images.cards import card_path
 from vgg16_transfer.workspace import Workspace
 
@@ -40,6 +40,7 @@ def paths(stage: str, *kinds: str) -> set[str]:
             [
                 LAYOUT.heads("s"),
                 LAYOUT.record("s") / METRICS,
+                LAYOUT.record("s") / PROBABILITIES,
                 *(LAYOUT.record("s") / f"{name}.csv" for name in FRAMES),
             ],
         ),
