@@ -68,7 +68,10 @@ def contradictions(params: Params) -> list[str]:
                 f"{path}.samples_per_class: {largest} is more than the {split.train_per_class} of "
                 f"datasets.{study.dataset}.split.train_per_class; raise that, or lower this"
             )
-        longest = max(map(study.trial_name, study.trials()), key=len)
+        # Made of the longest values, since making all trials would slow down every command.
+        longest = ",".join(
+            f"{axis}={max(map(str, study.grid[axis]), key=len)}" for axis in study.axes
+        )
         if len(longest) > MAX_TRIAL_NAME:
             mistakes.append(
                 f"{path}: the name of a trial lists what varies, '{longest}', and may have "
