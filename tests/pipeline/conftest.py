@@ -136,6 +136,17 @@ def clone(folder: Path, params: dict[str, Any]) -> Workspace:
     return workspace
 
 
+def trained_and_pushed(folder: Path, remote: Path, params: dict[str, Any]) -> Workspace:
+    """A clone that was trained and committed, and pushed to a DVC remote in a folder."""
+    workspace = clone(folder, params)
+    workspace.run("dvc", "repro")
+    workspace.run("dvc", "remote", "add", "--default", "team", str(remote))
+    workspace.run("git", "add", "--all")
+    workspace.run("git", "commit", "--quiet", "--message", "trained")
+    workspace.run("dvc", "push")
+    return workspace
+
+
 def caltech256_sample() -> Path:
     """Pictures of 14 classes, which lie beside the repository in CI but not in every checkout.
 

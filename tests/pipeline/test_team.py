@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from .conftest import SMALL, Workspace, clone
+from .conftest import SMALL, Workspace, trained_and_pushed
 
 pytestmark = pytest.mark.pipeline
 
@@ -21,14 +21,8 @@ RUNS = 5  # four trials and their study
 @pytest.fixture(scope="module")
 def ada(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Who trained, committed, and pushed to a DVC remote."""
-    workspace = clone(tmp_path_factory.mktemp("ada"), PARAMS)
-    workspace.run("dvc", "repro")
-    remote = tmp_path_factory.mktemp("remote")
-    workspace.run("dvc", "remote", "add", "--default", "team", str(remote))
-    workspace.run("git", "add", "--all")
-    workspace.run("git", "commit", "--quiet", "--message", "trained")
-    workspace.run("dvc", "push")
-    return workspace
+    make = tmp_path_factory.mktemp
+    return trained_and_pushed(make("ada"), make("remote"), PARAMS)
 
 
 @pytest.fixture(scope="module")

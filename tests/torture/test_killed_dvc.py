@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.pipeline.conftest import SMALL, Workspace, clone
+from tests.pipeline.conftest import SMALL, Workspace, trained_and_pushed
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.torture]
 
@@ -22,14 +22,8 @@ LEFT_BY_DVC = f".{'?' * 22}.tmp"
 @pytest.fixture(scope="module")
 def ada(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Who trained and pushed to a folder."""
-    workspace = clone(tmp_path_factory.mktemp("ada"), PARAMS)
-    workspace.run("dvc", "repro")
-    remote = tmp_path_factory.mktemp("remote")
-    workspace.run("dvc", "remote", "add", "--default", "team", str(remote))
-    workspace.run("git", "add", "--all")
-    workspace.run("git", "commit", "--quiet", "--message", "trained")
-    workspace.run("dvc", "push")
-    return workspace
+    make = tmp_path_factory.mktemp
+    return trained_and_pushed(make("ada"), make("remote"), PARAMS)
 
 
 @pytest.mark.parametrize("command", ["pull", "checkout"])

@@ -53,6 +53,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
+def copied(whole: Workspace, folder: Path) -> Workspace:
+    whole.run("cp", "-r", str(whole.root), str(folder))
+    return Workspace(folder)
+
+
 def check_whole(workspace: Workspace, whole: Workspace, runs: int) -> None:
     import mlflow
 
@@ -79,9 +84,7 @@ def test_two_repro(whole: Workspace, tmp_path: Path) -> None:
 @pytest.mark.pipeline
 @pytest.mark.torture
 def test_repro_and_publish(whole: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "w"
-    whole.run("cp", "-r", str(whole.root), str(folder))
-    workspace = Workspace(folder)
+    workspace = copied(whole, tmp_path / "w")
     workspace.run("rm", "-r", "mlflow.db", "mlartifacts")
     check([workspace.start("vgg16-transfer", "publish") for _ in range(2)])
     check(
@@ -96,9 +99,7 @@ def test_repro_and_publish(whole: Workspace, tmp_path: Path) -> None:
 @pytest.mark.pipeline
 @pytest.mark.torture
 def test_two_experiments(whole: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "w"
-    whole.run("cp", "-r", str(whole.root), str(folder))
-    workspace = Workspace(folder)
+    workspace = copied(whole, tmp_path / "w")
     workspace.run("git", "add", "--all")
     workspace.run("git", "commit", "--quiet", "--message", "trained")
     changes = [("one", "studies.samples.epochs=5"), ("two", "studies.samples.epochs=6")]

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.markdown import from_plain, plain
+from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     import pandas as pd
@@ -147,22 +149,26 @@ def _of_role(manifests: Iterable[pd.DataFrame], role: str) -> str:
     return f"{_range(totals)}, {_range(of_class)} of each class" if any(totals) else "none"
 
 
-def _different_tests(manifests: Iterable[pd.DataFrame]) -> str:
-    """How many pictures are a test picture of any split, and how much two test sets overlap.
+def overlap(sets: Iterable[AbstractSet[str]]) -> float | None:
+    """How much two of several sets have in common on average; None for fewer than two sets.
 
     The overlap of two sets is the Sørensen-Dice coefficient (Dice 1945), 2 |A ∩ B| / (|A| + |B|).
     For sets of the same size, it is the part of each that the other one has too.
     """
-    tests = [set(manifest.loc[manifest["role"] == "test", "path"]) for manifest in manifests]
-    different = f"{len(set().union(*tests))}"
     overlaps = [
         2 * len(one & other) / (len(one) + len(other))
-        for one, other in itertools.combinations(tests, 2)
+        for one, other in itertools.combinations(sets, 2)
     ]
-    if not overlaps:
+    return statistics.fmean(overlaps) if overlaps else None
+
+
+def _different_tests(manifests: Iterable[pd.DataFrame]) -> str:
+    """How many pictures are a test picture of any split, and how much two test sets overlap."""
+    tests = [set(manifest.loc[manifest["role"] == "test", "path"]) for manifest in manifests]
+    different, share = f"{len(set().union(*tests))}", overlap(tests)
+    if share is None:
         return different
-    share = 100 * statistics.fmean(overlaps)
-    return f"{different}; two splits share {share:.1f} % of their test pictures, on average"
+    return f"{different}; two splits share {percent(share)} % of their test pictures, on average"
 
 
 def _range(values: Collection[int]) -> str:

@@ -12,15 +12,14 @@ Here, ρ is that share as it is. Without any shared picture, this is the ordinar
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
 from vgg16_transfer.heads import records
+from vgg16_transfer.images.cards import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,10 +74,7 @@ def over_splits(by_seed: pd.Series, tests: TestSets) -> Interval:
 
 def shared(tests: TestSets, seeds: Iterable[int]) -> float:
     """Share of its test pictures that a split has in common with another one, on average."""
-    sets = [tests[seed] for seed in seeds if tests.get(seed)]
-    pairs = list(itertools.combinations(sets, 2))
-    shares = [len(one & two) / math.sqrt(len(one) * len(two)) for one, two in pairs]
-    return float(np.mean(shares)) if shares else 0.0
+    return overlap(tests[seed] for seed in seeds if tests.get(seed)) or 0.0
 
 
 def test_sets(record: Record) -> dict[int, frozenset[str]]:

@@ -30,6 +30,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from vgg16_transfer.reporting.failures import finished
+from vgg16_transfer.rounding import percent, signed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -233,7 +234,7 @@ def _expectation(curve: LearningCurve) -> str:
     exponent = f"{_unsigned_zero(-curve.law.b, 3):.3f}".replace("-", "−")
     return (
         f"A power law through these points (error {curve.law.a:.3g} · n^{exponent}) expects "
-        f"{_percent(curve.law.accuracy(curve.twice))} % with {curve.twice} training pictures per "
+        f"{percent(curve.law.accuracy(curve.twice))} % with {curve.twice} training pictures per "
         f"class, twice as many."
     )
 
@@ -247,26 +248,18 @@ def _interval(curve: LearningCurve) -> str:
         return "There is no interval, since the splits do not differ."
     return (
         f"If the curve keeps to the law, the 95 % prediction interval for one further split, from "
-        f"{splits} splits, is {_percent(expected.low)} to {_percent(expected.high)} %."
+        f"{splits} splits, is {percent(expected.low)} to {percent(expected.high)} %."
     )
 
 
 def _comparison(curve: LearningCurve) -> str:
     return (
         f"Fitted without the point at {curve.sizes[-1]}, the law predicts "
-        f"{_percent(curve.check.predicted)} % there; measured is "
-        f"{_percent(curve.check.measured)} % ({_signed(curve.check.points)} points)."
+        f"{percent(curve.check.predicted)} % there; measured is "
+        f"{percent(curve.check.measured)} % ({signed(curve.check.points / 100)} points)."
     )
-
-
-def _signed(points: float) -> str:
-    return f"{_unsigned_zero(points, 1):+.1f}".replace("-", "−")
 
 
 def _unsigned_zero(number: float, digits: int) -> float:
     """The number, rounded; a small negative one is not written as −0."""
     return round(number, digits) + 0.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
