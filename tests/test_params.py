@@ -192,6 +192,8 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
         ("studies/s/learning_rate", [1, 1.0], "studies.s.learning_rate: holds a value twice"),
         ("datasets/d/layers", ["block5_pool"] * 2, "datasets.d.layers: holds a value twice"),
         ("datasets/d/leave_out", ["a", "a"], "datasets.d.leave_out: holds a value twice"),
+        ("datasets/d/classes", ["a", "a"], "datasets.d.classes: holds a value twice"),
+        ("datasets/d/remarks", ["a", " "], "datasets.d.remarks.1: is empty; write a sentence"),
         ("datasets/d/split/seeds", [0, 0], "split.seeds: must be different whole numbers of 0 or"),
         ("datasets/d/split/seeds", [0, -1], "split.seeds: must be different whole numbers of 0 or"),
         # unknown values
@@ -362,7 +364,7 @@ def test_names_that_the_network_has_not_got_are_told(
         ({"neighbours": 3}, "studies.s.neighbours: is used by head: nearest_neighbours only"),
         (
             {"head": "nearest_mean", "normalise": "none"},
-            "studies.s.normalise: is used by head: softmax and logistic only",
+            "studies.s.normalise: is used by head: softmax, logistic, linear_svm only",
         ),
         (
             {"head": ["softmax", "logistic"], "approach": "end_to_end"},

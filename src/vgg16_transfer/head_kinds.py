@@ -57,6 +57,12 @@ HEAD_KINDS = {
         source="Kornblith et al. 2019, section 3",
         keys=frozenset({"normalise"}),
     ),
+    "linear_svm": HeadKind(
+        what="scikit-learn's linear support vector machine, one class against the rest; its C is "
+        "chosen like that of `logistic`",
+        source="Zeiler & Fergus 2014, section 5.1",
+        keys=frozenset({"normalise"}),
+    ),
     "nearest_mean": HeadKind(
         what="the class whose mean of training features has the largest cosine",
         source="Mensink et al. 2013; Snell et al. 2017, with cosines",

@@ -5,13 +5,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
 
 from vgg16_transfer.head_kinds import HEAD_KINDS
-from vgg16_transfer.heads import base, model_files, saved
+from vgg16_transfer.heads import base, model_files, saved, tuned
 from vgg16_transfer.heads.base import Fitted, Pictures
-from vgg16_transfer.heads.kinds import logistic, nearest_neighbours
+from vgg16_transfer.heads.kinds import nearest_neighbours
 from vgg16_transfer.heads.measures import measure
 from vgg16_transfer.params import Trial
 
@@ -119,29 +121,32 @@ def test_more_pictures_than_numbers_are_no_harm(kind: str) -> None:
     assert (predict(fitted, many["test"].features) == many["test"].labels).mean() > 0.5
 
 
+@pytest.mark.parametrize("c", [0.1, 10.0])
 @pytest.mark.parametrize("classes", [2, CLASSES])
-def test_logistic_regression_is_that_of_sklearn_on_the_features_themselves(classes: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "sklearn"), [("logistic", LogisticRegression), ("linear_svm", LinearSVC)]
+)
+def test_a_classifier_of_sklearn_is_the_one_that_sees_the_features_themselves(
+    kind: str, sklearn: type, classes: int, c: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, test = pictures(0, 28, classes), pictures(1, 35, classes)
-    odds = {
-        c: LogisticRegression(C=c, max_iter=1000, tol=1e-8)
-        .fit(unit(train.features), train.labels)
-        .predict_proba(unit(test.features))
-        for c in logistic.CS
-    }
-    for c in (0.1, 10.0):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(logistic, "CS", (c,))
-            fitted = fit("logistic", {"train": train, "test": test}, classes)
-        result = model_files.probabilities(fitted.model, test.features)
-        np.testing.assert_allclose(result, odds[c], atol=2e-3)
+    theirs = sklearn(C=c, max_iter=1000, tol=1e-8).fit(unit(train.features), train.labels)
+    logits = theirs.decision_function(unit(test.features))
+    if classes == 2:
+        logits = np.stack([-logits, logits], axis=1) / 2
+    monkeypatch.setattr(tuned, "CS", (c,))
+    fitted = fit(kind, {"train": train, "test": test}, classes)
+    result = model_files.probabilities(fitted.model, test.features)
+    np.testing.assert_allclose(result, softmax(logits, axis=1), atol=2e-3)
 
 
-def test_c_is_chosen_by_validation_pictures(roles) -> None:
+@pytest.mark.parametrize("kind", ["logistic", "linear_svm"])
+def test_c_is_chosen_by_validation_pictures(kind: str, roles) -> None:
     """All validation pictures say that labels are noise: the strongest penalty loses least."""
     random = np.random.default_rng(0)
     noise = Pictures(roles["validation"].features, random.permutation(roles["validation"].labels))
     lengths = [
-        np.linalg.norm(fit("logistic", roles | {"validation": v}).model.get_weights()[0])
+        np.linalg.norm(fit(kind, roles | {"validation": v}).model.get_weights()[0])
         for v in (noise, roles["validation"])
     ]
     assert lengths[0] < lengths[1]

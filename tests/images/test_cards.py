@@ -212,12 +212,14 @@ def test_many_classes_and_reasons_are_counted() -> None:
     assert card["files left out"].endswith(f"k{NAMED - 1:03} (1) and 2 more reasons")
 
 
-def test_origin_and_licence_are_those_of_params_yaml_or_not_stated(source, out) -> None:
+def test_what_is_stated_is_that_of_params_yaml(source, out) -> None:
     stated = {"origin": "https://example.org/pets", "licence": "CC BY 4.0\n"}
-    card = written(source, out, **stated)
+    card = written(source, out, **stated, remarks=["All are pets.", "Some sleep."])
     assert (card["origin"], card["licence"]) == ("https://example.org/pets", "CC BY 4.0")
+    assert card["remarks"] == "All are pets. Some sleep."
     card = written(source, out)
-    assert (card["origin"], card["licence"]) == ("not stated", "not stated")
+    assert [card[key] for key in ("origin", "licence")] == ["not stated"] * 2
+    assert card["remarks"] == "none"
 
 
 def test_another_licence_changes_the_card_alone(source, out) -> None:

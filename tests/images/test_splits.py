@@ -457,6 +457,15 @@ def test_a_class_is_left_out_however_its_name_is_spelled(write, out, folder, ask
     assert set(read_manifest(out / "0.csv")["class_name"]) == {"ants", "bees"}
 
 
+def test_classes_are_those_that_are_named_and_their_splits_stay_as_they_were(write, out) -> None:
+    write()
+    before = read_manifest(out / "0.csv")
+    more = {f"p/{name}/{i}.png": picture(60 + i) for name in ("cats", "dogs") for i in range(2)}
+    left_out = write(more, classes=["bees", "ants"]).left_out
+    assert left_out["reason"].tolist() == ["its class is not in classes"] * 4
+    pd.testing.assert_frame_equal(read_manifest(out / "0.csv"), before)
+
+
 def test_clutter_of_caltech256_can_be_left_out(write, out) -> None:
     numbers = {"001.ak47": 0, "056.dog": 10, "257.clutter": 20}
     files = {
@@ -471,16 +480,17 @@ def test_clutter_of_caltech256_can_be_left_out(write, out) -> None:
     assert set(manifest["path"]) <= set(files)
 
 
+@pytest.mark.parametrize("key", ["classes", "leave_out"])
 @pytest.mark.parametrize(
     ("unknown", "hint"), [("antz", "did you mean 'ants'?"), ("xylophone", "known are: ants, bees")]
 )
-def test_an_unknown_class_can_not_be_left_out_and_the_nearest_is_named(
-    write, out, unknown: str, hint: str
+def test_an_unknown_class_is_refused_and_the_nearest_is_named(
+    write, out, key: str, unknown: str, hint: str
 ) -> None:
     with pytest.raises(SplitError) as raised:
-        write(leave_out=[unknown])
+        write(**{key: [unknown]})
     assert str(raised.value) == (
-        f"params.yaml: datasets.ants.leave_out: the source has no class '{unknown}'; {hint}"
+        f"params.yaml: datasets.ants.{key}: the source has no class '{unknown}'; {hint}"
     )
     assert beside(out) == []
 

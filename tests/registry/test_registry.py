@@ -295,6 +295,30 @@ def test_the_card_says_where_the_model_comes_from_and_what_it_reaches(
 
 
 @pytest.mark.parametrize(
+    ("temperature", "sentence"),
+    [(1.0, "Its probabilities are not calibrated."), (0.31, "logits are divided by 0.31 for")],
+)
+def test_the_card_says_whether_probabilities_are_calibrated(
+    registered: Registry, temperature: float, sentence: str
+) -> None:
+    subject = registered.contents().subject
+    trials = subject.record.trials.assign(calibration_temperature=temperature)
+    record = subject.record._replace(trials=trials)
+    assert sentence in write_card(subject._replace(record=record), "r", {}, None)
+
+
+def test_the_card_names_the_licence_of_the_pictures(registered: Registry) -> None:
+    subject = registered.contents().subject
+    assert "one of which is the input example: licence not stated." in write_card(
+        subject, "r", {}, None
+    )
+    animals = subject.params.datasets["animals"].model_copy(update={"licence": "CC BY 4.0."})
+    params = dataclasses.replace(subject.params, datasets={"animals": animals})
+    card = write_card(subject._replace(params=params), "r", {}, None)
+    assert "Pictures of animals, one of which is the input example: CC BY 4.0.\n" in card + "\n"
+
+
+@pytest.mark.parametrize(
     ("weights", "licence"),
     [("imagenet-conv", "Visual Geometry Group, University of Oxford, CC BY 4.0"), ("x.h5", "x.h5")],
 )

@@ -93,7 +93,7 @@ def write_page(tmp_path) -> Callable[..., str]:
     def write(published_as: str | None, **studies: dict[str, Any]) -> str:
         params, folders = make_params(published_as, studies), folders_in(tmp_path)
         measure(params, folders)
-        write_report(params.datasets, params.studies, tmp_path, **folders)
+        write_report(params, tmp_path, **folders)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -117,7 +117,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "weights,layer,checked,average,max\nω_ij,block5_conv3,200,1.25e-11,5e-10\n",
         encoding="utf-8",
     )
-    write_report(params.datasets, params.studies, folder, **folders)
+    write_report(params, folder, **folders)
     return folder
 
 

@@ -240,7 +240,7 @@ def written(folder: Any, params: Params, *patterns: str) -> str:
     measure(params, folders)
     for name, each in params.studies.items():
         records.write(each, fail(make_record(each), *patterns), folders["results"] / name)
-    write_report(params.datasets, params.studies, folder, **folders)
+    write_report(params, folder, **folders)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 

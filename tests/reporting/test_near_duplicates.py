@@ -75,7 +75,7 @@ def page(folder: Path, *rows: str) -> str:
     measure(params, folders)
     if rows:
         write(folders["splits"] / "photos", *rows)
-    write_report(params.datasets, params.studies, folder, **folders)
+    write_report(params, folder, **folders)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 

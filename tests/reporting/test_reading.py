@@ -53,7 +53,7 @@ def damaged(full, tmp_path) -> Callable[[str, Callable[[bytes], bytes]], str]:
         path.write_bytes(change(path.read_bytes()))
         before = (folder / "report.html").read_bytes(), sorted(folder.rglob("figures/**"))
         with pytest.raises(InputError) as caught:
-            write_report(PARAMS.datasets, PARAMS.studies, folder, **folders_in(folder))
+            write_report(PARAMS, folder, **folders_in(folder))
         after = (folder / "report.html").read_bytes(), sorted(folder.rglob("figures/**"))
         assert after == before
         sentence = str(caught.value)

@@ -116,8 +116,7 @@ class Workspace:
 
     def write(self, params: Params, **studies: Study) -> None:
         write_report(
-            params.datasets,
-            studies or params.studies,
+            replace(params, studies=studies or params.studies),
             self.out,
             results=self.results,
             splits=self.splits,
@@ -258,6 +257,34 @@ def test_the_same_results_give_the_same_bytes(written) -> None:
     before = written.files()
     written.write(PARAMS)
     assert written.files() == before
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ("imagenet-conv", "VGG16 was trained on the photographs of ImageNet."),
+        ("random", "VGG16 has random weights: it was not trained on anything."),
+        ("/home/ann/secret/places.weights.h5", "VGG16 has the weights of places.weights.h5."),
+    ],
+)
+def test_the_page_says_what_the_network_learned_before(
+    written, weights: str, sentence: str
+) -> None:
+    backbone = PARAMS.backbone.model_copy(update={"weights": weights})
+    written.write(replace(PARAMS, backbones={"vgg16": backbone}))
+    assert sentence in written.text()
+    assert "secret" not in written.text()
+
+
+def test_remarks_on_a_dataset_stand_beside_the_answer(written) -> None:
+    assert "templates" not in written.text()
+    remarks = {"remarks": ["Half of them are drawn from templates."]}
+    animals = PARAMS.datasets["animals"].model_copy(update=remarks)
+    written.write(replace(PARAMS, datasets={"animals": animals}))
+    answer = written.text().partition('<section id="answer">')[2].partition("</section>")[0]
+    assert "<p>Half of them are drawn from templates.</p>" in answer.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def test_names_are_text_and_never_html(workspace) -> None:

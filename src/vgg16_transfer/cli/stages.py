@@ -254,8 +254,7 @@ def report() -> None:
     from vgg16_transfer.reporting.report import write_report
 
     write_report(
-        params.datasets,
-        params.studies,
+        params,
         workspace.reports,
         results=workspace.results,
         splits=workspace.root / "data" / "splits",

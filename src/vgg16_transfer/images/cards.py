@@ -103,6 +103,7 @@ def facts_of(
     return {
         "origin": dataset.origin or "not stated",
         "licence": dataset.licence or "not stated",
+        "remarks": " ".join(dataset.remarks) or "none",
         "usable pictures": f"{len(surveyed.pictures)}",
         "classes": f"{len(of_class)}: {_listed(sorted(of_class), 'more')}",
         "pictures of a class": f"{_range(of_class.values())}, median {median:g}",

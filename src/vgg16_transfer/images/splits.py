@@ -115,14 +115,22 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
     Raises:
         ArchiveError: The source can't be read.
         LayoutError: The source is not laid out as params.yaml says.
-        SplitError: There are fewer than two classes, ``leave_out`` has an unknown class, classes
-            have too few pictures, or ``group`` matches no path.
+        SplitError: There are fewer than two classes, ``classes`` or ``leave_out`` has an unknown
+            class, classes have too few pictures, or ``group`` matches no path.
     """
+    chosen = frozenset(map(composed, dataset.classes))
     leave_out = frozenset(map(composed, dataset.leave_out))
+
+    def not_used(class_name: str) -> str | None:
+        if class_name in leave_out:
+            return "in leave_out"
+        return "not in classes" if chosen and class_name not in chosen else None
+
     with open_archive(source, dataset.encoding) as archive:
-        surveyed = survey(archive, dataset.layout, leave_out, progress=f"splits {name}")
-    _check_left_out_classes(name, leave_out, surveyed.classes)
-    classes = surveyed.classes - leave_out
+        surveyed = survey(archive, dataset.layout, not_used, progress=f"splits {name}")
+    _check_named(f"{name}.classes", chosen, surveyed.classes)
+    _check_named(f"{name}.leave_out", leave_out, surveyed.classes)
+    classes = frozenset(one for one in surveyed.classes if not_used(one) is None)
     _check_classes(name, dataset, surveyed, classes)
     pictures, split = surveyed.pictures, dataset.split
     notes = [*surveyed.notes, *_check_groups(name, pictures, split.group)]
@@ -395,10 +403,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:NAMED]) + rest
 
 
-def _check_left_out_classes(name: str, leave_out: frozenset[str], classes: frozenset[str]) -> None:
-    for class_name in sorted(leave_out - classes) if classes else []:
+def _check_named(key: str, named: frozenset[str], classes: frozenset[str]) -> None:
+    for class_name in sorted(named - classes) if classes else []:
         raise SplitError(
-            f"params.yaml: datasets.{name}.leave_out: the source has no class '{class_name}'; "
+            f"params.yaml: datasets.{key}: the source has no class '{class_name}'; "
             f"{nearest(class_name, sorted(classes))}"
         )
 

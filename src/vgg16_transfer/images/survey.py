@@ -16,7 +16,7 @@ from vgg16_transfer.images.layouts import ROLES, Files, arrange, describe
 from vgg16_transfer.images.pictures import PictureError, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Iterable
 
     from vgg16_transfer.images.archives import Archive, ArchiveError
     from vgg16_transfer.params import Layout
@@ -74,7 +74,10 @@ class _Inspected(NamedTuple):
 
 
 def survey(
-    archive: Archive, layout: Layout, leave_out: Collection[str] = (), progress: str = "survey"
+    archive: Archive,
+    layout: Layout,
+    not_used: Callable[[str], str | None] = lambda _: None,
+    progress: str = "survey",
 ) -> Survey:
     """Reads every file that is not ignored once, and separates usable pictures from other files.
 
@@ -84,7 +87,8 @@ def survey(
     Args:
         archive: Archive with the pictures.
         layout: Layout of the source, which decides the class of a picture.
-        leave_out: Classes to leave out, in Unicode's composed form.
+        not_used: Returns the key of params.yaml for which a class is left out, or None. Class names
+            are in Unicode's composed form.
         progress: Title of the progress bar.
 
     Raises:
@@ -112,9 +116,9 @@ def survey(
         elif not class_name or file is None:
             reason = arranged.reasons.get(name, "belongs to no class")
             left_out.append((name, class_name, reason, reason))
-        elif class_name in leave_out:
-            left_out.append((name, class_name, "its class is in leave_out", "class in leave_out"))
-    not_used = {name for name, *_ in left_out} | arranged.used
+        elif key := not_used(class_name):
+            left_out.append((name, class_name, f"its class is {key}", f"class {key}"))
+    no_pictures = {name for name, *_ in left_out} | arranged.used
     pictures = [
         Picture(
             name,
@@ -125,7 +129,7 @@ def survey(
             file.size,
         )
         for name, file in sorted(inspected.items())
-        if name not in not_used
+        if name not in no_pictures
     ]
     copies = _copies(archive, pictures)
     left_out += [

@@ -159,7 +159,7 @@ def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list
         # One value is allowed if some of the kinds use the key. Several values are not allowed: the
         # same heads of the other kinds would be trained once per value.
         if is_set and (not using or (len(grid[key]) > 1 and len(using) < len(kinds))):
-            mistakes.append(f"{path}.{key}: is used by head: {' and '.join(users)} only")
+            mistakes.append(f"{path}.{key}: is used by head: {', '.join(users)} only")
     return mistakes
 
 
@@ -197,7 +197,9 @@ def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list
     mistakes = []
     if dataset.source is not None:
         mistakes += _source_mistakes(f"{path}.source", dataset.source)
-    for key, text in (("origin", dataset.origin), ("licence", dataset.licence)):
+    texts = {"origin": dataset.origin, "licence": dataset.licence}
+    texts |= {f"remarks.{number}": text for number, text in enumerate(dataset.remarks)}
+    for key, text in texts.items():
         mistakes += [] if text is None else _text_mistakes(f"{path}.{key}", text)
     first = next(iter(params.backbones))
     if not stored_layers(params.backbones[first].network, dataset.layers):
@@ -217,9 +219,12 @@ def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list
             )
     mistakes += [
         f"{path}.{key}: holds a value twice"
-        for key, values in (("layers", dataset.layers), ("leave_out", dataset.leave_out))
-        if len(set(values)) < len(values)
+        for key in ("layers", "classes", "leave_out")
+        if len(set(values := getattr(dataset, key))) < len(values)
     ]
+    both = sorted({*dataset.classes} & {*dataset.leave_out})
+    if both:
+        mistakes.append(f"{path}.leave_out: '{both[0]}' is in {path}.classes too; remove one")
     if len(set(dataset.split.seeds)) < len(dataset.split.seeds) or min(dataset.split.seeds) < 0:
         mistakes.append(f"{path}.split.seeds: must be different whole numbers of 0 or more")
     if dataset.encoding is not None:

@@ -76,7 +76,15 @@ class Dataset(Section):
         min_length=1,
         description="of the names in an old .zip or .tar that does not say it, such as `cp932`",
     )
+    classes: list[str] = Field(
+        default=[], description="classes to use, by name; all that the source has, if empty"
+    )
     leave_out: list[str] = Field(default=[], description="classes to leave out, by name")
+    remarks: list[str] = Field(
+        default=[],
+        description="what a reader must know about the pictures before quoting a number: sentences "
+        "for the page and the data card",
+    )
     published_as: str | None = Field(
         default=None,
         description="the known dataset that this is, such as `caltech256`, whose published numbers "

@@ -79,6 +79,8 @@ def write_card(
         name=chosen.name,
         trials=len(study.trials()),
         source=redacted(dataset.source or dataset.layout),
+        licence=(dataset.licence or "licence not stated").rstrip("."),
+        calibrated=_calibration(chosen, record),
         recipe=recipe,
         classes=recipe.class_names,
         shown=_within(recipe.class_names, _SHOWN),
@@ -121,6 +123,12 @@ def _measured(study: Study, chosen: Chosen, record: Record, tested: int) -> dict
             for row in weakest.to_dict("records")
         ],
     }
+
+
+def _calibration(chosen: Chosen, record: Record) -> float:
+    """The temperature that divides the logits of a head."""
+    trials = record.trials.set_index("trial")
+    return float(trials["calibration_temperature"][chosen.name])
 
 
 def _spread(values: pd.Series[float]) -> str:

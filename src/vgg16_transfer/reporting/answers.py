@@ -77,6 +77,7 @@ def sentences(
         if _is_one_curve(study):
             law = learning_curves.sentences(*_measured(record))
             texts += [start + " ".join(law)] if law else []
+    texts += dataset.remarks
     if dataset.published_as is None:
         key = f"datasets.{name}.published_as"
         return [*texts, f"No published numbers are shown, because {key} names no known dataset."]

@@ -6,6 +6,7 @@ ids, which :func:`~vgg16_transfer.reporting.run_links.with_runs` fills in.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,13 +36,13 @@ from vgg16_transfer.reporting.study_figures import Drawn
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
     from vgg16_transfer.heads.records import Record
-    from vgg16_transfer.params import Dataset, Study
+    from vgg16_transfer.params import Dataset, Params, Study
     from vgg16_transfer.reporting.embedded import Picture
     from vgg16_transfer.reporting.published import Curve, Published
 
@@ -51,8 +52,7 @@ _ALWAYS_LISTED = ("layer", "samples_per_class", "epochs")
 
 
 def write_report(
-    datasets: Mapping[str, Dataset],
-    studies: Mapping[str, Study],
+    params: Params,
     out: Path,
     *,
     results: Path,
@@ -67,8 +67,7 @@ def write_report(
     leaves out what is missing.
 
     Args:
-        datasets: Datasets by name.
-        studies: Studies by name, in the order of the page.
+        params: Datasets, networks and studies; the page has them in this order.
         out: Folder to write ``report.html`` and ``figures/`` to.
         results: Folder with one folder per study: its record.
         splits: Folder with one folder per dataset: its manifests and near-duplicates; and with one
@@ -80,6 +79,7 @@ def write_report(
     Raises:
         ReadError: A study has no results, its split is missing, or a file is damaged.
     """
+    datasets, studies = params.datasets, params.studies
     numbers = published.read()
     measured = {name: reading.record(results / name, study) for name, study in studies.items()}
     lineages = {
@@ -133,7 +133,7 @@ def write_report(
                 for name, study in studies.items()
             ],
             cards={name: card for name, card in cards.items() if card is not None},
-            networks=_networks(studies.values()),
+            networks=_networks(params),
             near={name: pairs for name, pairs in pairs_by_dataset.items() if pairs is not None},
             filters=filter_pictures,
             gradients=gradient_rows,
@@ -185,9 +185,22 @@ def lineage(study: Study, record: Record, *, results: Path, splits: Path) -> dic
     }
 
 
-def _networks(studies: Iterable[Study]) -> list[str]:
-    names = {study.networks[one] for study in studies for one in study.grid["backbone"]}
-    return sorted(NETWORKS[name].title for name in names)
+def _networks(params: Params) -> list[str]:
+    """A sentence on each network that a study uses: what it learned before."""
+    used = {one for study in params.studies.values() for one in study.grid["backbone"]}
+    sentences = set()
+    for settings in (params.backbones[one] for one in used):
+        title, weights = NETWORKS[settings.network].title, settings.weights
+        if weights.startswith("imagenet"):
+            sentences.add(
+                f"{title} was trained on the photographs of ImageNet. It has seen what is in "
+                "one of ImageNet's 1,000 classes before."
+            )
+        elif weights.startswith("random"):
+            sentences.add(f"{title} has random weights: it was not trained on anything.")
+        else:
+            sentences.add(f"{title} has the weights of {PurePath(weights).name}.")
+    return sorted(sentences)
 
 
 def _sample_studies(dataset: str, studies: Mapping[str, Study]) -> list[Study]:
