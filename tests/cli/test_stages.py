@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from vgg16_transfer.backbones.store import FeaturesError
 from vgg16_transfer.cli import runs, stages
 from vgg16_transfer.heads import studies
+from vgg16_transfer.heads.studies import Done
 from vgg16_transfer.lineage import lineage, locked, origins
 from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.tracking import publish
@@ -37,7 +38,7 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
 
     def train_study(*given: Any, **_: Any):
         seen["train_study"] = given
-        return []
+        return Done([], {})
 
     def running_stage(*given: Any):
         seen["running_stage"] = given

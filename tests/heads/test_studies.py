@@ -11,6 +11,7 @@ from vgg16_transfer.heads import model_files, records, studies
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.saved import HeadError, MadeOf, made_of
 from vgg16_transfer.heads.studies import Streamed, train_study
+from vgg16_transfer.heads.watching import Ended, Nobody, Times, Watch
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
 from vgg16_transfer.images.source import Source
 from vgg16_transfer.params import Study, check_params
@@ -84,7 +85,23 @@ def inputs(tmp_path: Path) -> Inputs:
 GRID = {"layer": ["block4_pool", "block5_pool"], "samples_per_class": [2, 4], "seed": [0, 1]}
 
 
-def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
+class Watching(Nobody):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.over: dict[str, Ended] = {}
+
+    def began(self, trial: str) -> None:
+        self.told.append(("began", trial))
+
+    def ended(self, trial: str, ended: Ended) -> None:
+        self.told.append(("ended", trial))
+        self.over[trial] = ended
+        assert ended.heads[0].exists() == (ended.record.trials["status"].item() == "finished")
+
+
+def run(study: Study, inputs: Inputs, folder: Path, watch: Watch | None = None) -> dict[str, bytes]:
     """Trains a study and returns every file it leaves."""
     train_study(
         study,
@@ -93,6 +110,7 @@ def run(study: Study, inputs: Inputs, folder: Path) -> dict[str, bytes]:
         streamed=Streamed(Source(folder / "unread"), {}),
         heads=folder / "heads" / "s",
         results=folder / "results" / "s",
+        watch=watch,
     )
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -109,6 +127,48 @@ def test_every_trial_of_the_grid_has_a_head_and_a_row(inputs, tmp_path) -> None:
     assert set(trials["trial"]) == heads
     assert len(heads) == 8
     assert "layer=block4_pool,samples_per_class=2,seed=1" in heads
+
+
+def test_a_watcher_hears_of_every_trial_what_the_record_says(inputs, tmp_path) -> None:
+    watching = Watching()
+    run(make_study(**DIVERGING), inputs, tmp_path, watching)
+    record = records.read(tmp_path / "results" / "s")
+    names = record.trials["trial"].tolist()
+    assert watching.told == [(what, name) for name in names for what in ("began", "ended")]
+    for name in names:
+        heard, times = watching.over[name].record, watching.over[name].times
+        for title in ("history", "predictions", "confusion", "per_class"):
+            whole = getattr(record, title)
+            pd.testing.assert_frame_equal(
+                getattr(heard, title).reset_index(drop=True),
+                whole[whole["trial"] == name].reset_index(drop=True),
+                check_dtype=False,
+            )
+        assert times.started <= times.ended
+        seen = 4 * len(CLASSES) * len(heard.history)
+        assert times.pictures_per_second * times.fit_seconds == pytest.approx(seen)
+
+
+def test_times_survive_a_resumed_study(inputs, tmp_path) -> None:
+    times: dict[str, Times] = {}
+
+    class Stopped(Watching):
+        def ended(self, trial: str, ended: Ended) -> None:
+            times[trial] = ended.times
+            raise KeyboardInterrupt
+
+    folders = {"heads": tmp_path / "heads" / "s", "results": tmp_path / "results" / "s"}
+    inputs_of = {
+        "splits": inputs.splits,
+        "features": {"vgg16": inputs.features},
+        "streamed": Streamed(Source(tmp_path / "unread"), {}),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        train_study(make_study(seed=[0, 1]), **inputs_of, **folders, watch=Stopped())
+    watching = Watching()
+    done = train_study(make_study(seed=[0, 1]), **inputs_of, **folders, watch=watching)
+    assert watching.told == [("began", "seed=1"), ("ended", "seed=1")]
+    assert done.times["seed=0"] == times["seed=0"]
 
 
 def test_a_saved_head_reaches_the_accuracy_that_is_reported(inputs, tmp_path) -> None:

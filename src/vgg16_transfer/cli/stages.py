@@ -182,7 +182,7 @@ def train(study_name: StudyName) -> None:
 
     from vgg16_transfer.heads.studies import Streamed, train_study
 
-    failures = train_study(
+    done = train_study(
         study,
         splits=workspace.splits(study.dataset),
         features=workspace.features_of(study.dataset, params.backbones),
@@ -192,7 +192,7 @@ def train(study_name: StudyName) -> None:
         heads=workspace.heads(study_name),
         results=workspace.record(study_name),
     )
-    for failure in failures:
+    for failure in done.failures:
         typer.echo(f"warning: {study_name}: trial failed: {failure}", err=True)
 
     stage = os.environ.get("DVC_STAGE")

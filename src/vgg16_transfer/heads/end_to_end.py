@@ -24,7 +24,7 @@ from vgg16_transfer.networks import DEFAULT, cached_layer
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -42,6 +42,7 @@ def fit(
     roles: Mapping[str, Pictures],
     classes: int,
     recipe: Mapping[str, Any],
+    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
 ) -> heads.Fitted:
     """Trains a head, and the blocks below it that the trial fine-tunes.
 
@@ -56,6 +57,7 @@ def fit(
         classes: Number of classes.
         recipe: How these features were made: ``network``, ``image_size``, in pixels, and
             ``resize``.
+        on_epoch: Is called with the number and the measures of each epoch.
 
     Returns:
         The tail and its history. Input shape (n, width of the cached layer), output shape
@@ -77,7 +79,7 @@ def fit(
     with tqdm(
         total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
     ) as bar:
-        measured = _Measured(roles, bar)
+        measured = _Measured(roles, bar, on_epoch)
         model.fit(
             stream(trial, _read(source, sha256s), labels, orders, recipe),
             epochs=trial.epochs,
@@ -246,8 +248,14 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
 class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Measures the tail on the cached features of every role at the end of each epoch."""
 
-    def __init__(self, roles: Mapping[str, Pictures], bar: Any) -> None:
+    def __init__(
+        self,
+        roles: Mapping[str, Pictures],
+        bar: Any,
+        on_epoch: Callable[[int, Mapping[str, float]], None],
+    ) -> None:
         super().__init__()
+        self._tell = on_epoch
         self.rows: list[dict[str, float]] = []
         self._roles = roles
         self._bar = bar
@@ -262,6 +270,7 @@ class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         row = heads.measure_roles(self._roles, logits)
         if heads.finite(row):
             self.rows.append(row)
+            self._tell(len(self.rows), row)
         else:
             self.model.stop_training = True  # the tail diverged
 

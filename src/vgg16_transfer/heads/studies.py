@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
+from vgg16_transfer.heads.watching import Ended, Nobody, Times
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
     import keras
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
+
+    OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 _CALIBRATED = ("loss", "calibration_error")
@@ -122,6 +127,18 @@ class Trained(NamedTuple):
     outcome: Outcome
 
 
+class Done(NamedTuple):
+    """A study whose trials are all over.
+
+    Attributes:
+        failures: A sentence for each trial that failed.
+        times: How long each trial took, by its name.
+    """
+
+    failures: list[str]
+    times: dict[str, Times]
+
+
 class DivergedError(Exception):
     """A loss is no longer finite.
 
@@ -152,7 +169,8 @@ def train_study(
     streamed: Streamed,
     heads: Path,
     results: Path,
-) -> list[str]:
+    watch: Watch | None = None,
+) -> Done:
     """Trains all trials of a study. Writes heads and record when all trials are done.
 
     Until then, each trained trial is stored beside ``heads``. If the run is killed, the next run
@@ -166,9 +184,7 @@ def train_study(
         streamed: Pictures and weights, for ``end_to_end``.
         heads: Folder to write: one ``<trial>.keras`` per trial, without trials that failed.
         results: Folder to write the record to; see :mod:`~vgg16_transfer.heads.records`.
-
-    Returns:
-        A sentence for each trial that failed.
+        watch: Is told of each trial and epoch; by default nobody is.
 
     Raises:
         FeaturesError: The store is missing or damaged, or has no such picture or layer.
@@ -177,6 +193,7 @@ def train_study(
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
+    watch = watch or Nobody()
     done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
 
@@ -195,9 +212,24 @@ def train_study(
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if not (done / f"{name}.json").exists():
+                watch.began(name)
+                started, began = _milliseconds(), time.perf_counter()
                 material = load_material(*needs[name])
-                trained = train_trial(trial, material, load_material, streamed)
-                _keep(trained, material, done, name)
+                loaded = time.perf_counter()
+                on_epoch = functools.partial(watch.epoch, name)
+                trained = train_trial(trial, material, load_material, streamed, on_epoch)
+                fit_seconds = time.perf_counter() - loaded
+                seen = len(material.role("train", range(_student_ranks(trial))).labels)
+                times = Times(
+                    started,
+                    _milliseconds(),
+                    fit_seconds,
+                    loaded - began,
+                    seen * len(trained.history) / fit_seconds,
+                )
+                _keep(trained, times, material, done, name)
+                files = (done / f"{name}.keras", heads / f"{name}.keras")
+                watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
         return _publish(study, trials, done, heads, results)
 
 
@@ -206,6 +238,7 @@ def train_trial(
     material: Material,
     load_material: Callable[[str, str, int], Material],
     streamed: Streamed,
+    on_epoch: OnEpoch = lambda *_: None,
 ) -> Trained:
     """Trains one head.
 
@@ -214,11 +247,13 @@ def train_trial(
         material: The split of the trial's seed, with the features of the cached layer.
         load_material: Returns the material of a backbone, a layer and a seed.
         streamed: Pictures and weights, for ``end_to_end``.
+        on_epoch: Is called with the number and the measures of each epoch of ``end_to_end``. The
+            epochs of other trials take a millisecond.
     """
     roles = material.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
-            fitted = _train_end_to_end(trial, material, roles, streamed)
+            fitted = _train_end_to_end(trial, material, roles, streamed, on_epoch)
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
             fitted = _train_on_features(trial, material, roles)
         else:
@@ -253,7 +288,7 @@ def train_trial(
     return Trained(head, history, predictions, probabilities, Outcome(of_test, None))
 
 
-def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
+def _keep(trained: Trained, times: Times, material: Material, done: Path, name: str) -> None:
     """Stores a trial until all are done. ``.json`` is written last: the trial is then complete."""
     if trained.head is not None:
         made_of = MadeOf(
@@ -264,7 +299,8 @@ def _keep(trained: Trained, material: Material, done: Path, name: str) -> None:
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
     np.save(done / f"{name}.npy", trained.probabilities, allow_pickle=False)
     with replacing(done / f"{name}.json") as fresh:
-        fresh.write_text(json.dumps(trained.outcome._asdict()), encoding="utf-8")
+        kept = {"outcome": trained.outcome._asdict(), "times": times._asdict()}
+        fresh.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _check_finished(trial: Trial, fitted: Fitted, whose: str = "the loss") -> None:
@@ -308,7 +344,11 @@ def _train_by_teacher(
 
 
 def _train_end_to_end(
-    trial: Trial, material: Material, roles: Mapping[str, Pictures], streamed: Streamed
+    trial: Trial,
+    material: Material,
+    roles: Mapping[str, Pictures],
+    streamed: Streamed,
+    on_epoch: OnEpoch,
 ) -> Fitted:
     chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
@@ -319,6 +359,7 @@ def _train_end_to_end(
         roles,
         len(material.class_names),
         material.recipe,
+        on_epoch,
     )
 
 
@@ -376,25 +417,14 @@ def _digest(study: Study, splits: Path, features: Mapping[str, Path]) -> str:
 
 def _publish(
     study: Study, trials: Mapping[str, Trial], done: Path, heads: Path, results: Path
-) -> list[str]:
+) -> Done:
     """Writes heads and record from the stored trials, and removes the stored trials.
 
     All trials are read from files, so that a resumed run gives the same bytes.
     """
-    outcomes = {name: _outcome(done / f"{name}.json") for name in trials}
-    failures = {name: outcome.failure for name, outcome in outcomes.items()}
-    record = records.join(
-        [
-            records.of_trial(
-                name,
-                trial,
-                records.read_frame(done / f"{name}.history.csv"),
-                records.read_frame(done / f"{name}.predictions.csv"),
-                outcomes[name],
-            )
-            for name, trial in trials.items()
-        ]
-    )
+    kept = {name: _kept(name, trial, done) for name, trial in trials.items()}
+    failures = {name: one.failure for name, one in kept.items()}
+    record = records.join([one.record for one in kept.values()])
     probabilities = {
         name: np.load(done / f"{name}.npy", allow_pickle=False)
         for name in trials
@@ -410,9 +440,31 @@ def _publish(
                 shutil.copyfile(done / f"{name}.keras", fresh / f"{name}.keras")
     for leftover in heads.parent.glob(f".{heads.name}.*.partial"):
         remove(leftover)
-    return [f"{name}: {failure}" for name, failure in failures.items() if failure]
+    return Done(
+        [f"{name}: {failure}" for name, failure in failures.items() if failure],
+        {name: one.times for name, one in kept.items()},
+    )
 
 
-def _outcome(path: Path) -> Outcome:
+class _Kept(NamedTuple):
+    """A stored trial."""
+
+    record: records.Record
+    failure: str | None
+    times: Times
+
+
+def _kept(name: str, trial: Trial, done: Path) -> _Kept:
+    """Reads a stored trial. What a watcher hears is so what the record will say."""
+    path = done / f"{name}.json"
     with reading(path, records.RecordError):
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        outcome, times = Outcome(**stored["outcome"]), Times(**stored["times"])
+    history = records.read_frame(done / f"{name}.history.csv")
+    predictions = records.read_frame(done / f"{name}.predictions.csv")
+    record = records.of_trial(name, trial, history, predictions, outcome)
+    return _Kept(record, outcome.failure, times)
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 10**6

@@ -1,0 +1,85 @@
+"""What a study tells those who watch it train: each trial, and each epoch that takes long.
+
+Watching costs a study no result: nothing that a watcher does may raise an error, or take time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vgg16_transfer.heads.records import Record
+
+
+class Times(NamedTuple):
+    """When a trial was trained, and how long its parts took.
+
+    Attributes:
+        started: Milliseconds since 1970.
+        ended: Milliseconds since 1970.
+        fit_seconds: Seconds to train the head, in all processes that worked on it.
+        features_seconds: Seconds to read its features from the store; 0 if the trial before used
+            the same.
+        pictures_per_second: Training pictures times epochs, by ``fit_seconds``.
+    """
+
+    started: int
+    ended: int
+    fit_seconds: float
+    features_seconds: float
+    pictures_per_second: float
+
+
+class Ended(NamedTuple):
+    """A trial that is over.
+
+    Attributes:
+        record: What was measured, or why the trial failed.
+        heads: Where the file of its head is: the first of these paths that exists.
+        times: How long it took.
+    """
+
+    record: Record
+    heads: tuple[Path, ...]
+    times: Times
+
+
+class Watch(Protocol):
+    """Whoever watches a study train."""
+
+    def began(self, trial: str) -> None:
+        """A trial begins."""
+
+    def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
+        """An epoch of a trial is over.
+
+        Args:
+            trial: Trial name.
+            epoch: Number of the epoch, from 1.
+            measured: The measures, by the name ``<role>_<measure>``.
+        """
+
+    def ended(self, trial: str, ended: Ended) -> None:
+        """A trial is over, and its results are stored."""
+
+    def broke(self, trial: str, why: str) -> None:
+        """A trial ended with an error, such as a full memory. The others go on."""
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def began(self, trial: str) -> None:
+        """See :class:`Watch`."""
+
+    def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
+        """See :class:`Watch`."""
+
+    def ended(self, trial: str, ended: Ended) -> None:
+        """See :class:`Watch`."""
+
+    def broke(self, trial: str, why: str) -> None:
+        """See :class:`Watch`."""
