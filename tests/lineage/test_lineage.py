@@ -75,9 +75,11 @@ import os
 import sys
 from pathlib import Path
 
-from vgg16_transfer.lineage.lineage import running_stage
+from vgg16_transfer.lineage.lineage import running_stage, starting_stage
 from vgg16_transfer.tracking.mlflow_store import find_store
 
+stage = os.environ["DVC_STAGE"]
+started = starting_stage(Path.cwd(), stage, os.environ.get("DVC_EXP_NAME"))
 study = sys.argv[1]
 setting = Path("params.yaml").read_text()
 results = Path("reports") if study == "report" else Path("results", study)
@@ -87,10 +89,10 @@ for folder in (Path("models", "heads", study), results):
 (results / "history.csv").write_text("epoch,loss\\n1,0.5\\n")
 (results / "metrics.json").write_text(json.dumps({"accuracy": 0.5}))
 
-stage = os.environ["DVC_STAGE"]
 lineage = running_stage(Path.cwd(), stage, os.environ.get("DVC_EXP_NAME"))
 store = find_store(Path(os.environ["DVC_ROOT"]), None)
-written = {"tags": lineage.tags(), "cwd": str(Path.cwd()), "store": store.uri}
+written = {"tags": lineage.tags(), "started": started.tags()}
+written |= {"cwd": str(Path.cwd()), "store": store.uri}
 Path(os.environ["WRITTEN"], f"{stage}.json").write_text(json.dumps(written))
 """
 
@@ -207,6 +209,17 @@ def test_a_running_stage_knows_the_digest_of_what_dvc_will_lock(
 ) -> None:
     workspace = reproduced.workspace
     assert workspace.said(stage)["tags"]["dvc.lock_digest"] == lock_digest(workspace.locked(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_knows_when_it_starts_what_goes_into_it(stage: str, reproduced: Reproduced) -> None:
+    workspace = reproduced.workspace
+    inputs = {key: value for key, value in workspace.locked(stage).items() if key != "outs"}
+    said = workspace.said(stage)
+    assert said["started"]["dvc.input_digest"] == lock_digest(inputs)
+    kept = {key: value for key, value in said["tags"].items() if key in said["started"]}
+    assert said["started"] == kept
+    assert {"dvc.lock_digest"} <= said["tags"].keys() - said["started"].keys()
 
 
 def test_stages_of_one_foreach_have_digests_of_their_own(reproduced: Reproduced) -> None:
@@ -349,6 +362,7 @@ def test_outside_a_repository_there_is_no_commit(tmp_path) -> None:
     assert lineage.tags() == {
         "dvc.stage": "train",
         "dvc.lock_digest": lock_digest(ENTRY),
+        "dvc.input_digest": lock_digest({key: ENTRY[key] for key in ENTRY if key != "outs"}),
         "dvc.splits_md5": "5" * 32,
         "dvc.heads_md5": "1" * 32,
         "git.dirty": "false",

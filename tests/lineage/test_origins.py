@@ -5,10 +5,26 @@ from dataclasses import replace
 import pytest
 
 from vgg16_transfer.lineage.lineage import Lineage
-from vgg16_transfer.lineage.origins import OriginError, recall, remember
+from vgg16_transfer.lineage.origins import OriginError, recall, remember, rounded
 
+TIMES = {
+    "seed=0": {"started": 1000, "ended": 1500, "fit_seconds": 0.3333},
+    'n="1"': {"started": 1500, "ended": 2000, "fit_seconds": 12.0},
+}
 MADE = Lineage(
-    "train@s", "a" * 64, {}, "c" * 40, dirty=False, experiment=None, started=1000, ended=2000
+    "train@s",
+    "a" * 64,
+    {},
+    "c" * 40,
+    dirty=False,
+    experiment=None,
+    started=1000,
+    ended=2000,
+    times=TIMES,
+)
+BAD_TIMES = (
+    b'{"lock_digest": "a", "commit": null, "dirty": false, "experiment": null, '
+    b'"started": 1, "ended": 2, "times": {"seed=0": {"fit_seconds": "long"}}}'
 )
 TOLD = Lineage("train@s", "a" * 64, {}, "d" * 40, dirty=True, experiment="x", replayed=True)
 
@@ -16,6 +32,22 @@ TOLD = Lineage("train@s", "a" * 64, {}, "d" * 40, dirty=True, experiment="x", re
 def test_a_clone_recalls_time_and_commit(tmp_path) -> None:
     remember(tmp_path / "s", MADE)
     assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True)
+
+
+def test_a_trial_takes_one_line(tmp_path) -> None:
+    remember(tmp_path / "s", MADE)
+    lines = (tmp_path / "s.origin.json").read_text().splitlines()
+    assert [line for line in lines if "fit_seconds" in line] == [
+        '    "seed=0": {"started": 1000, "ended": 1500, "fit_seconds": 0.3333},',
+        '    "n=\\"1\\"": {"started": 1500, "ended": 2000, "fit_seconds": 12.0}',
+    ]
+    assert rounded({"fit_seconds": 1 / 3}) == {"fit_seconds": 0.3333}
+
+
+def test_a_file_of_before_there_were_times_is_read(tmp_path) -> None:
+    remember(tmp_path / "s", replace(MADE, times={}))
+    assert "times" not in (tmp_path / "s.origin.json").read_text()
+    assert recall(tmp_path / "s", TOLD) == replace(MADE, replayed=True, times={})
 
 
 def test_other_results_have_another_origin(tmp_path) -> None:
@@ -55,7 +87,16 @@ def test_the_commands_that_lead_back(changes, commands) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[]", b'{"lock_digest": 3}', b"<<<<<<< ours\n{}\n"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"lock_digest": 3}',
+        b"<<<<<<< ours\n{}\n",
+        BAD_TIMES,
+    ],
 )
 def test_a_note_that_can_not_be_read_is_named_and_costs_no_result(tmp_path, content) -> None:
     path = tmp_path / "s.origin.json"

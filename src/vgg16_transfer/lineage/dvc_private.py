@@ -45,6 +45,30 @@ def lock_entry(workspace: Path, stage: str) -> dict[str, Any]:
         return entry
 
 
+def lock_inputs(workspace: Path, stage: str) -> dict[str, Any]:
+    """Computes what goes into a stage, before it has written its outputs.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        stage: Stage name, like ``train@clipart-samples``.
+
+    Returns:
+        The entry that DVC will write to dvc.lock, without its outputs.
+
+    Raises:
+        dvc.exceptions.DvcException: dvc.yaml has no such stage, or a dependency is missing.
+    """
+    from dvc.repo import Repo
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    with Repo(str(workspace)) as repo:
+        loaded = repo.stage.load_one(str(workspace / "dvc.yaml"), stage)
+        loaded.save_deps()
+        loaded.outs = []
+        entry: dict[str, Any] = to_single_stage_lockfile(loaded)
+        return entry
+
+
 def stage_is_up_to_date(workspace: Path, stage: str) -> bool:
     """Whether the dependencies and outputs of a stage are what dvc.lock says.
 

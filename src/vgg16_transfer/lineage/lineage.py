@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
 
 from vgg16_transfer.lineage import dvc_private
-from vgg16_transfer.lineage.locked import LineageError, entry, lock_digest, lock_entries
+from vgg16_transfer.lineage.locked import (
+    LineageError,
+    entry,
+    input_digest,
+    lock_digest,
+    lock_entries,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 # dvc repro itself rewrites these, so that a change of them is no change of the code.
@@ -34,7 +40,8 @@ class Lineage:
 
     Attributes:
         stage: Stage name, like ``train@clipart-samples``.
-        lock_digest: sha256 of the stage's entry in dvc.lock, as sorted JSON.
+        lock_digest: sha256 of the stage's entry in dvc.lock, as sorted JSON; empty while the stage
+            runs.
         dependencies: md5 of each dependency, by path, as in dvc.lock.
         commit: git commit, or None outside a git repository.
         dirty: Whether tracked files differ from the commit, except for those that ``dvc repro``
@@ -45,6 +52,9 @@ class Lineage:
         started: Time when the stage began, in milliseconds since 1970, or None.
         ended: Time when the stage ended, in milliseconds since 1970, or None.
         replayed: Whether the results are logged later, from dvc.lock, and not by the stage itself.
+        input_digest: sha256 of what goes into the stage: the same entry without its outputs.
+        times: How long each trial took, by its name: the fields of
+            :class:`~vgg16_transfer.heads.watching.Times`.
     """
 
     stage: str
@@ -58,6 +68,8 @@ class Lineage:
     started: int | None = None
     ended: int | None = None
     replayed: bool = False
+    input_digest: str = ""
+    times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def checkout(self) -> str | None:
         """The commands that restore code and data of the results, or None if no commit has them."""
@@ -73,7 +85,8 @@ class Lineage:
         """The tags of an MLflow run, by name."""
         tags = {
             "dvc.stage": self.stage,
-            "dvc.lock_digest": self.lock_digest,
+            "dvc.input_digest": self.input_digest or None,
+            "dvc.lock_digest": self.lock_digest or None,
             "dvc.exp_name": self.experiment,
             "git.commit": self.commit,
             "git.dirty": str(self.dirty).lower(),
@@ -85,6 +98,28 @@ class Lineage:
                 if path.startswith(place):
                     tags[f"dvc.{kind}_md5"] = md5
         return {key: value for key, value in tags.items() if value is not None}
+
+
+def starting_stage(workspace: Path, stage: str, experiment: str | None) -> Lineage:
+    """The lineage of the stage that runs this process, before it has written its outputs.
+
+    Args:
+        workspace: The folder of dvc.yaml.
+        stage: Stage name, as in DVC_STAGE.
+        experiment: Name of the DVC experiment, or None.
+
+    Returns:
+        The lineage, without a lock digest.
+
+    Raises:
+        LineageError: dvc.yaml has no such stage, or a dependency is missing.
+    """
+    name = _local(stage)
+    try:
+        entry = dvc_private.lock_inputs(workspace, name)
+    except DvcException as error:
+        raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
+    return replace(_lineage(workspace, name, entry, experiment), lock_digest="", committed=None)
 
 
 def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineage:
@@ -100,12 +135,17 @@ def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineag
     Raises:
         LineageError: dvc.yaml has no such stage, or an output is missing.
     """
-    name = stage.rpartition(":")[2]  # from another folder, it is like ../dvc.yaml:train@a
+    name = _local(stage)
     try:
         entry = dvc_private.lock_entry(workspace, name)
     except DvcException as error:
         raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
     return _lineage(workspace, name, entry, experiment)
+
+
+def _local(stage: str) -> str:
+    """The name of a stage in its dvc.yaml: from another folder, it is like ../dvc.yaml:train@a."""
+    return stage.rpartition(":")[2]
 
 
 def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:
@@ -138,6 +178,7 @@ def _lineage(workspace: Path, stage: str, entry: dict[str, Any], experiment: str
         experiment=experiment,
         outputs=outputs,
         committed=commit if complete else None,
+        input_digest=input_digest(entry),
     )
 
 

@@ -132,6 +132,11 @@ def lock_digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
+def input_digest(entry: dict[str, Any]) -> str:
+    """sha256 of what goes into a stage, by its lock entry: command, dependencies, params."""
+    return lock_digest({key: entry[key] for key in ("cmd", "deps", "params") if key in entry})
+
+
 def md5_of(path: Path) -> str:
     """The md5 that DVC gives to a file or folder."""
     return _md5(path)[0]

@@ -1,7 +1,8 @@
 """Stores when, and at which commit, a study's results were made: results/<study>.origin.json.
 
 The file is in git, beside the numbers. So a clone logs the same times and commit to MLflow as the
-original workspace. It is not an output of DVC, because outputs must not depend on the time.
+original workspace. It is not an output of DVC, because outputs must not depend on the time. The
+times of each trial are in it too, one line per trial.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from vgg16_transfer.lineage.lineage import Lineage
@@ -28,6 +30,8 @@ _KEPT: dict[str, tuple[type, ...]] = {
     "started": (int, NoneType),
     "ended": (int, NoneType),
 }
+
+_DIGITS = 4  # of seconds and of pictures per second
 
 
 class OriginError(InputError):
@@ -47,8 +51,17 @@ def remember(folder: Path, lineage: Lineage) -> None:
         if _noted(folder).get("lock_digest") == lineage.lock_digest:
             return
     noted = {key: getattr(lineage, key) for key in _KEPT}
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in noted.items()]
+    if lineage.times:
+        rows = (f"    {json.dumps(name)}: {json.dumps(t)}" for name, t in lineage.times.items())
+        lines.append('  "times": {\n' + ",\n".join(rows) + "\n  }")
     with replacing(_path(folder)) as fresh:
-        fresh.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+        fresh.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def rounded(times: Mapping[str, float]) -> dict[str, float]:
+    """The times of a trial, with as many digits as the file has."""
+    return {key: round(value, _DIGITS) for key, value in times.items()}
 
 
 def recall(folder: Path, lineage: Lineage) -> Lineage:
@@ -64,7 +77,9 @@ def recall(folder: Path, lineage: Lineage) -> Lineage:
     noted = _noted(folder)
     if noted.get("lock_digest") != lineage.lock_digest:
         return lineage
-    return replace(lineage, **{key: noted[key] for key in _KEPT if key in noted})
+    return replace(
+        lineage, **{key: noted[key] for key in _KEPT if key in noted}, times=noted.get("times", {})
+    )
 
 
 def _noted(folder: Path) -> dict[str, Any]:
@@ -77,6 +92,9 @@ def _noted(folder: Path) -> dict[str, Any]:
         for key, kinds in _KEPT.items():
             if not isinstance(noted.get(key), kinds):
                 raise TypeError(f"{key} is {noted.get(key)!r}")
+        for name, times in noted.get("times", {}).items():
+            if not all(isinstance(value, (int, float)) for value in times.values()):
+                raise TypeError(f"the times of {name} are {times!r}")
         return noted
 
 
