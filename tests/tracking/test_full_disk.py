@@ -86,6 +86,6 @@ def test_a_disk_without_room_costs_one_sentence_and_publish_completes_it(
     assert log(store, study, outputs, lineage) in {1, 2}  # the larger disk took the trial
     client = store.client()
     runs = client.search_runs([store.experiment(client, DATASET)])
-    assert sorted(run.info.run_name for run in runs) == ["only", "samples"]
+    assert sorted(run.info.run_name for run in runs) == ["samples", "samples: only trial"]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert log(store, study, outputs, lineage) == 0

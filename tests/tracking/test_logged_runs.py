@@ -6,7 +6,7 @@ import platform
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag, ViewType
 
-from vgg16_transfer.tracking import publish
+from vgg16_transfer.tracking import publish, study_runs
 from vgg16_transfer.tracking.logged_runs import (
     LOGGING_PROCESS,
     is_logged_elsewhere,
@@ -27,7 +27,7 @@ def duplicates(store, tmp_path, monkeypatch):
     outputs = write_outputs(study, tmp_path / "outputs")
     lineage = make_lineage(study)
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "logged_runs", lambda *_: {})
+        patch.setattr(study_runs, "logged_runs", lambda *_: {})
         patch.setattr(publish, "remove_duplicates", lambda *_: None)
         log(store, study, outputs, lineage)
         log(store, study, outputs, lineage)

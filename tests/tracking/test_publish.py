@@ -1,3 +1,5 @@
+import dataclasses
+import getpass
 import io
 import json
 import math
@@ -17,10 +19,12 @@ from mlflow.entities import LoggedModelStatus, Run, ViewType
 
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import model_files, records
-from vgg16_transfer.heads.measures import EVERY_EPOCH, MEASURES, NAMES
+from vgg16_transfer.heads.measures import MEASURES, NAMES
 from vgg16_transfer.params import Study
-from vgg16_transfer.reporting import figures, study_figures
-from vgg16_transfer.tracking import publish
+from vgg16_transfer.params.in_use import settings_in_use
+from vgg16_transfer.reporting import study_figures
+from vgg16_transfer.tracking import study_runs
+from vgg16_transfer.tracking.logged_models import Heads
 from vgg16_transfer.tracking.mlflow_store import ARTIFACTS, Store
 
 from .conftest import (
@@ -129,38 +133,55 @@ def test_the_parent_lies_under_the_run_of_mlflow_run(published: Published) -> No
     assert published.parent().data.tags["mlflow.parentRunId"] == "d" * 32
 
 
-def test_every_setting_is_a_param(published: Published) -> None:
+def test_every_setting_that_makes_a_difference_is_a_param(published: Published) -> None:
     children = published.children()
     for trial in published.study.trials():
-        expected = {"dataset": DATASET, "study": "samples", **trial.model_dump()}
+        expected = {"dataset": DATASET, "study": "samples", **settings_in_use(trial)}
         result = children[published.study.trial_name(trial)].data.params
         assert result == {key: str(value) for key, value in expected.items()}
+        assert {"layer", "samples_per_class", "seed", "learning_rate"} <= set(result)
+        assert not {"teacher_weight", "neighbours", "augment", "temperature"} & set(result)
+
+
+def test_a_run_says_study_setting_and_who_logged_it(published: Published) -> None:
+    run = published.children()["samples_per_class=2,seed=1"]
+    assert run.info.run_name == "samples: samples_per_class=2, seed=1"
+    tags = run.data.tags
+    assert tags["mlflow.user"] == getpass.getuser()
+    assert tags["mlflow.source.name"] == "vgg16-transfer train"
+    assert tags["mlflow.source.git.commit"] == "0" * 40
+    assert "2 pictures of each class of animals, split 1" in tags["mlflow.note.content"]
 
 
 def test_the_parent_holds_the_grid(published: Published) -> None:
     params = published.parent().data.params
     assert params["dataset"] == DATASET
     assert params["samples_per_class"] == "2, 4"
-    assert set(params) == {"dataset", *published.study.grid}
+    used = set().union(*map(settings_in_use, published.study.trials()))
+    assert set(params) == {"dataset", *used}
 
 
 def test_curves_have_one_point_per_epoch_and_none_at_step_0(published: Published) -> None:
     history = records.read(published.outputs.results).history
-    columns = [c for c in history.columns if c.partition("_")[2] in EVERY_EPOCH]
-    assert len(columns) == 2 * len(EVERY_EPOCH)  # of training and of test pictures
     for name, run in published.children().items():
         own = history[history["trial"] == name]
-        for column in set(columns) - {"test_accuracy"}:
+        for column in ("train_loss", "test_loss", "train_accuracy"):
             expected = list(zip(own["epoch"], own[column], strict=True))
             assert published.points(run, column) == expected
             assert [step for step, _ in expected] == [1, 2, 3]
+        for measure in ("accuracy", "top5_accuracy"):  # the last is that of the finished head
+            expected = list(zip(own["epoch"], own[f"test_{measure}"], strict=True))[:-1]
+            assert published.points(run, measure)[:-1] == expected
+        # One name per measure.
+        assert not {"test_accuracy", "loss"} & set(run.data.metrics)
 
 
 def test_final_measures_stand_at_the_last_epoch(published: Published) -> None:
     trials = records.read(published.outputs.results).trials.set_index("trial")
     for name, run in published.children().items():
-        for measure in set(NAMES) - {"loss"}:  # the curves have it
-            assert published.points(run, measure) == [(3, trials.loc[name, measure])]
+        for measure in NAMES:
+            metric = "calibrated_loss" if measure == "loss" else measure
+            assert published.points(run, metric)[-1] == (3, trials.loc[name, measure])
 
 
 def test_the_parent_holds_accuracy_over_samples_per_class(published: Published) -> None:
@@ -173,17 +194,20 @@ def test_the_parent_holds_accuracy_over_samples_per_class(published: Published) 
         assert values == pytest.approx(expected.to_numpy())
 
 
-def test_a_trial_shows_its_figures_and_its_tables(published: Published) -> None:
+def test_a_trial_shows_its_confusion_matrix_and_its_tables(published: Published) -> None:
     record = records.read(published.outputs.results)
     for name, run in published.children().items():
-        shown = {"loss.png", "accuracy.png", "confusion.png"}
         tables = {"predictions.csv", "confusion.csv", "per_class.csv"}
-        assert set(published.artifacts(run)) == {*shown, *tables}
+        assert set(published.artifacts(run)) == {"images", *tables}
         text = published.artifact(run, "predictions.csv")
         own = record.predictions[record.predictions["trial"] == name]
         pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(text)), own.reset_index(drop=True))
         assert len(own) == len(TEST)
-        assert published.artifact(run, "loss.png").startswith(b"\x89PNG")
+        matrix, small = sorted(published.artifacts(run, "images"), reverse=True)
+        assert Path(matrix).name.startswith("confusion+step+0+")
+        assert published.artifact(run, matrix).startswith(b"\x89PNG")
+        assert published.artifact(run, small)[8:12] == b"WEBP"
+        assert run.data.tags["mlflow.loggedImages"] == "True"
 
 
 def test_the_parent_shows_the_studys_figures_and_its_table_once(published: Published) -> None:
@@ -280,7 +304,7 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, logged: Published) ->
 
     module, _, function = where.rpartition(".")
     with monkeypatch.context() as patch:
-        owners = {"figures": figures, "publish": publish, "client": mlflow.MlflowClient}
+        owners = {"study_runs": study_runs, "heads": Heads, "client": mlflow.MlflowClient}
         owners |= {"models": mlflow.models.Model, "study_figures": study_figures}
         patch.setattr(owners[module], function, die)
         with pytest.raises(Killed):
@@ -290,8 +314,8 @@ def break_off(where: str, monkeypatch: pytest.MonkeyPatch, logged: Published) ->
 @pytest.mark.parametrize(
     "where",
     [
-        "figures.trial_curves",
-        "publish.log_head",
+        "study_runs.log_pictures",
+        "heads.log",
         "models.save",
         "client.log_batch",
         "client.log_model_artifacts",
@@ -350,20 +374,27 @@ def test_runs_of_mlflow_run_that_leak_are_left_alone(monkeypatch, one: Published
     ]
 
 
-def test_other_axes_stand_in_the_names_of_the_parents_metrics(store, make_outputs) -> None:
+def test_means_along_other_axes_are_a_table_and_no_metrics(store, make_outputs) -> None:
     study = make_study(samples_per_class=2, layer=["block4_pool", "block5_pool"])
     logged = Published(store, study, make_outputs(study))
     logged.log()
-    names = {name for name in logged.parent().data.metrics if name.startswith("accuracy_mean")}
-    assert names == {f"accuracy_mean layer block{n}_pool" for n in (4, 5)}
+    assert logged.parent().data.metrics == {}
+    table = json.loads(logged.artifact(logged.parent(), "summary.json"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    trials = records.read(logged.outputs.results).trials
+    assert {row["layer"]: row["accuracy_mean"] for row in rows} == pytest.approx(
+        trials.groupby("layer")["accuracy"].mean().to_dict(), rel=1e-5
+    )
 
 
-def test_augmentations_make_names_that_mlflow_takes(store, make_outputs) -> None:
-    augmented = {"approach": "end_to_end", "augment": ["none", "flip+crop"]}
-    study = make_study(samples_per_class=2, **augmented)
+def test_names_of_models_are_those_that_mlflow_takes(store, make_outputs) -> None:
+    study = make_study(samples_per_class=2, seed=0, learning_rate=[0.5, 0.25])
     logged = Published(store, study, make_outputs(study))
     logged.log()
-    assert "accuracy_mean augment flip crop" in logged.parent().data.metrics
+    assert {model.name for model in logged.models()} == {
+        "samples learning_rate=0_5",
+        "samples learning_rate=0_25",
+    }
 
 
 def test_a_single_seed_has_no_spread(one: Published) -> None:
@@ -373,17 +404,48 @@ def test_a_single_seed_has_no_spread(one: Published) -> None:
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_more_metrics_than_fit_into_a_call_arrive_whole(store: Store, make_outputs) -> None:
+def test_of_many_epochs_some_are_logged_evenly(store: Store, make_outputs) -> None:
     study = make_study(**ONE, epochs=300)
     logged = Published(store, study, make_outputs(study))
     logged.log()
     (run,) = logged.children().values()
-    history = records.read(logged.outputs.results).history
-    columns = [c for c in history.columns if c.partition("_")[2] in EVERY_EPOCH]
-    assert len(columns) * len(history) > 1000
-    for column in columns:
-        expected = list(zip(history["epoch"], history[column], strict=True))
-        assert logged.points(run, column) == expected
+    history = records.read(logged.outputs.results).history.set_index("epoch")["train_loss"]
+    points = logged.points(run, "train_loss")
+    steps = [step for step, _ in points]
+    assert (steps[0], steps[-1], len(steps)) == (1, 300, 64)
+    assert set(np.diff(steps)) == {4, 5}
+    assert points == [(step, history[step]) for step in steps]
+
+
+def test_more_metrics_than_fit_into_a_call_arrive_whole(one: Published, monkeypatch) -> None:
+    monkeypatch.setattr(study_runs, "_PER_CALL", 2)
+    one.log()
+    (run,) = one.children().values()
+    assert [step for step, _ in one.points(run, "train_loss")] == [1, 2, 3]
+    assert {"accuracy", "brier_score", "calibrated_loss"} <= set(run.data.metrics)
+
+
+def test_a_trial_has_its_own_times(two: Published) -> None:
+    times = {
+        f"seed={seed}": {
+            "started": 1000 * seed,
+            "ended": 1000 * seed + 600,
+            "fit_seconds": 0.5 + seed,
+            "features_seconds": 0.1,
+            "pictures_per_second": 300.0,
+        }
+        for seed in (0, 1)
+    }
+    two.lineage = dataclasses.replace(two.lineage, started=1, ended=9000, times=times)
+    two.log()
+    assert (two.parent().info.start_time, two.parent().info.end_time) == (1, 9000)
+    run = two.children()["seed=1"]
+    assert (run.info.start_time, run.info.end_time) == (1000, 1600)
+    assert run.data.metrics["fit_seconds"] == 1.5
+    assert run.data.metrics["features_seconds"] == 0.1
+    assert run.data.metrics["pictures_per_second"] == 300
+    history = two.client.get_metric_history(run.info.run_id, "train_loss")
+    assert [point.timestamp for point in history] == [1200, 1400, 1600]
 
 
 def folder_of(run: Run) -> Path:
@@ -412,10 +474,10 @@ def lose(two: Published, what: str) -> int:
         "a figure of the study": folder_of(two.parent()) / "loss_curves.png",
         "a head": model / "data" / "model.keras",
         "a model's description": model / "MLmodel",
-        "a figure's bytes": folder_of(first) / "loss.png",
+        "a picture's bytes": next((folder_of(first) / "images").glob("*.png")),
     }[what]
     lost.write_bytes(b"")
-    if what != "a figure's bytes":
+    if what != "a picture's bytes":
         lost.unlink()
     return 1
 
@@ -429,7 +491,7 @@ def lose(two: Published, what: str) -> int:
         "a figure of the study",
         "a head",
         "a model's description",
-        "a figure's bytes",
+        "a picture's bytes",
     ],
 )
 def test_files_that_a_store_lost_are_put_back_under_the_same_runs(
@@ -460,7 +522,7 @@ def test_putting_files_back_that_broke_off_goes_on(two: Published, monkeypatch) 
     two.log()
     assert two.store.artifacts is not None
     files = everything_below(two.store.artifacts)
-    for where in ("figures.confusion_matrix", "client.log_model_artifacts", "client.log_table"):
+    for where in ("study_runs.log_pictures", "client.log_model_artifacts", "client.log_table"):
         shutil.rmtree(two.store.artifacts)
         break_off(where, monkeypatch, two)
         assert {run.info.status for run in two.runs()} == {"FINISHED"}
@@ -519,7 +581,7 @@ def test_a_trial_that_failed_is_a_failed_run_with_its_curves_and_the_reason(
     assert [step for step, _ in failed.points(run, "train_loss")] == [1]
     assert "accuracy" not in run.data.metrics
     assert "mean_class_recall" not in run.data.metrics
-    assert set(failed.artifacts(run)) == {"loss.png", "accuracy.png"}
+    assert failed.artifacts(run) == []
     assert [model.source_run_id for model in failed.models()] == [children["seed=1"].info.run_id]
     assert failed.parent().info.status == "FINISHED"
     accuracy = failed.parent().data.metrics["accuracy_mean"]
@@ -546,7 +608,7 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_curves(failed: Publis
 def test_a_failed_trial_that_broke_off_goes_on_in_the_same_run(
     failed: Published, monkeypatch
 ) -> None:
-    break_off("client.log_figure", monkeypatch, failed)
+    break_off("client.set_terminated", monkeypatch, failed)
     (before,) = failed.children().values()
     assert before.info.status == "RUNNING"
     assert failed.log() == 3

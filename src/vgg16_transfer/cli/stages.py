@@ -6,19 +6,27 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking.live import Live, watched
 from vgg16_transfer.tracking.log import (
     drawing_stages,
     log_pages,
     log_study,
+    open_runs,
     or_later,
 )
+
+if TYPE_CHECKING:
+    from vgg16_transfer.lineage.lineage import Lineage
+    from vgg16_transfer.params import Params, Study
+    from vgg16_transfer.tracking.study_runs import StudyRuns
+    from vgg16_transfer.workspace import Workspace
 
 
 def _warn(sentence: str) -> None:
@@ -179,23 +187,28 @@ def train(study_name: StudyName) -> None:
     started = time.time_ns() // 10**6
     params, workspace = read()
     study = params.study(study_name)
+    stage = os.environ.get("DVC_STAGE")
+    # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
+    parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    live = None if stage is None else _live(params, workspace, study, stage, parent_run_id, started)
 
     from vgg16_transfer.heads.studies import Streamed, train_study
 
-    done = train_study(
-        study,
-        splits=workspace.splits(study.dataset),
-        features=workspace.features_of(study.dataset, params.backbones),
-        streamed=Streamed(
-            source_of(params, workspace, study.dataset), workspace.weights_of(params.backbones)
-        ),
-        heads=workspace.heads(study_name),
-        results=workspace.record(study_name),
-    )
+    with watched(live):
+        done = train_study(
+            study,
+            splits=workspace.splits(study.dataset),
+            features=workspace.features_of(study.dataset, params.backbones),
+            streamed=Streamed(
+                source_of(params, workspace, study.dataset), workspace.weights_of(params.backbones)
+            ),
+            heads=workspace.heads(study_name),
+            results=workspace.record(study_name),
+            watch=live,
+        )
     for failure in done.failures:
         typer.echo(f"warning: {study_name}: trial failed: {failure}", err=True)
 
-    stage = os.environ.get("DVC_STAGE")
     if stage is None:
         typer.echo(
             "not run by dvc repro, so nothing is logged to MLflow: there is no lineage", err=True
@@ -208,15 +221,37 @@ def train(study_name: StudyName) -> None:
         lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME")),
         started=started,
         ended=time.time_ns() // 10**6,
+        times={name: origins.rounded(times._asdict()) for name, times in done.times.items()},
     )
     origins.remember(workspace.record(study_name), origin)
-    # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
-    parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     with or_later(stage, _warn):
         store = tracking_store(workspace)
         sentence = log_study(store, params, workspace, study_name, origin, parent_run_id)
         typer.echo(sentence, err=True)
         logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
+
+
+def _live(
+    params: Params,
+    workspace: Workspace,
+    study: Study,
+    stage: str,
+    parent_run_id: str | None,
+    started: int,
+) -> Live:
+    """Logs a study while it trains."""
+
+    def starting() -> Lineage:
+        from vgg16_transfer.lineage import lineage
+
+        origin = lineage.starting_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
+        return replace(origin, started=started)
+
+    def open_store() -> StudyRuns:
+        store = tracking_store(workspace)
+        return open_runs(store, params, workspace, study.name, starting, parent_run_id)
+
+    return Live(study, open_store)
 
 
 @app.command()

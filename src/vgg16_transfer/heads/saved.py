@@ -67,6 +67,22 @@ def made_of(path: Path) -> MadeOf:
         return MadeOf(raw["layer"], dict(raw["features"]), names, raw["split_md5"])
 
 
+def config(path: Path) -> bytes:
+    """Reads the configuration of a head's layers, after a check of the whole file.
+
+    Args:
+        path: A ``.keras`` file that :func:`~vgg16_transfer.heads.model_files.save` wrote.
+
+    Raises:
+        HeadError: The file is missing or damaged.
+    """
+    with reading(path, HeadError, what="head"), zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()  # compares every member with its checksum
+        if damaged:
+            raise ValueError(f"its member {damaged} has another checksum")
+        return archive.read("config.json")
+
+
 def kernel(path: Path) -> npt.NDArray[np.float32]:
     """Reads the kernel of a head's softmax.
 

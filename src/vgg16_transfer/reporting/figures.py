@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
 from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.reporting import failures, labels
@@ -46,21 +49,6 @@ _MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
 _GREYS = ["#333333", "#777777", "#999999"]
 _FAILED = "#777777"
 _RELIABLE = 10  # bins of a reliability diagram
-
-
-def trial_curves(history: pd.DataFrame, measure: str) -> Figure:
-    """Draws one trial's measure against epochs, one curve per role.
-
-    Args:
-        history: Rows of ``history.csv`` of the trial.
-        measure: ``loss`` or ``accuracy``.
-    """
-    figure = Figure(figsize=_SIZE)  # fixed layout: there are hundreds of them, and it is faster
-    axes = figure.add_axes((0.14, 0.14, 0.84, 0.83))
-    for colour, role in zip(COLOURS, _roles(history, measure), strict=False):
-        axes.plot(history["epoch"], history[f"{role}_{measure}"], color=colour, label=role)
-    _finish(axes, "epoch", _TITLES[measure], percent=measure == "accuracy")
-    return figure
 
 
 def study_curves(
@@ -254,8 +242,7 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
         confusion: Rows of ``confusion.csv`` of one trial.
         classes: Class names in their order.
     """
-    counts = confusion.pivot_table(index="true", columns="predicted", values="count", fill_value=0)
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+    counts = _counts(confusion, classes)
     side = min(max(4.0, 0.32 * len(classes) + 1.6), 12.0)
     named = len(classes) <= _MOST_TICKS
     names = labels.fit_all(classes, *_AT_MATRIX) if named else []
@@ -273,6 +260,45 @@ def confusion_matrix(confusion: pd.DataFrame, classes: list[str]) -> Figure:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     return figure
+
+
+class ConfusionPictures:
+    """Draws the confusion matrices of many trials. What they have in common is drawn once.
+
+    Args:
+        classes: Class names in their order.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        none = pd.DataFrame(columns=["true", "predicted", "count"]).astype({"count": int})
+        figure = confusion_matrix(none, list(classes))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        self._frame = Image.fromarray(drawn).convert("RGB")
+        left, bottom, right, top = (round(side) for side in figure.axes[0].bbox.extents)
+        self._box = (left + 1, self._frame.height - top + 1, right, self._frame.height - bottom)
+        self._classes = list(classes)
+
+    def draw(self, confusion: pd.DataFrame) -> Image.Image:
+        """The matrix of one trial, without numbers.
+
+        Args:
+            confusion: Rows of ``confusion.csv`` of the trial.
+        """
+        counts = _counts(confusion, self._classes).to_numpy(float)
+        shades = (colormaps["Blues"](counts / max(1.0, counts.max())) * 255).round()
+        cells = Image.fromarray(shades[:, :, :3].astype(np.uint8))
+        size = (self._box[2] - self._box[0], self._box[3] - self._box[1])
+        picture = self._frame.copy()
+        picture.paste(cells.resize(size, Image.Resampling.NEAREST), self._box[:2])
+        return picture
+
+
+def _counts(confusion: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Number of pictures by true (rows) and predicted class (columns)."""
+    counts = confusion.pivot_table(index="true", columns="predicted", values="count", fill_value=0)
+    return counts.reindex(index=classes, columns=classes, fill_value=0)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Params
     from vgg16_transfer.tracking.mlflow_store import Store
+    from vgg16_transfer.tracking.study_runs import StudyRuns
     from vgg16_transfer.workspace import Workspace
 
 
@@ -62,6 +63,41 @@ def log_study(
         )
         publish_card(store, dataset, workspace.splits(dataset))
     return f"{study}: {count} runs logged to MLflow at {store}"
+
+
+def open_runs(
+    store: Store,
+    params: Params,
+    workspace: Workspace,
+    study: str,
+    starting: Callable[[], Lineage],
+    parent_run_id: str | None,
+) -> StudyRuns:
+    """Opens the runs of a study that begins to train.
+
+    Args:
+        store: The MLflow store.
+        params: Params of the workspace.
+        workspace: Paths of the workspace.
+        study: Study name.
+        starting: Returns the lineage of the stage that starts, which takes a second.
+        parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
+
+    Raises:
+        LineageError: dvc.yaml has no such stage.
+        TrackingError: The store can't be used.
+    """
+    from vgg16_transfer.tracking.logged_runs import end_abandoned
+    from vgg16_transfer.tracking.reach import reached
+    from vgg16_transfer.tracking.study_runs import StudyRuns
+
+    dataset = params.study(study).dataset
+    with reached(store):
+        splits = workspace.splits(dataset)
+        runs = StudyRuns(store, params.study(study), starting(), splits, parent_run_id)
+        known = {run.info.run_id for run in runs.existing.values()}
+        end_abandoned(runs.client, runs.experiment, study, known)
+    return runs
 
 
 def log_pages(
@@ -110,12 +146,12 @@ def log_pages(
                 (pages.publish_gradients, workspace.gradients(dataset), f"gradients@{dataset}"),
                 (pages.publish_explained, workspace.explained(name), f"explain@{name}"),
             )
-            count = sum(
+            added = [
                 publish(store, study, path, trained[name], locked[stage], check=check)
                 for publish, path, stage in drawn
-            )
-            if count:
-                sentences.append(f"{name}: pictures added to its runs at {store}, {count} times")
+            ]
+            if any(added):
+                sentences.append(f"{name}: pictures added to its run at {store}")
         report = workspace.reports / "report.html"
         if pages.publish_report(store, report, params.studies, trained, origin, check=check):
             sentences.append(f"report: logged to MLflow at {store}")

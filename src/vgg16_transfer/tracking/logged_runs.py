@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from vgg16_transfer.tracking.logged_models import models_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import mlflow
     from mlflow.entities import Run
@@ -28,8 +28,15 @@ LOGGING_PROCESS = "logging_process"
 FAILURE = "failure"
 """The tag with the reason why a trial failed, such as a loss that is not finite."""
 
+BROKEN = "broken"
+"""The tag of a run that ended without the results of its trial, which is trained again later."""
+
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 FAILED = RunStatus.to_string(RunStatus.FAILED)
+KILLED = RunStatus.to_string(RunStatus.KILLED)
+
+_LOCK = "dvc.lock_digest"
+_INPUTS = "dvc.input_digest"
 
 _PARENT = "mlflow.parentRunId"
 _MINUTE = 60_000  # milliseconds; logging a trial takes seconds
@@ -54,7 +61,11 @@ def every_run(client: mlflow.MlflowClient, experiment: str, filter_string: str) 
 
 
 def logged_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
-    """The runs of a lock entry, by trial name. The study's own run has the name ''.
+    """The runs of a study's results, by trial name. The study's own run has the name ''.
+
+    A run has the digest of what goes into its stage from its beginning, and that of the lock entry
+    once the stage is over. Results of the same inputs can differ between machines: runs with
+    another lock digest are those of another machine.
 
     Args:
         client: Client of the store.
@@ -79,8 +90,12 @@ def remove_duplicates(
         lineage: Lineage of the study, with the digest of the lock entry.
         before: The runs that the store had when this process began, by trial name.
     """
-    by_trial = _by_trial(client, experiment, lineage)
-    for name, (run, *duplicates) in by_trial.items():
+    by_trial = {
+        # A finished run without a lock digest is that of another process, whose stage still runs.
+        name: [run for run in same if _LOCK in run.data.tags or not finished(run)]
+        for name, same in _by_trial(client, experiment, lineage).items()
+    }
+    for name, (run, *duplicates) in ((name, same) for name, same in by_trial.items() if same):
         for duplicate in duplicates:
             if finished(duplicate) or (name in before and finished(before[name])):
                 _remove(client, duplicate)
@@ -90,12 +105,34 @@ def remove_duplicates(
 
 def finished(run: Run) -> bool:
     """Whether a run was logged completely. Its trial may have finished or failed."""
-    return run.info.status in {FINISHED, FAILED}
+    return run.info.status in {FINISHED, FAILED} and BROKEN not in run.data.tags
 
 
 def failure(run: Run) -> str | None:
     """The reason why a trial failed, or None if it finished."""
     return run.data.tags.get(FAILURE, "no reason is noted") if run.info.status == FAILED else None
+
+
+def end_abandoned(
+    client: mlflow.MlflowClient, experiment: str, study: str, kept: Collection[str]
+) -> None:
+    """Ends the runs of a study that killed processes of this machine left RUNNING.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        study: Study name.
+        kept: Ids of runs that are left alone, because this process goes on with them.
+    """
+    left = every_run(
+        client, experiment, f"tags.study = '{study}' and attributes.status = 'RUNNING'"
+    )
+    for run in left:
+        host, pid, _ = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
+        gone = host == platform.node() and not _alive(int(pid))
+        if gone and run.info.run_id not in kept:
+            client.set_tag(run.info.run_id, BROKEN, "true")
+            client.set_terminated(run.info.run_id, KILLED)
 
 
 def logging_process() -> str:
@@ -133,17 +170,25 @@ def _alive(pid: int) -> bool:
 def _by_trial(
     client: mlflow.MlflowClient, experiment: str, lineage: Lineage
 ) -> dict[str, list[Run]]:
-    """All runs of a lock entry, by trial name. The run that finished first is the first one."""
+    """All runs of a study's results, by trial name, the one that finished first before others."""
     runs: dict[str, list[Run]] = defaultdict(list)
-    of_entry = f"tags.`dvc.lock_digest` = '{lineage.lock_digest}'"
-    for run in every_run(client, experiment, of_entry):
-        runs[run.data.tags.get("trial", "")].append(run)
+    digests = {_INPUTS: lineage.input_digest, _LOCK: lineage.lock_digest}
+    found = {
+        run.info.run_id: run
+        for tag, digest in digests.items()
+        if digest  # runs that earlier versions logged have no digest of their inputs
+        for run in every_run(client, experiment, f"tags.`{tag}` = '{digest}'")
+    }
+    for run in found.values():
+        locked = run.data.tags.get(_LOCK)
+        if not locked or not lineage.lock_digest or locked == lineage.lock_digest:
+            runs[run.data.tags.get("trial", "")].append(run)
     return {name: sorted(same, key=_order) for name, same in runs.items()}
 
 
-def _order(run: Run) -> tuple[bool, int, str]:
+def _order(run: Run) -> tuple[bool, bool, int, str]:
     since = run.info.end_time if finished(run) else run.info.start_time
-    return not finished(run), since, run.info.run_id
+    return not finished(run), _LOCK not in run.data.tags, since, run.info.run_id
 
 
 def _remove(client: mlflow.MlflowClient, run: Run) -> None:

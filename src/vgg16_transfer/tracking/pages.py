@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import Metric
 from PIL import Image
-from tqdm import tqdm
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import records
 from vgg16_transfer.reporting.run_links import with_runs
+from vgg16_transfer.tracking.grid import grid_files, log_pictures
 from vgg16_transfer.tracking.logged_runs import finished, logged_runs, now, remove_duplicates
 from vgg16_transfer.tracking.stored import names, run_is_whole
 
@@ -41,8 +40,6 @@ _FILTERS = "filters"
 _GRADIENTS = "gradients"
 _GRADIENT_TABLE = "gradient_check.csv"
 _MEASURED = ("average", "max")
-_IMAGES = "images"  # the folder that MLflow's UI shows as a grid
-_SMALL = 256  # pixels of the longer side of the small copies, which the grid shows first
 
 
 class DamagedError(InputError):
@@ -51,50 +48,46 @@ class DamagedError(InputError):
 
 def publish_filters(
     store: Store, study: Study, folder: Path, trained: Lineage, drawn: Lineage, *, check: bool
-) -> int:
-    """Adds filter pictures to the runs of all trials. Their keys are the same in every run.
+) -> bool:
+    """Adds filter pictures to the run of a study. All its trials see through the same filters.
 
     Args:
         store: The MLflow store.
         study: The study.
         folder: Folder of the pictures that the stage ``filters`` drew for the study's dataset.
-        trained: Lineage of the study; its lock digest identifies the runs.
+        trained: Lineage of the study; its lock digest identifies the run.
         drawn: Lineage of the pictures.
-        check: Whether to check that runs which have the pictures by their tag still have the files.
+        check: Whether to check that a run which has the pictures by its tag still has the files.
 
     Returns:
-        The number of runs that the pictures were added to.
+        Whether they were added: not if the run has them already, or if the study has no run.
 
     Raises:
         DamagedError: A picture is missing or can't be read.
         TrackingError: The store can't be used.
     """
     client = store.client()
-    existing = logged_runs(client, store.experiment(client, study.dataset), trained)
+    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
     keys = [path.stem for path in sorted(folder.glob("*.png"))]
-    incomplete = [
-        run
-        for name, run in existing.items()
-        if name and not _has(client, run, _FILTERS, drawn, check=check, files=_grid(run, keys))
-    ]
-    if not incomplete:
-        return 0
-    with tempfile.TemporaryDirectory() as small:
-        pictures = [
-            (path, _small(path, Path(small), drawn)) for path in sorted(folder.glob("*.png"))
-        ]
-        if not pictures:
-            raise DamagedError(f"{folder}: holds no pictures; run dvc repro {drawn.stage}")
-        for run in tqdm(incomplete, desc=f"filters {study.name}", unit="run", disable=None):
-            _log_filters(client, run, pictures)
-            client.set_tag(run.info.run_id, _FILTERS, drawn.lock_digest)
-    return len(incomplete)
+    if parent is None or _has(
+        client, parent, _FILTERS, drawn, check=check, files=grid_files(parent, keys)
+    ):
+        return False
+    if not keys:
+        raise DamagedError(f"{folder}: holds no pictures; run dvc repro {drawn.stage}")
+    pictures = {key: _opened(folder / f"{key}.png", drawn) for key in keys}
+    with tempfile.TemporaryDirectory() as empty:
+        log_pictures(client, parent, pictures, Path(empty))
+    client.set_tag(parent.info.run_id, _FILTERS, drawn.lock_digest)
+    return True
 
 
 def publish_gradients(
     store: Store, study: Study, table: Path, trained: Lineage, drawn: Lineage, *, check: bool
 ) -> bool:
     """Adds the gradient check of the dataset to the run of a study.
+
+    Its metrics are the largest deviations of all layers; the table has each layer's.
 
     Args:
         store: The MLflow store.
@@ -120,8 +113,7 @@ def publish_gradients(
     checked = _checked(table, drawn)
     timestamp = now()  # of two values at one step, the later one counts
     metrics = [
-        Metric(f"gradient_check {row['layer']} {key}", row[key], timestamp, 0)
-        for row in checked.to_dict("records")
+        Metric(f"gradient_check_{key}", float(checked[key].max()), timestamp, 0)
         for key in _MEASURED
     ]
     client.log_batch(parent.info.run_id, metrics=metrics)
@@ -248,46 +240,18 @@ def _has(
     return files <= existing
 
 
-def _log_filters(client: mlflow.MlflowClient, run: Run, pictures: list[tuple[Path, Path]]) -> None:
-    """Logs pictures for the grid of MLflow's UI, as ``log_image`` does, but under constant names.
-
-    ``log_image`` chooses a new name in each call. A picture that is logged again would be in the
-    grid twice.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        for path, small in pictures:
-            full, compressed = (Path(folder) / name for name in _grid_names(run, path.stem))
-            full.write_bytes(path.read_bytes())
-            compressed.write_bytes(small.read_bytes())
-        client.log_artifacts(run.info.run_id, folder, _IMAGES)
-    client.set_tag(run.info.run_id, "mlflow.loggedImages", "True")  # the UI shows a grid
-
-
-def _grid(run: Run, keys: list[str]) -> set[str]:
-    return {f"{_IMAGES}/{name}" for key in keys for name in _grid_names(run, key)}
-
-
-def _grid_names(run: Run, key: str) -> tuple[str, str]:
-    """File names of a picture and of its small copy, in the pattern that MLflow's UI parses."""
-    same = uuid.uuid5(uuid.UUID(run.info.run_id), key)
-    name = f"{key}+step+0+timestamp+{run.info.start_time}+{same}"
-    return f"{name}.png", f"{name}+compressed.webp"
-
-
-def _small(path: Path, folder: Path, drawn: Lineage) -> Path:
-    """Writes a small copy of a picture.
+def _opened(path: Path, drawn: Lineage) -> Image.Image:
+    """Reads a picture.
 
     Raises:
         DamagedError: The picture can't be read.
     """
-    small = folder / f"{path.stem}.webp"
     try:
-        with Image.open(path) as picture:
-            picture.thumbnail((_SMALL, _SMALL))
-            picture.save(small, "WEBP")
+        picture = Image.open(path, formats=["PNG"])
+        picture.load()
     except (OSError, SyntaxError, ValueError):  # Pillow raises these for damaged PNG files
         raise DamagedError(f"{path}: is damaged; run dvc repro {drawn.stage}") from None
-    return small
+    return picture
 
 
 def _checked(table: Path, drawn: Lineage) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
+from vgg16_transfer.tracking.grid import IMAGES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -23,13 +25,19 @@ _CODE = "code"  # the package's code in a classifier: many files, which are not 
 
 def note_run(client: mlflow.MlflowClient, run_id: str) -> None:
     """Writes the names of a run's files to its tag."""
-    client.set_tag(run_id, LOGGED, _joined(names(client.list_artifacts(run_id))))
+    client.set_tag(run_id, LOGGED, _joined(_files(client, run_id)))
 
 
 def run_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
     """Whether a run has all files that its tag names, or any file if it has no such tag."""
-    existing = names(client.list_artifacts(run.info.run_id))
+    existing = _files(client, run.info.run_id)
     return _noted(run.data.tags) <= existing if LOGGED in run.data.tags else bool(existing)
+
+
+def _files(client: mlflow.MlflowClient, run_id: str) -> set[str]:
+    """The files of a run, and of its folder of pictures."""
+    files = names(client.list_artifacts(run_id))
+    return files | names(client.list_artifacts(run_id, IMAGES)) if IMAGES in files else files
 
 
 def note_model(client: mlflow.MlflowClient, model: LoggedModel) -> None:

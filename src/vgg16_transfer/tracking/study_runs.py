@@ -1,0 +1,449 @@
+"""The runs of one study in one store: one for the study, and one below it for each trial.
+
+A run begins RUNNING, with its settings and its split, gets the measures of its epochs, and ends
+with tables, pictures and the head. Whether this happens while the study trains
+(:mod:`~vgg16_transfer.tracking.live`) or later (:mod:`~vgg16_transfer.tracking.publish`) makes no
+difference to what the run holds in the end.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunStatus,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+
+from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.heads import measures, records
+from vgg16_transfer.params.in_use import settings_in_use
+from vgg16_transfer.reporting import figures, study_figures
+from vgg16_transfer.tracking.grid import log_pictures
+from vgg16_transfer.tracking.logged_models import Heads
+from vgg16_transfer.tracking.logged_runs import (
+    BROKEN,
+    FAILED,
+    FAILURE,
+    FINISHED,
+    LOGGING_PROCESS,
+    finished,
+    is_logged_elsewhere,
+    logged_runs,
+    logging_process,
+    now,
+)
+from vgg16_transfer.tracking.stored import note_run
+from vgg16_transfer.tracking.system import Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vgg16_transfer.lineage.lineage import Lineage
+    from vgg16_transfer.params import Study, Trial
+    from vgg16_transfer.tracking.mlflow_store import Store
+
+NOTE = "mlflow.note.content"
+"""The tag of an experiment or a run that MLflow's UI shows as its description, in Markdown."""
+
+RESULTS = "results_digest"
+"""The tag with the sha256 of what a trial measured: two machines can differ in the last digits."""
+
+_PER_CALL = 1000  # MLflow's limit on the metrics of one call
+_POINTS = 64  # of a curve; MLflow's charts show no more, and 200 epochs took half a second a trial
+_TABLE = "summary.json"
+_TABLES = ("predictions", "confusion", "per_class")
+
+# One name per measure: what is measured on test pictures has no prefix, as in trials.csv.
+_CURVES = {
+    "train_loss": "train_loss",
+    "validation_loss": "validation_loss",
+    "test_loss": "test_loss",
+    "train_accuracy": "train_accuracy",
+    "validation_accuracy": "validation_accuracy",
+    "test_accuracy": "accuracy",
+    "test_top5_accuracy": "top5_accuracy",
+}
+"""Columns of a history that are logged, and the names of their metrics."""
+
+_FINAL = {"loss": "calibrated_loss"} | {name: name for name in measures.NAMES if name != "loss"}
+"""Columns of ``trials.csv`` that are logged, and the names of their metrics."""
+
+_SECONDS = ("fit_seconds", "features_seconds", "pictures_per_second")
+
+
+class StudyRuns:
+    """Creates and completes the runs of a study.
+
+    Args:
+        store: The MLflow store.
+        study: The study.
+        lineage: Lineage of the results. It becomes tags of every run.
+        splits: Folder of the dataset's manifests.
+        parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        study: Study,
+        lineage: Lineage,
+        splits: Path,
+        parent_run_id: str | None = None,
+    ) -> None:
+        self.client = store.client()
+        self.experiment = store.experiment(self.client, study.dataset)
+        self.study = study
+        self.lineage = lineage
+        self.existing = logged_runs(self.client, self.experiment, lineage)
+        self._splits = splits
+        self._below = parent_run_id
+        self._heads = Heads(self.client)
+        self._drawn: dict[tuple[str, ...], figures.ConfusionPictures] = {}
+        self._split_inputs: dict[int, DatasetInput] = {}
+
+    @cached_property
+    def parent(self) -> Run:
+        """The study's own run. It is created when it is first needed."""
+        if "" in self.existing:
+            return self._again(self.existing[""])
+        tags = self._tags() | {NOTE: _note(self.study)}
+        if self._below:
+            tags["mlflow.parentRunId"] = self._below
+        return self.client.create_run(
+            self.experiment,
+            run_name=self.study.name,
+            tags=tags,
+            start_time=self.lineage.started or now(),
+        )
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a trial's run is complete, or is being logged by another process."""
+        run = self.existing.get(name)
+        return run is not None and (finished(run) or is_logged_elsewhere(run))
+
+    def start(self, name: str, trial: Trial, started: int | None = None) -> Run:
+        """The run of a trial, RUNNING, with its settings and its split.
+
+        Args:
+            name: Trial name.
+            trial: The trial's setting.
+            started: When the trial began, in milliseconds since 1970.
+        """
+        existing = self.existing.get(name)
+        if existing is not None:
+            run = self._again(existing)
+        else:
+            tags = self._tags() | {
+                "trial": name,
+                "mlflow.parentRunId": self.parent.info.run_id,
+                NOTE: _note_of_trial(self.study, trial),
+            }
+            run = self.client.create_run(
+                self.experiment, run_name=run_name(self.study, name), tags=tags, start_time=started
+            )
+        if not finished(run):
+            settings = {"dataset": self.study.dataset, "study": self.study.name}
+            settings |= {key: getattr(trial, key) for key in self.study.axes}
+            settings |= settings_in_use(trial)
+            params = [Param(key, str(value)) for key, value in settings.items()]
+            self.client.log_batch(run.info.run_id, params=params)
+            self._log_split(run, trial)
+        return run
+
+    def log_epochs(self, run: Run, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
+        """Logs measures of epochs while a trial trains.
+
+        Args:
+            run: The trial's run.
+            rows: Of each epoch: its number, when it was over, in milliseconds since 1970, and the
+                measures by column of the history.
+        """
+        metrics = [
+            Metric(_CURVES[column], float(f"{value:.6g}"), timestamp, epoch)
+            for epoch, timestamp, row in rows
+            for column, value in row.items()
+            if column in _CURVES
+        ]
+        self._log(run, metrics)
+
+    def finish(
+        self,
+        run: Run,
+        record: records.Record,
+        heads: Iterable[Path],
+        times: Mapping[str, float],
+        logged_epochs: int = 0,
+    ) -> None:
+        """Completes the run of a trial, and ends it.
+
+        Args:
+            run: The trial's run.
+            record: The trial's results.
+            heads: Where the head may be: the first of these files that exists.
+            times: The fields of :class:`~vgg16_transfer.heads.watching.Times`, or none.
+            logged_epochs: Number of epochs that the run has already.
+        """
+        run_id = run.info.run_id
+        row = record.trials.iloc[0]
+        why = str(row["failure"]) if _failed(record) else None
+        started = int(times.get("started", run.info.start_time))
+        # Constant times: the same point that is logged again is not a second one.
+        ended = int(times.get("ended", self.lineage.ended or started + len(record.history)))
+        metrics = _curves(record, started, ended, logged_epochs) + _final(record, times, ended)
+        tags = {RESULTS: digest(record)}
+        if why is not None:
+            tags |= {FAILURE: why, NOTE: f"This trial failed: {why}"}
+        self._log(run, metrics, tags)
+        if why is None:
+            self._log_results(run, record)
+            self._heads.log(run, next(path for path in heads if path.exists()))
+        note_run(self.client, run_id)
+        if not finished(run):
+            self.client.set_terminated(run_id, FINISHED if why is None else FAILED, ended)
+
+    def stop(self, run: Run, status: str, why: str) -> None:
+        """Ends the run of a trial that has no results, so that it is begun again later.
+
+        Args:
+            run: The run.
+            status: ``FAILED`` or ``KILLED``.
+            why: What happened.
+        """
+        self._log(run, [], {FAILURE: why, BROKEN: "true"})
+        self.client.set_terminated(run.info.run_id, status)
+
+    def log_study(self, record: records.Record) -> None:
+        """Completes the study's own run, and ends it."""
+        run_id = self.parent.info.run_id
+        summary = records.summarise(self.study, record.trials)
+        settings = {"dataset": self.study.dataset} | {
+            key: ", ".join(map(str, values)) for key, values in self._grid().items()
+        }
+        params = [Param(key, value) for key, value in settings.items()]
+        metrics = _summary_metrics(self.study, summary, self.parent.info.start_time)
+        self.client.log_batch(run_id, metrics=metrics, params=params)
+        with TemporaryDirectory() as folder:
+            drawn = study_figures.Drawn(self.study, record)
+            for title, figure in study_figures.draw_all(drawn).items():
+                figures.save(figure, Path(folder, f"{title}.png"))
+            records.write_frame(summary, Path(folder, "summary.csv"))
+            self.client.log_artifacts(run_id, folder)
+        tables = {artifact.path for artifact in self.client.list_artifacts(run_id)}
+        if _TABLE not in tables:  # log_table appends to an existing table
+            rows = summary.astype(object).where(summary.notna(), None)
+            self.client.log_table(run_id, rows, _TABLE)
+        note_run(self.client, run_id)
+        if not finished(self.parent):
+            self.client.set_terminated(run_id, end_time=self.lineage.ended)
+
+    def stop_study(self, status: str, why: str) -> None:
+        """Ends the study's own run, if this process began it, so that it is begun again later."""
+        if "parent" in self.__dict__ and not finished(self.parent):
+            self.stop(self.parent, status, why)
+
+    def epochs_of(self, run: Run) -> int:
+        """The number of epochs that a run has, which an earlier process began."""
+        points = self.client.get_metric_history(run.info.run_id, "train_loss")
+        return max((point.step for point in points), default=0)
+
+    def monitor(self, run: Run) -> Monitor:
+        """Begins to log what the machine does: CPU, memory, GPU; ``finish`` ends it."""
+        return Monitor(run.info.run_id)
+
+    def sign(self, runs: Iterable[Run]) -> None:
+        """Tells other processes that this one is still logging the study, and these of its runs."""
+        for run in [self.parent, *runs]:
+            self._sign(run)
+
+    def _sign(self, run: Run) -> None:
+        self.client.set_tag(run.info.run_id, LOGGING_PROCESS, logging_process())
+
+    def _again(self, run: Run) -> Run:
+        """A run that an earlier process began, or that lost a file."""
+        self._sign(run)
+        if not finished(run):
+            if BROKEN in run.data.tags:
+                self.client.delete_tag(run.info.run_id, BROKEN)
+                self.client.delete_tag(run.info.run_id, FAILURE)
+            if run.info.status != RunStatus.to_string(RunStatus.RUNNING):
+                self.client.update_run(run.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
+        return self.client.get_run(run.info.run_id)
+
+    def _tags(self) -> dict[str, str]:
+        tags = self.lineage.tags() | {
+            "study": self.study.name,
+            LOGGING_PROCESS: logging_process(),
+            "mlflow.user": _user(),
+            "mlflow.source.name": "vgg16-transfer train",
+            "mlflow.source.type": "LOCAL",
+        }
+        if self.lineage.commit:
+            tags["mlflow.source.git.commit"] = self.lineage.commit
+        return tags
+
+    def _grid(self) -> dict[str, tuple[object, ...]]:
+        used = set(self.study.axes).union(*map(settings_in_use, self.study.trials()))
+        return {key: values for key, values in self.study.grid.items() if key in used}
+
+    def _log(self, run: Run, metrics: list[Metric], tags: Mapping[str, str] | None = None) -> None:
+        run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        self.client.log_batch(run.info.run_id, metrics=metrics[:_PER_CALL], tags=run_tags)
+        for start in range(_PER_CALL, len(metrics), _PER_CALL):
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + _PER_CALL])
+
+    def _log_results(self, run: Run, record: records.Record) -> None:
+        """Logs tables, and the confusion matrix as a picture of the grid."""
+        classes = tuple(sorted(record.per_class["class_name"]))
+        if classes not in self._drawn:
+            self._drawn = {classes: figures.ConfusionPictures(classes)}
+        with TemporaryDirectory() as folder:
+            for frame in _TABLES:
+                getattr(record, frame).to_csv(Path(folder, f"{frame}.csv"), index=False)
+            pictures = {"confusion": self._drawn[classes].draw(record.confusion)}
+            log_pictures(self.client, run, pictures, Path(folder))
+
+    def _log_split(self, run: Run, trial: Trial) -> None:
+        """Logs a split. A server fails if another process adds the same one, and then works."""
+        if trial.seed not in self._split_inputs:
+            path = self._splits / f"{trial.seed}.csv"
+            self._split_inputs[trial.seed] = _split_input(self.study, trial.seed, path)
+        split = self._split_inputs[trial.seed]
+        try:
+            self.client.log_inputs(run.info.run_id, datasets=[split])
+        except MlflowException:
+            self.client.log_inputs(run.info.run_id, datasets=[split])
+
+
+def by_trial(record: records.Record) -> dict[str, records.Record]:
+    """The results of a study, by trial name."""
+    groups = [dict(list(frame.groupby("trial", sort=False))) for frame in record]
+    return {
+        name: records.Record(
+            *(own.get(name, frame.iloc[:0]) for own, frame in zip(groups, record, strict=True))
+        )
+        for name in record.trials["trial"]
+    }
+
+
+def run_name(study: Study, trial: str) -> str:
+    """Name of a trial's run: study and setting."""
+    setting = trial.replace(",", ", ") if study.axes else "only trial"
+    return f"{study.name}: {setting}"
+
+
+def digest(record: records.Record) -> str:
+    """sha256 of what a trial measured."""
+    frames = (record.history.dropna(axis="columns", how="all"), record.predictions)
+    text = "".join(frame.to_csv(index=False, float_format="%.6g") for frame in frames)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a user without a name
+        return "unknown"
+
+
+def _curves(record: records.Record, started: int, ended: int, logged: int) -> list[Metric]:
+    """Metrics of the epochs after those that are logged; the step is the epoch.
+
+    Of many epochs some are left out, evenly. Values that are not finite are left out.
+    """
+    history = record.history.drop(columns="trial")
+    rest = history[history["epoch"] > logged]
+    chosen = np.unique(np.linspace(0, len(rest) - 1, min(_POINTS, len(rest))).round().astype(int))
+    per_epoch = (ended - started) / max(1, len(history))
+    # What the finished head reaches is logged by _final, under the same names. A trial that failed
+    # has no accuracy, so that nobody takes it for the best.
+    end = 0 if _failed(record) else history["epoch"].max()
+    final = set(_FINAL.values())
+    return [
+        Metric(name, float(row[column]), started + round(row["epoch"] * per_epoch), row["epoch"])
+        for row in rest.iloc[chosen].to_dict("records")
+        for column, name in _CURVES.items()
+        if column in row and math.isfinite(row[column])
+        if row["epoch"] < end or name not in final
+    ]
+
+
+def _failed(record: records.Record) -> bool:
+    return bool(record.trials["status"].iloc[0] == records.FAILED)
+
+
+def _final(record: records.Record, times: Mapping[str, float], ended: int) -> list[Metric]:
+    row = record.trials.iloc[0]
+    epoch = int(record.history["epoch"].max()) if len(record.history) else 0
+    measured = {name: row[column] for column, name in _FINAL.items() if column in row}
+    measured |= {key: times[key] for key in _SECONDS if key in times}
+    # A failed trial has no measures.
+    return [Metric(k, float(v), ended, epoch) for k, v in measured.items() if pd.notna(v)]
+
+
+def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
+    """Mean and standard deviation over the seeds; the step is the number of samples per class.
+
+    A study with other axes has none: MLflow's UI groups its trials by their parameters, and draws
+    the means itself. ``summary.json`` has them all.
+    """
+    if study.compared != ("samples_per_class",):
+        return []
+    names = [measure.name for measure in measures.MEASURES if measure.card]
+    keys = [f"{name}_{statistic}" for name in names for statistic in ("mean", "std")]
+    return [
+        Metric(key, float(row[key]), timestamp, int(row.get("samples_per_class", only)))
+        for only in study.grid["samples_per_class"][:1]
+        for row in summary.to_dict("records")
+        for key in keys
+        if pd.notna(row[key])
+    ]
+
+
+def _split_input(study: Study, seed: int, path: Path) -> DatasetInput:
+    """The split as an MLflow dataset. Its digest is the md5 of the file, as in DVC."""
+    manifest = pd.read_csv(path)
+    profile = {"pictures": len(manifest), **manifest["role"].value_counts().to_dict()}
+    return DatasetInput(
+        Dataset(
+            name=f"{study.dataset} split {seed}",
+            digest=file_md5(path),
+            source_type="local",
+            source=json.dumps({"uri": f"data/splits/{study.dataset}/{path.name}"}),
+            profile=json.dumps(profile),
+        ),
+        tags=[InputTag("mlflow.data.context", "training")],
+    )
+
+
+def _note(study: Study) -> str:
+    axes = {axis: list(study.grid[axis]) for axis in study.axes}
+    varied = "; ".join(f"{axis} {values}" for axis, values in axes.items())
+    return (
+        f"Study **{study.name}** on {study.dataset}: {varied or 'one trial'}.\n\n"
+        "The runs below it are its trials, one head each. Its metrics are means over the splits."
+    )
+
+
+def _note_of_trial(study: Study, trial: Trial) -> str:
+    return (
+        f"A head of the kind `{trial.head}` on `{trial.layer}`, trained on "
+        f"{trial.samples_per_class} pictures of each class of {study.dataset}, split {trial.seed}. "
+        "`accuracy` is measured on test pictures."
+    )
