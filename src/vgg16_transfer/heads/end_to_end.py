@@ -8,8 +8,10 @@ them in every epoch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,19 +21,39 @@ from tqdm import tqdm
 from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import base as heads
 from vgg16_transfer.heads.augmentation import augment
+from vgg16_transfer.heads.watching import Nobody
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT, cached_layer
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from vgg16_transfer.heads.base import Pictures
+    from vgg16_transfer.heads.checkpoints import Checkpoint
+    from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
+
+
+class Progress(NamedTuple):
+    """Who hears of a trial while it is trained, and where its epochs are kept.
+
+    Attributes:
+        name: Trial name.
+        watch: Is told of each epoch, after the epoch is kept. So no epoch is told twice.
+        kept: Training goes on after the epoch that it has. By default, no epoch is kept.
+    """
+
+    name: str = "only"
+    watch: Watch = Nobody()
+    kept: Checkpoint | None = None
+
+
+_ALONE = Progress()
 
 
 def fit(
@@ -42,9 +64,12 @@ def fit(
     roles: Mapping[str, Pictures],
     classes: int,
     recipe: Mapping[str, Any],
-    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
+    progress: Progress = _ALONE,
 ) -> heads.Fitted:
     """Trains a head, and the blocks below it that the trial fine-tunes.
+
+    After each epoch, everything that is needed to go on is kept. A training that was killed goes
+    on after the last complete epoch, and its result is the same to the bit.
 
     Args:
         trial: The trial's setting.
@@ -57,7 +82,7 @@ def fit(
         classes: Number of classes.
         recipe: How these features were made: ``network``, ``image_size``, in pixels, and
             ``resize``.
-        on_epoch: Is called with the number and the measures of each epoch.
+        progress: Who is told of each epoch, and where epochs are kept.
 
     Returns:
         The tail and its history. Input shape (n, width of the cached layer), output shape
@@ -76,20 +101,22 @@ def fit(
     steps = math.ceil(len(labels) / trial.batch_size)
     tail = make_tail(trial, network, cached, classes)
     model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
-    with tqdm(
-        total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
-    ) as bar:
-        measured = _Measured(roles, bar, on_epoch)
-        model.fit(
-            stream(trial, _read(source, sha256s), labels, orders, recipe),
-            epochs=trial.epochs,
-            shuffle=False,
-            steps_per_epoch=steps,
-            callbacks=[measured],
-            verbose=0,
-        )
-    finished = len(measured.rows) == trial.epochs
-    return heads.Fitted(tail, heads.as_history(measured.rows), finished)
+    training = _Training(trial, model, roles, _identity(trial, sha256s, recipe), progress)
+    done = training.resume()
+    left = (trial.epochs - done) * steps
+    with tqdm(total=left, desc="end to end", unit="step", leave=False, disable=None) as bar:
+        training.bar = bar
+        if left:
+            model.fit(
+                stream(trial, _read(source, sha256s), labels, orders, recipe, done),
+                initial_epoch=done,
+                epochs=trial.epochs,
+                shuffle=False,
+                steps_per_epoch=steps,
+                callbacks=[training],
+                verbose=0,
+            )
+    return heads.Fitted(tail, heads.as_history(training.rows), not training.diverged)
 
 
 def stream(
@@ -98,6 +125,7 @@ def stream(
     labels: npt.NDArray[np.int64],
     orders: npt.NDArray[np.int64],
     recipe: Mapping[str, Any],
+    done: int = 0,
 ) -> tf.data.Dataset:
     """Streams the batches of all epochs. A batch is decoded while the one before it is trained on.
 
@@ -108,6 +136,7 @@ def stream(
         labels: Shape (n,).
         orders: Shape (epochs, n): the order of the pictures in each epoch, as indices of ``files``.
         recipe: As for :func:`fit`.
+        done: Number of epochs to leave out, because they are done.
 
     Returns:
         Pictures of shape (batch, image_size, image_size, 3), RGB, integers from 0 to 255, and
@@ -129,8 +158,9 @@ def stream(
         examples = rows.map(lambda row: example(epoch, row), num_parallel_calls=tf.data.AUTOTUNE)
         return examples.batch(trial.batch_size)
 
-    epochs = np.arange(len(orders), dtype=np.int64)
-    return tf.data.Dataset.from_tensor_slices((epochs, orders)).flat_map(batches).prefetch(1)
+    epochs = np.arange(done, len(orders), dtype=np.int64)
+    left = tf.data.Dataset.from_tensor_slices((epochs, orders[done:]))
+    return left.flat_map(batches).prefetch(1)
 
 
 def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> keras.Model:
@@ -219,6 +249,14 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         self._decays = [*[False] * blocks, True, False]
         self.compile(jit_compile=False)
 
+    def state(self) -> list[Any]:
+        """Everything that training changes."""
+        return [
+            *self.tail.variables,
+            *(slot for slots in self._slots for slot in slots),
+            self._step,
+        ]
+
     def call(self, batch: tf.Tensor) -> tf.Tensor:
         return self.tail(self.frozen(batch))
 
@@ -245,34 +283,62 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         return {"loss": loss}
 
 
-class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Measures the tail on the cached features of every role at the end of each epoch."""
+class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """What happens at the end of each epoch: the tail is measured, the epoch is kept and told.
+
+    Attributes:
+        rows: The measures of each complete epoch, on the cached features of every role.
+        diverged: Whether a loss was not finite. That epoch is not complete.
+        bar: The progress bar, which counts steps.
+    """
 
     def __init__(
         self,
+        trial: Trial,
+        model: _EndToEnd,
         roles: Mapping[str, Pictures],
-        bar: Any,
-        on_epoch: Callable[[int, Mapping[str, float]], None],
+        identity: str,
+        progress: Progress,
     ) -> None:
         super().__init__()
-        self._tell = on_epoch
         self.rows: list[dict[str, float]] = []
+        self.diverged = False
+        self.bar: Any = None
+        self._trial = trial
+        self._trained = model
         self._roles = roles
-        self._bar = bar
+        self._identity = identity
+        self._progress = progress
+
+    def resume(self) -> int:
+        """Sets the model to the last epoch that was kept. Returns the number of complete epochs."""
+        if self._progress.kept is not None:
+            self.rows = self._progress.kept.load(self._identity, self._trained.state())
+        return len(self.rows)
 
     def on_train_batch_end(self, *_: object, **__: object) -> None:
-        self._bar.update()
+        self.bar.update()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        logits = {}
-        for role, (features, _labels) in self._roles.items():
-            logits[role] = heads.logits(self.model.tail, features)
+        logits = {
+            role: heads.logits(self._trained.tail, features)
+            for role, (features, _labels) in self._roles.items()
+        }
         row = heads.measure_roles(self._roles, logits)
-        if heads.finite(row):
-            self.rows.append(row)
-            self._tell(len(self.rows), row)
-        else:
-            self.model.stop_training = True  # the tail diverged
+        if not heads.finite(row):
+            self.diverged = self._trained.stop_training = True
+            return
+        self.rows.append(row)
+        name, watch, kept = self._progress
+        if kept is not None:
+            kept.save(self._identity, self._trained.state(), self.rows)
+        watch.epoch(name, len(self.rows), row)
+
+
+def _identity(trial: Trial, sha256s: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
+    """sha256 of the setting, the training pictures in their order, and how features were made."""
+    content = [trial.model_dump(), list(sha256s.values()), dict(recipe)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:

@@ -20,6 +20,8 @@ from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records
 from vgg16_transfer.heads.base import Fitted, Pictures
+from vgg16_transfer.heads.checkpoints import Checkpoint
+from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
-
-    OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 _CALIBRATED = ("loss", "calibration_error")
@@ -173,9 +173,10 @@ def train_study(
 ) -> Done:
     """Trains all trials of a study. Writes heads and record when all trials are done.
 
-    Until then, each trained trial is stored beside ``heads``. If the run is killed, the next run
-    continues after these trials, unless the study, its inputs or the code of vgg16_transfer.heads
-    has changed. If a trial diverges, it fails and the other trials continue.
+    Until then, each trained trial is stored beside ``heads``, and so is the last complete epoch of
+    a trial with ``end_to_end``. If the run is killed, the next run continues after these, unless
+    the study, its inputs or the code of vgg16_transfer.heads has changed. If a trial diverges, it
+    fails and the other trials continue.
 
     Args:
         study: The study to train.
@@ -216,18 +217,20 @@ def train_study(
                 started, began = _milliseconds(), time.perf_counter()
                 material = load_material(*needs[name])
                 loaded = time.perf_counter()
-                on_epoch = functools.partial(watch.epoch, name)
-                trained = train_trial(trial, material, load_material, streamed, on_epoch)
-                fit_seconds = time.perf_counter() - loaded
+                kept = Checkpoint(done / f"{name}.epochs.npz", started)
+                progress = Progress(name, watch, kept)
+                trained = train_trial(trial, material, load_material, streamed, progress)
+                fit_seconds = kept.seconds
                 seen = len(material.role("train", range(_student_ranks(trial))).labels)
                 times = Times(
-                    started,
+                    kept.started,
                     _milliseconds(),
                     fit_seconds,
                     loaded - began,
                     seen * len(trained.history) / fit_seconds,
                 )
                 _keep(trained, times, material, done, name)
+                kept.remove()
                 files = (done / f"{name}.keras", heads / f"{name}.keras")
                 watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
         return _publish(study, trials, done, heads, results)
@@ -238,7 +241,7 @@ def train_trial(
     material: Material,
     load_material: Callable[[str, str, int], Material],
     streamed: Streamed,
-    on_epoch: OnEpoch = lambda *_: None,
+    progress: Progress,
 ) -> Trained:
     """Trains one head.
 
@@ -247,13 +250,13 @@ def train_trial(
         material: The split of the trial's seed, with the features of the cached layer.
         load_material: Returns the material of a backbone, a layer and a seed.
         streamed: Pictures and weights, for ``end_to_end``.
-        on_epoch: Is called with the number and the measures of each epoch of ``end_to_end``. The
-            epochs of other trials take a millisecond.
+        progress: Who is told of each epoch of ``end_to_end``, and where it is kept. The epochs of
+            other trials take a millisecond.
     """
     roles = material.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
-            fitted = _train_end_to_end(trial, material, roles, streamed, on_epoch)
+            fitted = _train_end_to_end(trial, material, roles, streamed, progress)
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
             fitted = _train_on_features(trial, material, roles)
         else:
@@ -348,7 +351,7 @@ def _train_end_to_end(
     material: Material,
     roles: Mapping[str, Pictures],
     streamed: Streamed,
-    on_epoch: OnEpoch,
+    progress: Progress,
 ) -> Fitted:
     chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
@@ -359,7 +362,7 @@ def _train_end_to_end(
         roles,
         len(material.class_names),
         material.recipe,
-        on_epoch,
+        progress,
     )
 
 
