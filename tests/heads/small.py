@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.heads import end_to_end
 from vgg16_transfer.heads.studies import Done, Streamed, train_study
-from vgg16_transfer.heads.watching import Watch
+from vgg16_transfer.heads.watching import Ended, Nobody, Watch
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.images.source import Source
@@ -46,6 +47,31 @@ AXES = {
 }
 STEPS = 3
 """Steps of an epoch of ``AXES``: 12 pictures, 5 at a time."""
+
+
+class Killed(BaseException):
+    """Stands in for a SIGKILL: nothing in the package may catch it."""
+
+
+class Watching(Nobody):
+    """Notes what it is told of the only trial of a study. It can end the training."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.epochs: list[int] = []
+        self.measured: list[dict[str, float]] = []
+        self.ended_with: Ended | None = None
+        self._last = last
+
+    def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
+        assert trial == "only"
+        self.epochs.append(epoch)
+        self.measured.append(dict(measured))
+        if epoch == self._last:
+            raise Killed
+
+    def ended(self, trial: str, ended: Ended) -> None:
+        assert trial == "only"
+        self.ended_with = ended
 
 
 class Inputs(NamedTuple):

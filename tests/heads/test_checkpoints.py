@@ -10,73 +10,36 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.heads import small
-from tests.heads.small import AXES, STEPS, Inputs, contents, make_study
+from tests.heads.small import AXES, STEPS, Inputs, Killed, Watching, contents, make_study
 
 from vgg16_transfer import artifacts
 from vgg16_transfer.heads import checkpoints, end_to_end, records
 from vgg16_transfer.heads.checkpoints import Checkpoint
-from vgg16_transfer.heads.watching import Ended, Nobody
+from vgg16_transfer.heads.watching import Ended
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = int(AXES["epochs"])
 AT = "only.epochs.npz"
 
 
-class Killed(BaseException):
-    """Stands in for a SIGKILL: nothing in the package may catch it."""
-
-
-class Watching(Nobody):
-    """Notes the epochs that it is told, and how long the trial took. It can end the training."""
-
-    def __init__(self, last: int | None = None) -> None:
-        self.epochs: list[int] = []
-        self.measured: list[dict[str, float]] = []
-        self.ended_with: Ended | None = None
-        self._last = last
-
-    def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
-        assert trial == "only"
-        self.epochs.append(epoch)
-        self.measured.append(dict(measured))
-        if epoch == self._last:
-            raise Killed
-
-    def ended(self, trial: str, ended: Ended) -> None:
-        assert trial == "only"
-        self.ended_with = ended
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(end_to_end.base, "load", small.network)
-        yield
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, dict[str, bytes]]:
+def expected(small_inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a training leaves that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    inputs = small.make_inputs(folder)
-    small.train(make_study(), inputs, folder)
-    return inputs, contents(folder)
+    small.train(make_study(), small_inputs, folder)
+    return contents(folder)
 
 
 @pytest.fixture
-def inputs(undisturbed: tuple[Inputs, dict[str, bytes]]) -> Inputs:
-    return undisturbed[0]
-
-
-@pytest.fixture
-def expected(undisturbed: tuple[Inputs, dict[str, bytes]]) -> dict[str, bytes]:
-    return undisturbed[1]
+def inputs(small_inputs: Inputs) -> Inputs:
+    return small_inputs
 
 
 def kept(folder: Path) -> Path:

@@ -78,7 +78,7 @@ def fit(
         sha256s: sha256 of each training picture, by name in the source, in the order of
             ``roles["train"]``.
         roles: Pictures to measure the tail on, by role. Their features are the activations of the
-            cached layer.
+            cached layer. ``early_stopping`` needs the role ``validation``.
         classes: Number of classes.
         recipe: How these features were made: ``network``, ``image_size``, in pixels, and
             ``resize``.
@@ -103,7 +103,7 @@ def fit(
     model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
     training = _Training(trial, model, roles, _identity(trial, sha256s, recipe), progress)
     done = training.resume()
-    left = (trial.epochs - done) * steps
+    left = 0 if training.over else (trial.epochs - done) * steps
     with tqdm(total=left, desc="end to end", unit="step", leave=False, disable=None) as bar:
         training.bar = bar
         if left:
@@ -316,6 +316,15 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
             self.rows = self._progress.kept.load(self._identity, self._trained.state())
         return len(self.rows)
 
+    @property
+    def over(self) -> bool:
+        """Whether the loss on validation pictures has not improved for too many epochs."""
+        patience = self._trial.early_stopping
+        if not patience or not self.rows:
+            return False
+        losses = [row["validation_loss"] for row in self.rows]
+        return len(losses) - 1 - losses.index(min(losses)) >= patience
+
     def on_train_batch_end(self, *_: object, **__: object) -> None:
         self.bar.update()
 
@@ -332,6 +341,7 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         name, watch, kept = self._progress
         if kept is not None:
             kept.save(self._identity, self._trained.state(), self.rows)
+        self._trained.stop_training = self.over
         watch.epoch(name, len(self.rows), row)
 
 

@@ -189,7 +189,8 @@ def train_study(
 
     Raises:
         FeaturesError: The store is missing or damaged, or has no such picture or layer.
-        ManifestError: A split is missing or damaged.
+        ManifestError: A split is missing or damaged, or has no validation pictures for
+            ``early_stopping``.
         ArtifactError: The disk is full. Finished trials are kept for the next run.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
@@ -197,6 +198,8 @@ def train_study(
     watch = watch or Nobody()
     done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
+    if any(study.grid["early_stopping"]):
+        _check_validation(study, splits)
 
     @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
     def load_material(backbone: str, layer: str, seed: int) -> Material:
@@ -395,6 +398,17 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
     manifest = manifest[~unseen].reset_index(drop=True)
     features = store.rows(layer, manifest["sha256"].tolist())
     return Material(layer, manifest, features, store.shapes[layer], store.recipe, file_md5(path))
+
+
+def _check_validation(study: Study, splits: Path) -> None:
+    """Whether there are validation pictures is known late, if the source has them."""
+    for seed in study.grid["seed"]:
+        path = splits / f"{seed}.csv"
+        if "validation" not in set(read_manifest(path)["role"]):
+            raise ManifestError(
+                f"{path}: has no validation pictures, which studies.{study.name}.early_stopping "
+                f"needs; set datasets.{study.dataset}.split.validation_per_class"
+            )
 
 
 def _cached_layer(study: Study, trial: Trial) -> str:
