@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
+import re
 import shutil
 import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer import optimizers
 from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
+from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records
 from vgg16_transfer.heads.base import Fitted, Pictures
@@ -30,7 +36,7 @@ from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import keras
     import numpy.typing as npt
@@ -42,6 +48,23 @@ if TYPE_CHECKING:
 
 _CALIBRATED = ("loss", "calibration_error")
 """Measures that are recorded before calibration as well."""
+
+_SIZES = frozenset(
+    {
+        "approach",
+        "backbone",
+        "layer",
+        "pooling",
+        "samples_per_class",
+        "batch_size",
+        "optimizer",
+        "fine_tune_from",
+    }
+)
+"""Keys that decide how much memory a trial needs for tensors."""
+
+_WHERE = re.compile(r"\s+File |Graph execution error|Detected at|<stack traces")
+"""Lines of an error of TensorFlow before what it says."""
 
 
 class Material(NamedTuple):
@@ -161,6 +184,23 @@ class DivergedError(Exception):
         super().__init__(self.failure)
 
 
+class BrokenError(InputError):
+    """Some trials broke: their training raised an error. The others are stored.
+
+    Attributes:
+        broken: What broke each of them, by the name of the trial.
+    """
+
+    def __init__(self, study: str, broken: Mapping[str, str], others: int, done: Path) -> None:
+        self.broken = dict(broken)
+        lines = [
+            f"{study}: trial {name} broke: {why}; {_error_file(done, name)} has the traceback"
+            for name, why in broken.items()
+        ]
+        kept = f"{others} of {others + len(broken)} trials are kept"
+        super().__init__("\n".join([*lines, f"{study}: {kept}; run this again to repeat the rest"]))
+
+
 def train_study(
     study: Study,
     *,
@@ -176,7 +216,8 @@ def train_study(
     Until then, each trained trial is stored beside ``heads``, and so is the last complete epoch of
     a trial with ``end_to_end``. If the run is killed, the next run continues after these, unless
     the study, its inputs or the code of vgg16_transfer.heads has changed. If a trial diverges, it
-    fails and the other trials continue.
+    fails and the other trials continue. If a trial breaks, the others are trained and stored, but
+    nothing is written.
 
     Args:
         study: The study to train.
@@ -192,6 +233,7 @@ def train_study(
         ManifestError: A split is missing or damaged, or has no validation pictures for
             ``early_stopping``.
         ArtifactError: The disk is full. Finished trials are kept for the next run.
+        BrokenError: Some trials broke. The next run repeats only these.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
@@ -212,31 +254,74 @@ def train_study(
     order = sorted(trials.items(), key=lambda item: needs[item[0]])
     # The lock has a name of its own, because the heads are locked again when they are replaced.
     unfinished = heads.with_name(f"{heads.name}.trials")
+    broken: dict[str, str] = {}
     with room(heads, "the trials that are done are kept: run this again"), alone(unfinished):
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
-            if not (done / f"{name}.json").exists():
-                watch.began(name)
-                started, began = _milliseconds(), time.perf_counter()
-                material = load_material(*needs[name])
-                loaded = time.perf_counter()
-                kept = Checkpoint(done / f"{name}.epochs.npz", started)
-                progress = Progress(name, watch, kept)
+            if (done / f"{name}.json").exists():
+                continue
+            watch.began(name)
+            started, began = _milliseconds(), time.perf_counter()
+            material = load_material(*needs[name])
+            features_seconds = time.perf_counter() - began
+            kept = Checkpoint(done / f"{name}.epochs.npz", started)
+            progress = Progress(name, watch, kept)
+            with _surviving(name, study, done, broken):
                 trained = train_trial(trial, material, load_material, streamed, progress)
-                fit_seconds = kept.seconds
-                seen = len(material.role("train", range(_student_ranks(trial))).labels)
-                times = Times(
-                    kept.started,
-                    _milliseconds(),
-                    fit_seconds,
-                    loaded - began,
-                    seen * len(trained.history) / fit_seconds,
-                )
+                times = _times(trial, trained, material, kept, features_seconds)
                 _keep(trained, times, material, done, name)
-                kept.remove()
-                files = (done / f"{name}.keras", heads / f"{name}.keras")
-                watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
+            if name in broken:
+                gc.collect()  # what the trial held would stay in memory with the error's frames
+                watch.broke(name, broken[name])
+                continue
+            kept.remove()
+            files = (done / f"{name}.keras", heads / f"{name}.keras")
+            watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
+        if broken:
+            raise BrokenError(study.name, broken, len(trials) - len(broken), done)
         return _publish(study, trials, done, heads, results)
+
+
+@contextmanager
+def _surviving(name: str, study: Study, done: Path, broken: dict[str, str]) -> Iterator[None]:
+    """Notes in ``broken`` if a trial breaks, and lets the others go on.
+
+    An error that the others would run into as well is raised: bad input, which they share, a disk
+    that can't be written to or read, a full memory. Tensors that are too large are the trial's own,
+    if trials of the study differ in what decides how large tensors are.
+    """
+    remove(_error_file(done, name))
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+        if exhausted and _SIZES.isdisjoint(study.axes):
+            raise
+        text = "".join(traceback.format_exception(error))
+        _error_file(done, name).write_text(text, encoding="utf-8")
+        broken[name] = "out of memory" if exhausted else _reason(error)
+
+
+def _error_file(done: Path, name: str) -> Path:
+    return done / f"{name}.error.txt"
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line. TensorFlow says first where in a graph it happened."""
+    lines = re.sub(r"\{\{.*?\}\}", "", str(error)).splitlines()
+    told = [line for line in lines if line.strip() and not _WHERE.match(line)]
+    return f"{type(error).__name__}: {' '.join(told[0].split())}" if told else type(error).__name__
+
+
+def _times(
+    trial: Trial, trained: Trained, material: Material, kept: Checkpoint, features_seconds: float
+) -> Times:
+    fit_seconds = kept.seconds
+    seen = len(material.role("train", range(_student_ranks(trial))).labels)
+    speed = seen * len(trained.history) / fit_seconds
+    return Times(kept.started, _milliseconds(), fit_seconds, features_seconds, speed)
 
 
 def train_trial(
