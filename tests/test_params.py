@@ -412,6 +412,25 @@ def test_a_source_may_have_the_validation_pictures_of_early_stopping(layout: str
     assert check(**changes).studies["s"].grid["early_stopping"] == (1,)
 
 
+@pytest.mark.parametrize("approach", ["features", "end_to_end"])
+@pytest.mark.parametrize("setting", [2, [0, 2]])
+def test_filters_are_logged_of_what_is_fine_tuned(approach: str, setting: Any) -> None:
+    changes = {"studies/s/approach": approach, "studies/s/log_filters_every": setting}
+    assert mistakes(changes) == [
+        "studies.s.log_filters_every: needs approach: end_to_end with fine_tune_from"
+    ]
+
+
+def test_logging_filters_is_no_axis() -> None:
+    changes = END_TO_END | {"studies/s/fine_tune_from": ["none", "block5"]}
+    assert check(**changes, **{"studies/s/log_filters_every": 2}).studies["s"].axes == (
+        "fine_tune_from",
+    )
+    assert mistakes(changes | {"studies/s/log_filters_every": [1, 2]}) == [
+        "studies.s.log_filters_every: changes no head, so it can't be a list"
+    ]
+
+
 def test_origin_and_licence_are_texts_that_may_be_missing() -> None:
     texts = {"origin": "https://example.org/a?page=1, or ask ann@example.org", "licence": "a" * 500}
     dataset = check(**{f"datasets/d/{key}": text for key, text in texts.items()}).datasets["d"]

@@ -55,6 +55,9 @@ class Progress(NamedTuple):
 
 _ALONE = Progress()
 
+_NAME = 36
+"""Characters of a trial's name in its line, so that the line fits a terminal."""
+
 
 def fit(
     trial: Trial,
@@ -103,10 +106,8 @@ def fit(
     model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
     training = _Training(trial, model, roles, _identity(trial, sha256s, recipe), progress)
     done = training.resume()
-    left = 0 if training.over else (trial.epochs - done) * steps
-    with tqdm(total=left, desc="end to end", unit="step", leave=False, disable=None) as bar:
-        training.bar = bar
-        if left:
+    if done < trial.epochs and not training.over:
+        with _bar(progress.name, trial.epochs * steps, done * steps) as training.bar:
             model.fit(
                 stream(trial, _read(source, sha256s), labels, orders, recipe, done),
                 initial_epoch=done,
@@ -116,6 +117,8 @@ def fit(
                 callbacks=[training],
                 verbose=0,
             )
+    if not training.diverged:
+        training.tell_kernels()
     return heads.Fitted(tail, heads.as_history(training.rows), not training.diverged)
 
 
@@ -314,6 +317,8 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         """Sets the model to the last epoch that was kept. Returns the number of complete epochs."""
         if self._progress.kept is not None:
             self.rows = self._progress.kept.load(self._identity, self._trained.state())
+        if not self.rows:
+            self.tell_kernels()
         return len(self.rows)
 
     @property
@@ -325,7 +330,18 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         losses = [row["validation_loss"] for row in self.rows]
         return len(losses) - 1 - losses.index(min(losses)) >= patience
 
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
+    def tell_kernels(self) -> None:
+        """Tells the kernels of the first and the last convolution that is trained, if there are."""
+        layers = base.convolutions(self._trained.tail)
+        kernels = {layer.name: layer.get_weights()[0] for layer in layers[:1] + layers[-1:]}
+        if kernels:
+            self._progress.watch.kernels(self._progress.name, len(self.rows), kernels)
+
+    def on_train_batch_end(self, _batch: int, logs: Mapping[str, Any]) -> None:
+        if not self.bar.disable:
+            epoch, loss = len(self.rows) + 1, float(logs["loss"])
+            said = f"epoch {epoch} of {self._trial.epochs}, loss {loss:.4g}"
+            self.bar.set_postfix_str(said, refresh=False)
         self.bar.update()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
@@ -343,6 +359,17 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
             kept.save(self._identity, self._trained.state(), self.rows)
         self._trained.stop_training = self.over
         watch.epoch(name, len(self.rows), row)
+        last = self.over or len(self.rows) == self._trial.epochs
+        every = self._trial.log_filters_every
+        if every and len(self.rows) % every == 0 and not last:
+            self.tell_kernels()
+
+
+def _bar(name: str, steps: int, done: int) -> Any:
+    """A line with the name of a trial, its epoch, loss and time left. Only on a terminal."""
+    shown = name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
+    line = "{desc}: {percentage:.0f} %{postfix}, {remaining} left"
+    return tqdm(total=steps, initial=done, desc=shown, bar_format=line, leave=False, disable=None)
 
 
 def _identity(trial: Trial, sha256s: Mapping[str, str], recipe: Mapping[str, Any]) -> str:

@@ -159,6 +159,10 @@ def _study_contradictions(
             f"{path}.early_stopping: needs validation pictures; set "
             f"datasets.{name}.split.validation_per_class"
         )
+    if _is_set(grid, "log_filters_every") and set(grid["fine_tune_from"]) == {"none"}:
+        mistakes.append(f"{path}.log_filters_every: needs approach: end_to_end with fine_tune_from")
+    elif len(grid["log_filters_every"]) > 1:
+        mistakes.append(f"{path}.log_filters_every: changes no head, so it can't be a list")
     return mistakes
 
 
