@@ -378,6 +378,59 @@ def test_a_setting_that_the_head_would_ignore_is_a_mistake(
     assert mistakes({f"studies/s/{key}": value for key, value in settings.items()}) == [expected]
 
 
+END_TO_END = {"studies/s/approach": "end_to_end"}
+WITH_VALIDATION = {"datasets/d/split/validation_per_class": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("augment", "flip"), ("fine_tune_from", "block5"), ("early_stopping", 3)]
+)
+def test_a_setting_of_end_to_end_needs_that_approach(key: str, value: Any) -> None:
+    sentence = f"studies.s.{key}: needs approach: end_to_end"
+    default = Trial.model_fields[key].default
+    for setting in (value, [default, value]):
+        changes = WITH_VALIDATION | {f"studies/s/{key}": setting}
+        assert check(**changes | END_TO_END).studies["s"]
+        assert mistakes(changes) == [sentence]
+        both = changes | {"studies/s/approach": ["features", "end_to_end"]}
+        assert mistakes(both) == [sentence]
+
+
+@pytest.mark.parametrize("setting", [1, [0, 2]])
+@pytest.mark.parametrize("layout", ["class_folders", "caltech256", "urban_tribes"])
+def test_early_stopping_needs_validation_pictures(setting: Any, layout: str) -> None:
+    changes = END_TO_END | {"datasets/d/layout": layout, "studies/s/early_stopping": setting}
+    (mistake,) = mistakes(changes)
+    sentence = "needs validation pictures; set datasets.d.split.validation_per_class"
+    assert mistake == f"studies.s.early_stopping: {sentence}"
+    assert check(**changes | WITH_VALIDATION).studies["s"]
+
+
+@pytest.mark.parametrize("layout", ["split_folders", "csv"])
+def test_a_source_may_have_the_validation_pictures_of_early_stopping(layout: str) -> None:
+    changes = END_TO_END | {"datasets/d/layout": layout, "studies/s/early_stopping": 1}
+    assert check(**changes).studies["s"].grid["early_stopping"] == (1,)
+
+
+@pytest.mark.parametrize("approach", ["features", "end_to_end"])
+@pytest.mark.parametrize("setting", [2, [0, 2]])
+def test_filters_are_logged_of_what_is_fine_tuned(approach: str, setting: Any) -> None:
+    changes = {"studies/s/approach": approach, "studies/s/log_filters_every": setting}
+    assert mistakes(changes) == [
+        "studies.s.log_filters_every: needs approach: end_to_end with fine_tune_from"
+    ]
+
+
+def test_logging_filters_is_no_axis() -> None:
+    changes = END_TO_END | {"studies/s/fine_tune_from": ["none", "block5"]}
+    assert check(**changes, **{"studies/s/log_filters_every": 2}).studies["s"].axes == (
+        "fine_tune_from",
+    )
+    assert mistakes(changes | {"studies/s/log_filters_every": [1, 2]}) == [
+        "studies.s.log_filters_every: changes no head, so it can't be a list"
+    ]
+
+
 def test_origin_and_licence_are_texts_that_may_be_missing() -> None:
     texts = {"origin": "https://example.org/a?page=1, or ask ann@example.org", "licence": "a" * 500}
     dataset = check(**{f"datasets/d/{key}": text for key, text in texts.items()}).datasets["d"]

@@ -112,7 +112,7 @@ def training_pictures(inputs: Inputs) -> dict[str, str]:
 
 
 def train_all(study: Study, inputs: Inputs, folder: Path) -> list[str]:
-    return train_study(
+    done = train_study(
         study,
         splits=inputs.splits,
         features={"vgg16": inputs.features},
@@ -120,6 +120,7 @@ def train_all(study: Study, inputs: Inputs, folder: Path) -> list[str]:
         heads=folder / "heads",
         results=folder / "results",
     )
+    return done.failures
 
 
 def make_trial(**settings: Any) -> Trial:

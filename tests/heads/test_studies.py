@@ -1,16 +1,20 @@
+import errno
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
+from vgg16_transfer.artifacts import ArtifactError
 from vgg16_transfer.backbones.store import FeaturesError, FeatureStore
 from vgg16_transfer.heads import model_files, records, studies
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.saved import HeadError, MadeOf, made_of
-from vgg16_transfer.heads.studies import Streamed, train_study
+from vgg16_transfer.heads.studies import BrokenError, Streamed, train_study
 from vgg16_transfer.heads.watching import Ended, Nobody, Times, Watch
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError, read_manifest
 from vgg16_transfer.images.source import Source
@@ -89,7 +93,7 @@ class Watching(Nobody):
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.told: list[tuple[str, ...]] = []
         self.over: dict[str, Ended] = {}
 
     def began(self, trial: str) -> None:
@@ -242,6 +246,101 @@ def test_a_killed_study_is_continued_and_ends_in_the_same_bytes(
         patch.setattr(softmax, "fit", mortal)
         assert run(study, inputs, tmp_path) == unkilled
     assert len(trained) == 8
+
+
+class Breaking(Watching):
+    """Notes what broke as well."""
+
+    def broke(self, trial: str, why: str) -> None:
+        self.told.append(("broke", trial, why))
+
+
+def breaking(error: BaseException, broken: Callable[[Any], bool]) -> Callable[..., Any]:
+    """Takes the place of ``softmax.fit``, and raises an error in some trials."""
+    fit = softmax.fit
+
+    def mortal(trial: Any, *rest: Any) -> Any:
+        if broken(trial):
+            raise error
+        return fit(trial, *rest)
+
+    return mortal
+
+
+def test_a_trial_that_breaks_costs_no_other_and_is_repeated_alone(
+    inputs, tmp_path, monkeypatch
+) -> None:
+    study = make_study(seed=[0, 1], samples_per_class=[2, 4])
+    unbroken = run(study, inputs, tmp_path)
+    for room in ("heads", "results"):
+        (tmp_path / room / "s").rename(tmp_path / f"old-{room}")
+    names = [f"samples_per_class={n},seed={seed}" for seed in (0, 1) for n in (2, 4)]
+    watching = Breaking()
+    with monkeypatch.context() as patch:
+        fit = breaking(RuntimeError("no\nmore"), lambda t: t.seed + t.samples_per_class == 4)
+        patch.setattr(softmax, "fit", fit)
+        with pytest.raises(BrokenError) as caught:
+            run(study, inputs, tmp_path, watching)
+    assert caught.value.broken == {names[1]: "RuntimeError: no"}
+    first, last = str(caught.value).splitlines()
+    assert first.startswith(f"s: trial {names[1]} broke: RuntimeError: no; ")
+    traceback = Path(first.removesuffix(" has the traceback").rpartition("; ")[2])
+    assert traceback.read_text(encoding="utf-8").endswith("RuntimeError: no\nmore\n")
+    assert last == "s: 3 of 4 trials are kept; run this again to repeat the rest"
+    began = [("began", name) for name in names]
+    over: list[Any] = [("ended", name) for name in names]
+    over[1] = ("broke", names[1], "RuntimeError: no")
+    assert watching.told == [one for pair in zip(began, over, strict=True) for one in pair]
+    assert not (tmp_path / "results" / "s").exists()
+    again = Breaking()
+    assert run(study, inputs, tmp_path, again) == unbroken
+    assert again.told == [("began", names[1]), ("ended", names[1])]
+
+
+@pytest.mark.parametrize(
+    ("error", "axes"),
+    [
+        (OSError(errno.EIO, "Input/output error"), {"samples_per_class": [2, 4]}),
+        (OSError(errno.ENOSPC, "No space left on device"), {"samples_per_class": [2, 4]}),
+        (MemoryError(), {"samples_per_class": [2, 4]}),
+        (FeaturesError("damaged"), {"samples_per_class": [2, 4]}),
+        (KeyboardInterrupt(), {"samples_per_class": [2, 4]}),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), {"seed": [0, 1]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_that_every_trial_would_meet_stops_the_study_at_once(
+    inputs, tmp_path, monkeypatch, error: BaseException, axes: dict[str, Any]
+) -> None:
+    watching = Breaking()
+    monkeypatch.setattr(softmax, "fit", breaking(error, lambda _: True))
+    with pytest.raises((ArtifactError, type(error))) as caught:
+        run(make_study(**axes), inputs, tmp_path, watching)
+    assert not isinstance(caught.value, BrokenError)
+    assert [what for what, *_ in watching.told] == ["began"]
+
+
+def test_tensors_too_large_for_one_trial_cost_no_smaller_trial(
+    inputs, tmp_path, monkeypatch
+) -> None:
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    monkeypatch.setattr(softmax, "fit", breaking(error, lambda trial: trial.batch_size == 256))
+    watching = Breaking()
+    with pytest.raises(BrokenError) as caught:
+        run(make_study(batch_size=[256, 1]), inputs, tmp_path, watching)
+    assert caught.value.broken == {"batch_size=256": "out of memory"}
+    assert watching.told[-1] == ("ended", "batch_size=1")
+
+
+def test_an_error_within_a_graph_is_told_by_what_it_says(inputs, tmp_path, monkeypatch) -> None:
+    def fail() -> None:
+        raise ValueError("they differ")
+
+    fit = tf.function(lambda: tf.numpy_function(fail, [], tf.float32))
+    monkeypatch.setattr(softmax, "fit", lambda *_: fit())
+    with pytest.raises(BrokenError) as caught:
+        run(make_study(), inputs, tmp_path)
+    assert caught.value.broken == {"only": "InvalidArgumentError: ValueError: they differ"}
 
 
 def test_a_student_learns_from_pictures_that_only_its_teacher_labels(

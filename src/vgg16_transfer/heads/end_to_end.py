@@ -8,8 +8,10 @@ them in every epoch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,19 +21,42 @@ from tqdm import tqdm
 from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import base as heads
 from vgg16_transfer.heads.augmentation import augment
+from vgg16_transfer.heads.watching import Nobody
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT, cached_layer
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from vgg16_transfer.heads.base import Pictures
+    from vgg16_transfer.heads.checkpoints import Checkpoint
+    from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
+
+
+class Progress(NamedTuple):
+    """Who hears of a trial while it is trained, and where its epochs are kept.
+
+    Attributes:
+        name: Trial name.
+        watch: Is told of each epoch, after the epoch is kept. So no epoch is told twice.
+        kept: Training goes on after the epoch that it has. By default, no epoch is kept.
+    """
+
+    name: str = "only"
+    watch: Watch = Nobody()
+    kept: Checkpoint | None = None
+
+
+_ALONE = Progress()
+
+_NAME = 36
+"""Characters of a trial's name in its line, so that the line fits a terminal."""
 
 
 def fit(
@@ -42,9 +67,12 @@ def fit(
     roles: Mapping[str, Pictures],
     classes: int,
     recipe: Mapping[str, Any],
-    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda *_: None,
+    progress: Progress = _ALONE,
 ) -> heads.Fitted:
     """Trains a head, and the blocks below it that the trial fine-tunes.
+
+    After each epoch, everything that is needed to go on is kept. A training that was killed goes
+    on after the last complete epoch, and its result is the same to the bit.
 
     Args:
         trial: The trial's setting.
@@ -53,11 +81,11 @@ def fit(
         sha256s: sha256 of each training picture, by name in the source, in the order of
             ``roles["train"]``.
         roles: Pictures to measure the tail on, by role. Their features are the activations of the
-            cached layer.
+            cached layer. ``early_stopping`` needs the role ``validation``.
         classes: Number of classes.
         recipe: How these features were made: ``network``, ``image_size``, in pixels, and
             ``resize``.
-        on_epoch: Is called with the number and the measures of each epoch.
+        progress: Who is told of each epoch, and where epochs are kept.
 
     Returns:
         The tail and its history. Input shape (n, width of the cached layer), output shape
@@ -76,20 +104,22 @@ def fit(
     steps = math.ceil(len(labels) / trial.batch_size)
     tail = make_tail(trial, network, cached, classes)
     model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
-    with tqdm(
-        total=trial.epochs * steps, desc="end to end", unit="step", leave=False, disable=None
-    ) as bar:
-        measured = _Measured(roles, bar, on_epoch)
-        model.fit(
-            stream(trial, _read(source, sha256s), labels, orders, recipe),
-            epochs=trial.epochs,
-            shuffle=False,
-            steps_per_epoch=steps,
-            callbacks=[measured],
-            verbose=0,
-        )
-    finished = len(measured.rows) == trial.epochs
-    return heads.Fitted(tail, heads.as_history(measured.rows), finished)
+    training = _Training(trial, model, roles, _identity(trial, sha256s, recipe), progress)
+    done = training.resume()
+    if done < trial.epochs and not training.over:
+        with _bar(progress.name, trial.epochs * steps, done * steps) as training.bar:
+            model.fit(
+                stream(trial, _read(source, sha256s), labels, orders, recipe, done),
+                initial_epoch=done,
+                epochs=trial.epochs,
+                shuffle=False,
+                steps_per_epoch=steps,
+                callbacks=[training],
+                verbose=0,
+            )
+    if not training.diverged:
+        training.tell_kernels()
+    return heads.Fitted(tail, heads.as_history(training.rows), not training.diverged)
 
 
 def stream(
@@ -98,6 +128,7 @@ def stream(
     labels: npt.NDArray[np.int64],
     orders: npt.NDArray[np.int64],
     recipe: Mapping[str, Any],
+    done: int = 0,
 ) -> tf.data.Dataset:
     """Streams the batches of all epochs. A batch is decoded while the one before it is trained on.
 
@@ -108,6 +139,7 @@ def stream(
         labels: Shape (n,).
         orders: Shape (epochs, n): the order of the pictures in each epoch, as indices of ``files``.
         recipe: As for :func:`fit`.
+        done: Number of epochs to leave out, because they are done.
 
     Returns:
         Pictures of shape (batch, image_size, image_size, 3), RGB, integers from 0 to 255, and
@@ -129,8 +161,9 @@ def stream(
         examples = rows.map(lambda row: example(epoch, row), num_parallel_calls=tf.data.AUTOTUNE)
         return examples.batch(trial.batch_size)
 
-    epochs = np.arange(len(orders), dtype=np.int64)
-    return tf.data.Dataset.from_tensor_slices((epochs, orders)).flat_map(batches).prefetch(1)
+    epochs = np.arange(done, len(orders), dtype=np.int64)
+    left = tf.data.Dataset.from_tensor_slices((epochs, orders[done:]))
+    return left.flat_map(batches).prefetch(1)
 
 
 def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> keras.Model:
@@ -219,6 +252,14 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         self._decays = [*[False] * blocks, True, False]
         self.compile(jit_compile=False)
 
+    def state(self) -> list[Any]:
+        """Everything that training changes."""
+        return [
+            *self.tail.variables,
+            *(slot for slots in self._slots for slot in slots),
+            self._step,
+        ]
+
     def call(self, batch: tf.Tensor) -> tf.Tensor:
         return self.tail(self.frozen(batch))
 
@@ -245,34 +286,96 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         return {"loss": loss}
 
 
-class _Measured(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Measures the tail on the cached features of every role at the end of each epoch."""
+class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """What happens at the end of each epoch: the tail is measured, the epoch is kept and told.
+
+    Attributes:
+        rows: The measures of each complete epoch, on the cached features of every role.
+        diverged: Whether a loss was not finite. That epoch is not complete.
+        bar: The progress bar, which counts steps.
+    """
 
     def __init__(
         self,
+        trial: Trial,
+        model: _EndToEnd,
         roles: Mapping[str, Pictures],
-        bar: Any,
-        on_epoch: Callable[[int, Mapping[str, float]], None],
+        identity: str,
+        progress: Progress,
     ) -> None:
         super().__init__()
-        self._tell = on_epoch
         self.rows: list[dict[str, float]] = []
+        self.diverged = False
+        self.bar: Any = None
+        self._trial = trial
+        self._trained = model
         self._roles = roles
-        self._bar = bar
+        self._identity = identity
+        self._progress = progress
 
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
-        self._bar.update()
+    def resume(self) -> int:
+        """Sets the model to the last epoch that was kept. Returns the number of complete epochs."""
+        if self._progress.kept is not None:
+            self.rows = self._progress.kept.load(self._identity, self._trained.state())
+        if not self.rows:
+            self.tell_kernels()
+        return len(self.rows)
+
+    @property
+    def over(self) -> bool:
+        """Whether the loss on validation pictures has not improved for too many epochs."""
+        patience = self._trial.early_stopping
+        if not patience or not self.rows:
+            return False
+        losses = [row["validation_loss"] for row in self.rows]
+        return len(losses) - 1 - losses.index(min(losses)) >= patience
+
+    def tell_kernels(self) -> None:
+        """Tells the kernels of the first and the last convolution that is trained, if there are."""
+        layers = base.convolutions(self._trained.tail)
+        kernels = {layer.name: layer.get_weights()[0] for layer in layers[:1] + layers[-1:]}
+        if kernels:
+            self._progress.watch.kernels(self._progress.name, len(self.rows), kernels)
+
+    def on_train_batch_end(self, _batch: int, logs: Mapping[str, Any]) -> None:
+        if not self.bar.disable:
+            epoch, loss = len(self.rows) + 1, float(logs["loss"])
+            said = f"epoch {epoch} of {self._trial.epochs}, loss {loss:.4g}"
+            self.bar.set_postfix_str(said, refresh=False)
+        self.bar.update()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        logits = {}
-        for role, (features, _labels) in self._roles.items():
-            logits[role] = heads.logits(self.model.tail, features)
+        logits = {
+            role: heads.logits(self._trained.tail, features)
+            for role, (features, _labels) in self._roles.items()
+        }
         row = heads.measure_roles(self._roles, logits)
-        if heads.finite(row):
-            self.rows.append(row)
-            self._tell(len(self.rows), row)
-        else:
-            self.model.stop_training = True  # the tail diverged
+        if not heads.finite(row):
+            self.diverged = self._trained.stop_training = True
+            return
+        self.rows.append(row)
+        name, watch, kept = self._progress
+        if kept is not None:
+            kept.save(self._identity, self._trained.state(), self.rows)
+        self._trained.stop_training = self.over
+        watch.epoch(name, len(self.rows), row)
+        last = self.over or len(self.rows) == self._trial.epochs
+        every = self._trial.log_filters_every
+        if every and len(self.rows) % every == 0 and not last:
+            self.tell_kernels()
+
+
+def _bar(name: str, steps: int, done: int) -> Any:
+    """A line with the name of a trial, its epoch, loss and time left. Only on a terminal."""
+    shown = name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
+    line = "{desc}: {percentage:.0f} %{postfix}, {remaining} left"
+    return tqdm(total=steps, initial=done, desc=shown, bar_format=line, leave=False, disable=None)
+
+
+def _identity(trial: Trial, sha256s: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
+    """sha256 of the setting, the training pictures in their order, and how features were made."""
+    content = [trial.model_dump(), list(sha256s.values()), dict(recipe)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(source: Source, sha256s: Mapping[str, str]) -> list[bytes]:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
+import re
 import shutil
 import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer import optimizers
 from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
+from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records
 from vgg16_transfer.heads.base import Fitted, Pictures
+from vgg16_transfer.heads.checkpoints import Checkpoint
+from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
@@ -28,7 +36,7 @@ from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import keras
     import numpy.typing as npt
@@ -37,11 +45,26 @@ if TYPE_CHECKING:
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
 
-    OnEpoch = Callable[[int, Mapping[str, float]], None]
-
 
 _CALIBRATED = ("loss", "calibration_error")
 """Measures that are recorded before calibration as well."""
+
+_SIZES = frozenset(
+    {
+        "approach",
+        "backbone",
+        "layer",
+        "pooling",
+        "samples_per_class",
+        "batch_size",
+        "optimizer",
+        "fine_tune_from",
+    }
+)
+"""Keys that decide how much memory a trial needs for tensors."""
+
+_WHERE = re.compile(r"\s+File |Graph execution error|Detected at|<stack traces")
+"""Lines of an error of TensorFlow before what it says."""
 
 
 class Material(NamedTuple):
@@ -161,6 +184,23 @@ class DivergedError(Exception):
         super().__init__(self.failure)
 
 
+class BrokenError(InputError):
+    """Some trials broke: their training raised an error. The others are stored.
+
+    Attributes:
+        broken: What broke each of them, by the name of the trial.
+    """
+
+    def __init__(self, study: str, broken: Mapping[str, str], others: int, done: Path) -> None:
+        self.broken = dict(broken)
+        lines = [
+            f"{study}: trial {name} broke: {why}; {_error_file(done, name)} has the traceback"
+            for name, why in broken.items()
+        ]
+        kept = f"{others} of {others + len(broken)} trials are kept"
+        super().__init__("\n".join([*lines, f"{study}: {kept}; run this again to repeat the rest"]))
+
+
 def train_study(
     study: Study,
     *,
@@ -173,9 +213,11 @@ def train_study(
 ) -> Done:
     """Trains all trials of a study. Writes heads and record when all trials are done.
 
-    Until then, each trained trial is stored beside ``heads``. If the run is killed, the next run
-    continues after these trials, unless the study, its inputs or the code of vgg16_transfer.heads
-    has changed. If a trial diverges, it fails and the other trials continue.
+    Until then, each trained trial is stored beside ``heads``, and so is the last complete epoch of
+    a trial with ``end_to_end``. If the run is killed, the next run continues after these, unless
+    the study, its inputs or the code of vgg16_transfer.heads has changed. If a trial diverges, it
+    fails and the other trials continue. If a trial breaks, the others are trained and stored, but
+    nothing is written.
 
     Args:
         study: The study to train.
@@ -188,14 +230,18 @@ def train_study(
 
     Raises:
         FeaturesError: The store is missing or damaged, or has no such picture or layer.
-        ManifestError: A split is missing or damaged.
+        ManifestError: A split is missing or damaged, or has no validation pictures for
+            ``early_stopping``.
         ArtifactError: The disk is full. Finished trials are kept for the next run.
+        BrokenError: Some trials broke. The next run repeats only these.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
     watch = watch or Nobody()
     done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
     ranks = max(_ranks_seen(trial) for trial in trials.values())
+    if any(study.grid["early_stopping"]):
+        _check_validation(study, splits)
 
     @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
     def load_material(backbone: str, layer: str, seed: int) -> Material:
@@ -208,29 +254,74 @@ def train_study(
     order = sorted(trials.items(), key=lambda item: needs[item[0]])
     # The lock has a name of its own, because the heads are locked again when they are replaced.
     unfinished = heads.with_name(f"{heads.name}.trials")
+    broken: dict[str, str] = {}
     with room(heads, "the trials that are done are kept: run this again"), alone(unfinished):
         done.mkdir(parents=True, exist_ok=True)
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
-            if not (done / f"{name}.json").exists():
-                watch.began(name)
-                started, began = _milliseconds(), time.perf_counter()
-                material = load_material(*needs[name])
-                loaded = time.perf_counter()
-                on_epoch = functools.partial(watch.epoch, name)
-                trained = train_trial(trial, material, load_material, streamed, on_epoch)
-                fit_seconds = time.perf_counter() - loaded
-                seen = len(material.role("train", range(_student_ranks(trial))).labels)
-                times = Times(
-                    started,
-                    _milliseconds(),
-                    fit_seconds,
-                    loaded - began,
-                    seen * len(trained.history) / fit_seconds,
-                )
+            if (done / f"{name}.json").exists():
+                continue
+            watch.began(name)
+            started, began = _milliseconds(), time.perf_counter()
+            material = load_material(*needs[name])
+            features_seconds = time.perf_counter() - began
+            kept = Checkpoint(done / f"{name}.epochs.npz", started)
+            progress = Progress(name, watch, kept)
+            with _surviving(name, study, done, broken):
+                trained = train_trial(trial, material, load_material, streamed, progress)
+                times = _times(trial, trained, material, kept, features_seconds)
                 _keep(trained, times, material, done, name)
-                files = (done / f"{name}.keras", heads / f"{name}.keras")
-                watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
+            if name in broken:
+                gc.collect()  # what the trial held would stay in memory with the error's frames
+                watch.broke(name, broken[name])
+                continue
+            kept.remove()
+            files = (done / f"{name}.keras", heads / f"{name}.keras")
+            watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
+        if broken:
+            raise BrokenError(study.name, broken, len(trials) - len(broken), done)
         return _publish(study, trials, done, heads, results)
+
+
+@contextmanager
+def _surviving(name: str, study: Study, done: Path, broken: dict[str, str]) -> Iterator[None]:
+    """Notes in ``broken`` if a trial breaks, and lets the others go on.
+
+    An error that the others would run into as well is raised: bad input, which they share, a disk
+    that can't be written to or read, a full memory. Tensors that are too large are the trial's own,
+    if trials of the study differ in what decides how large tensors are.
+    """
+    remove(_error_file(done, name))
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+        if exhausted and _SIZES.isdisjoint(study.axes):
+            raise
+        text = "".join(traceback.format_exception(error))
+        _error_file(done, name).write_text(text, encoding="utf-8")
+        broken[name] = "out of memory" if exhausted else _reason(error)
+
+
+def _error_file(done: Path, name: str) -> Path:
+    return done / f"{name}.error.txt"
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line. TensorFlow says first where in a graph it happened."""
+    lines = re.sub(r"\{\{.*?\}\}", "", str(error)).splitlines()
+    told = [line for line in lines if line.strip() and not _WHERE.match(line)]
+    return f"{type(error).__name__}: {' '.join(told[0].split())}" if told else type(error).__name__
+
+
+def _times(
+    trial: Trial, trained: Trained, material: Material, kept: Checkpoint, features_seconds: float
+) -> Times:
+    fit_seconds = kept.seconds
+    seen = len(material.role("train", range(_student_ranks(trial))).labels)
+    speed = seen * len(trained.history) / fit_seconds
+    return Times(kept.started, _milliseconds(), fit_seconds, features_seconds, speed)
 
 
 def train_trial(
@@ -238,7 +329,7 @@ def train_trial(
     material: Material,
     load_material: Callable[[str, str, int], Material],
     streamed: Streamed,
-    on_epoch: OnEpoch = lambda *_: None,
+    progress: Progress,
 ) -> Trained:
     """Trains one head.
 
@@ -247,13 +338,13 @@ def train_trial(
         material: The split of the trial's seed, with the features of the cached layer.
         load_material: Returns the material of a backbone, a layer and a seed.
         streamed: Pictures and weights, for ``end_to_end``.
-        on_epoch: Is called with the number and the measures of each epoch of ``end_to_end``. The
-            epochs of other trials take a millisecond.
+        progress: Who is told of each epoch of ``end_to_end``, and where it is kept. The epochs of
+            other trials take a millisecond.
     """
     roles = material.roles(trial.samples_per_class)
     try:
         if trial.approach == "end_to_end":
-            fitted = _train_end_to_end(trial, material, roles, streamed, on_epoch)
+            fitted = _train_end_to_end(trial, material, roles, streamed, progress)
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
             fitted = _train_on_features(trial, material, roles)
         else:
@@ -348,7 +439,7 @@ def _train_end_to_end(
     material: Material,
     roles: Mapping[str, Pictures],
     streamed: Streamed,
-    on_epoch: OnEpoch,
+    progress: Progress,
 ) -> Fitted:
     chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
@@ -359,7 +450,7 @@ def _train_end_to_end(
         roles,
         len(material.class_names),
         material.recipe,
-        on_epoch,
+        progress,
     )
 
 
@@ -392,6 +483,17 @@ def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: i
     manifest = manifest[~unseen].reset_index(drop=True)
     features = store.rows(layer, manifest["sha256"].tolist())
     return Material(layer, manifest, features, store.shapes[layer], store.recipe, file_md5(path))
+
+
+def _check_validation(study: Study, splits: Path) -> None:
+    """Whether there are validation pictures is known late, if the source has them."""
+    for seed in study.grid["seed"]:
+        path = splits / f"{seed}.csv"
+        if "validation" not in set(read_manifest(path)["role"]):
+            raise ManifestError(
+                f"{path}: has no validation pictures, which studies.{study.name}.early_stopping "
+                f"needs; set datasets.{study.dataset}.split.validation_per_class"
+            )
 
 
 def _cached_layer(study: Study, trial: Trial) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
+
     from vgg16_transfer.heads.records import Record
 
 
@@ -58,8 +61,23 @@ class Watch(Protocol):
 
         Args:
             trial: Trial name.
-            epoch: Number of the epoch, from 1.
+            epoch: Number of the epoch, from 1. No epoch is told twice, also if the trial is killed
+                and goes on. One may be missing if it was killed in between: the record of
+                :meth:`ended` has all.
             measured: The measures, by the name ``<role>_<measure>``.
+        """
+
+    def kernels(
+        self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
+    ) -> None:
+        """Kernels of a trial that fine-tunes: before training, in between if asked for, and after.
+
+        Args:
+            trial: Trial name.
+            epoch: Number of complete epochs; 0 is before training. After training, an epoch may be
+                told again by a process that goes on.
+            kernels: Of the first and the last convolution that is trained, by layer: shape (height,
+                width, input channels, kernels), or (height, width, channels, 1) if depthwise.
         """
 
     def ended(self, trial: str, ended: Ended) -> None:
@@ -76,6 +94,11 @@ class Nobody:
         """See :class:`Watch`."""
 
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
+        """See :class:`Watch`."""
+
+    def kernels(
+        self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
+    ) -> None:
         """See :class:`Watch`."""
 
     def ended(self, trial: str, ended: Ended) -> None:

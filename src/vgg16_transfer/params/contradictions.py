@@ -27,6 +27,17 @@ PUBLISHED = ("caltech101", "caltech256", "urban_tribes")
 Params can't read from reporting, so a test compares the two.
 """
 
+_BY_APPROACH = {
+    "augment": "end_to_end",
+    "fine_tune_from": "end_to_end",
+    "early_stopping": "end_to_end",
+    "teacher_layer": "features",
+}
+"""Keys that only one approach uses."""
+
+_WITH_GIVEN_SPLITS = {"split_folders", "csv"}
+"""Layouts of sources that may have validation pictures of their own."""
+
 _MAX_TEXT = 500
 """Characters of a text about a dataset, so that MLflow's description has room for it."""
 
@@ -138,12 +149,26 @@ def _study_contradictions(
             f"{path}.calibration: cross_validation trains heads on cached features without a "
             "teacher; set validation, or none"
         )
-    by_approach = {"augment": "end_to_end", "fine_tune_from": "end_to_end"}
-    by_approach["teacher_layer"] = "features"
-    for key, approach in by_approach.items():
-        if set(grid[key]) != {"none"} and set(grid["approach"]) != {approach}:
+    for key, approach in _BY_APPROACH.items():
+        if _is_set(grid, key) and set(grid["approach"]) != {approach}:
             mistakes.append(f"{path}.{key}: needs approach: {approach}")
+    dataset = params.datasets[name]
+    none_given = dataset.layout not in _WITH_GIVEN_SPLITS
+    if _is_set(grid, "early_stopping") and none_given and not dataset.split.validation_per_class:
+        mistakes.append(
+            f"{path}.early_stopping: needs validation pictures; set "
+            f"datasets.{name}.split.validation_per_class"
+        )
+    if _is_set(grid, "log_filters_every") and set(grid["fine_tune_from"]) == {"none"}:
+        mistakes.append(f"{path}.log_filters_every: needs approach: end_to_end with fine_tune_from")
+    elif len(grid["log_filters_every"]) > 1:
+        mistakes.append(f"{path}.log_filters_every: changes no head, so it can't be a list")
     return mistakes
+
+
+def _is_set(grid: Mapping[str, tuple[Any, ...]], key: str) -> bool:
+    """Whether a key of a study has another value than its default, or several."""
+    return grid[key] != (Trial.model_fields[key].default,)
 
 
 def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list[str]:
@@ -155,10 +180,9 @@ def _head_contradictions(path: str, grid: Mapping[str, tuple[Any, ...]]) -> list
     for key in sorted(frozenset().union(*(row.keys for row in HEAD_KINDS.values()))):
         users = [kind for kind, row in HEAD_KINDS.items() if key in row.keys]
         using = [kind for kind in kinds if kind in users]
-        is_set = grid[key] != (Trial.model_fields[key].default,)
         # One value is allowed if some of the kinds use the key. Several values are not allowed: the
         # same heads of the other kinds would be trained once per value.
-        if is_set and (not using or (len(grid[key]) > 1 and len(using) < len(kinds))):
+        if _is_set(grid, key) and (not using or (len(grid[key]) > 1 and len(using) < len(kinds))):
             mistakes.append(f"{path}.{key}: is used by head: {', '.join(users)} only")
     return mistakes
 

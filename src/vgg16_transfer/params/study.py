@@ -151,6 +151,18 @@ class Trial(Section):
         le=LARGEST,
         description="step size of the blocks that are fine-tuned",
     )
+    early_stopping: int = Field(
+        default=0,
+        ge=0,
+        description="epochs without a better loss on validation pictures after which `end_to_end` "
+        "stops; 0 is never",
+    )
+    log_filters_every: int = Field(
+        default=0,
+        ge=0,
+        description="epochs after which kernels of fine-tuned convolutions are logged, besides "
+        "those before and after training; 0 is never",
+    )
 
 
 @dataclass(frozen=True)
