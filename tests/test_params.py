@@ -262,6 +262,17 @@ def test_a_mistake_is_one_sentence_with_its_path(path: str, value: Any, sentence
     assert "\n" not in mistake
 
 
+@pytest.mark.parametrize("name", ["features", "report"])
+def test_a_dataset_can_not_have_the_name_of_another_experiment(name: str) -> None:
+    raw = {
+        "backbone": {"weights": "random"},
+        "datasets": {name: {"source": "d.tar", "layers": ["block5_pool"]}},
+        "studies": {"s": {"dataset": name}},
+    }
+    with pytest.raises(ParamsError, match=f"datasets.{name}: has the name of the MLflow experim"):
+        check_params(raw)
+
+
 @pytest.mark.parametrize("section", ["datasets", "studies"])
 @pytest.mark.parametrize(
     "name", ["Caps", "a/b", "a b", "..", "-a", "a_", "a__b", "", "ä", "a\n", 7]

@@ -7,6 +7,8 @@ _SECRET = re.compile(
     r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|signature|credential|key)=)[^&\s]+?(?=[:;,.]?(?:[&\s]|$))"
 )
 
+TERMINATED = 143
+"""Exit code of a command that SIGTERM ended: 128 + 15, as shells have it."""
 
 MAX_LINES = 20
 MAX_CHARACTERS = 1500

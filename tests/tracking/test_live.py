@@ -196,8 +196,8 @@ def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monk
 @pytest.mark.parametrize(
     ("error", "status", "why"),
     [
-        (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt"),
-        (SystemExit("SIGTERM"), "KILLED", "SIGTERM"),
+        (KeyboardInterrupt(), "KILLED", "interrupted (Ctrl-C)"),
+        (SystemExit(143), "KILLED", "terminated (SIGTERM)"),
         (ValueError("no such picture\nmore"), "FAILED", "no such picture"),
     ],
 )

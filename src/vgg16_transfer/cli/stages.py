@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking.features_run import FeaturesRun, ended_early
 from vgg16_transfer.tracking.live import Live, watched
 from vgg16_transfer.tracking.log import (
     drawing_stages,
@@ -119,18 +121,23 @@ def features(dataset: DatasetName) -> None:
     """Compute the features of every picture in a dataset's splits, once."""
     params, workspace = read()
     layers = params.dataset(dataset).layers
+    stage = os.environ.get("DVC_STAGE")
+    run = None if stage is None else _features_run(params, workspace, dataset, stage)
 
     from vgg16_transfer.backbones.features import write_features
 
     outs = workspace.features_of(dataset, params.backbones)
-    written = write_features(
-        params.backbones,
-        layers,
-        weights=workspace.weights_of(params.backbones),
-        splits=workspace.splits(dataset),
-        source=source_of(params, workspace, dataset),
-        outs=outs,
-    )
+    began = time.perf_counter()
+    with ended_early(run):
+        written = write_features(
+            params.backbones,
+            layers,
+            weights=workspace.weights_of(params.backbones),
+            splits=workspace.splits(dataset),
+            source=source_of(params, workspace, dataset),
+            outs=outs,
+        )
+    seconds = time.perf_counter() - began
     for name, (computed, damaged) in written.items():
         if damaged is None:
             sentence = "its index was damaged; all features were computed again"
@@ -140,6 +147,23 @@ def features(dataset: DatasetName) -> None:
             typer.echo(f"{outs[name]}: the rows of {damaged} {sentence}", err=True)
         which = name if params.named else "the network"
         typer.echo(f"{computed} pictures went through {which}", err=True)
+    if run is not None and stage is not None:
+        from vgg16_transfer.backbones.store import FeatureStore
+
+        computed = sum(each.computed for each in written.values())
+        held = sum(len(FeatureStore.open(outs[name]).ids) for name in written)
+        root = next(iter(outs.values()))  # the stores of other networks are in it
+        size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+        with or_later(stage, _warn):
+            run.end(
+                {
+                    "pictures_computed": computed,
+                    "pictures_reused": held - computed,
+                    "pictures_per_second": computed / seconds,
+                    "seconds": seconds,
+                    "store_megabytes": size / 1e6,
+                }
+            )
 
 
 @app.command()
@@ -231,6 +255,27 @@ def train(study_name: StudyName) -> None:
         logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
+def _features_run(params: Params, workspace: Workspace, dataset: str, stage: str) -> FeaturesRun:
+    """Logs a stage ``features`` while it runs."""
+    settings: dict[str, Any] = {
+        "dataset": dataset,
+        "layers": ", ".join(params.dataset(dataset).layers),
+    }
+    for name, backbone in params.backbones.items():
+        prefix = f"{name}." if params.named else ""
+        values = backbone.model_dump() | {"weights": redacted(backbone.weights)}
+        settings |= {f"{prefix}{key}": value for key, value in values.items()}
+    return FeaturesRun(
+        dataset, settings, partial(tracking_store, workspace), partial(_starting, workspace, stage)
+    )
+
+
+def _starting(workspace: Workspace, stage: str) -> Lineage:
+    from vgg16_transfer.lineage import lineage
+
+    return lineage.starting_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
+
+
 def _live(
     params: Params,
     workspace: Workspace,
@@ -242,10 +287,7 @@ def _live(
     """Logs a study while it trains."""
 
     def starting() -> Lineage:
-        from vgg16_transfer.lineage import lineage
-
-        origin = lineage.starting_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
-        return replace(origin, started=started)
+        return replace(_starting(workspace, stage), started=started)
 
     def open_store() -> StudyRuns:
         store = tracking_store(workspace)

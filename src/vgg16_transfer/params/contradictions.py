@@ -38,6 +38,9 @@ _BY_APPROACH = {
 _WITH_GIVEN_SPLITS = {"split_folders", "csv"}
 """Layouts of sources that may have validation pictures of their own."""
 
+_EXPERIMENTS = ("features", "report")
+"""Experiments of MLflow with other runs. Those of a dataset's studies are in one of its name."""
+
 _MAX_TEXT = 500
 """Characters of a text about a dataset, so that MLflow's description has room for it."""
 
@@ -221,10 +224,7 @@ def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list
     mistakes = []
     if dataset.source is not None:
         mistakes += _source_mistakes(f"{path}.source", dataset.source)
-    texts = {"origin": dataset.origin, "licence": dataset.licence}
-    texts |= {f"remarks.{number}": text for number, text in enumerate(dataset.remarks)}
-    for key, text in texts.items():
-        mistakes += [] if text is None else _text_mistakes(f"{path}.{key}", text)
+    mistakes += _said_mistakes(name, dataset)
     first = next(iter(params.backbones))
     if not stored_layers(params.backbones[first].network, dataset.layers):
         mistakes.append(
@@ -255,6 +255,22 @@ def _dataset_contradictions(name: str, dataset: Dataset, params: Params) -> list
         mistakes += _encoding_mistakes(f"{path}.encoding", dataset.encoding)
     if dataset.split.group is not None:
         mistakes += _group_mistakes(f"{path}.split.group", dataset.split.group)
+    return mistakes
+
+
+def _said_mistakes(name: str, dataset: Dataset) -> list[str]:
+    """Mistakes in the name of a dataset, and in what is said of it."""
+    mistakes = []
+    path = f"datasets.{name}"
+    if name in _EXPERIMENTS:
+        mistakes.append(
+            f"{path}: has the name of the MLflow experiment that holds the runs of the stage "
+            f"{name}; choose another one"
+        )
+    texts = {"origin": dataset.origin, "licence": dataset.licence}
+    texts |= {f"remarks.{number}": text for number, text in enumerate(dataset.remarks)}
+    for key, text in texts.items():
+        mistakes += [] if text is None else _text_mistakes(f"{path}.{key}", text)
     return mistakes
 
 

@@ -13,9 +13,13 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from vgg16_transfer.errors import TERMINATED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
+    import numpy.typing as npt
     from mlflow.entities import Run
 
     from vgg16_transfer.heads.watching import Ended
@@ -53,6 +57,12 @@ class Live:
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
         """See :class:`~vgg16_transfer.heads.watching.Watch`."""
         self._tell(self._epoch, trial, epoch, _now(), measured)
+
+    def kernels(
+        self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
+    ) -> None:
+        """See :class:`~vgg16_transfer.heads.watching.Watch`."""
+        self._tell(self._kernels, trial, epoch, kernels)
 
     def ended(self, trial: str, ended: Ended) -> None:
         """See :class:`~vgg16_transfer.heads.watching.Watch`."""
@@ -127,6 +137,12 @@ class Live:
             self._runs.log_epochs(run, [(epoch, timestamp, measured)])
             self._active[trial] = run, epoch
 
+    def _kernels(
+        self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
+    ) -> None:
+        if trial in self._active and not self._hurried:
+            self._runs.log_kernels(self._active[trial][0], epoch, kernels)
+
     def _ended(self, trial: str, ended: Ended) -> None:
         if self._hurried or trial not in self._active:
             return
@@ -162,12 +178,18 @@ def watched(live: Live | None) -> Iterator[None]:
         yield
     except BaseException as error:
         if live is not None:
-            killed = not isinstance(error, Exception)
-            why = str(error).partition("\n")[0] or type(error).__name__
-            live.stop("KILLED" if killed else "FAILED", why)
+            live.stop("FAILED" if isinstance(error, Exception) else "KILLED", _reason(error))
         raise
     if live is not None:
         live.close()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        return "terminated (SIGTERM)"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _now() -> int:

@@ -31,6 +31,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
+from vgg16_transfer.diagnostics.kernels import deep_kernel_sheet
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import measures, records
 from vgg16_transfer.params.in_use import settings_in_use
@@ -54,6 +55,8 @@ from vgg16_transfer.tracking.system import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import numpy.typing as npt
 
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study, Trial
@@ -218,6 +221,20 @@ class StudyRuns:
         if not finished(run):
             self.client.set_terminated(run_id, FINISHED if why is None else FAILED, ended)
 
+    def log_kernels(
+        self, run: Run, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
+    ) -> None:
+        """Logs what kernels look like after an epoch, for the grid: one row per layer.
+
+        Args:
+            run: The trial's run.
+            epoch: Number of complete epochs.
+            kernels: By layer, as in :meth:`~vgg16_transfer.heads.watching.Watch.kernels`.
+        """
+        drawn = {f"kernels_{layer}": deep_kernel_sheet(kernel) for layer, kernel in kernels.items()}
+        with TemporaryDirectory() as folder:
+            log_pictures(self.client, run, drawn, Path(folder), epoch)
+
     def stop(self, run: Run, status: str, why: str) -> None:
         """Ends the run of a trial that has no results, so that it is begun again later.
 
@@ -287,16 +304,8 @@ class StudyRuns:
         return self.client.get_run(run.info.run_id)
 
     def _tags(self) -> dict[str, str]:
-        tags = self.lineage.tags() | {
-            "study": self.study.name,
-            LOGGING_PROCESS: logging_process(),
-            "mlflow.user": _user(),
-            "mlflow.source.name": "vgg16-transfer train",
-            "mlflow.source.type": "LOCAL",
-        }
-        if self.lineage.commit:
-            tags["mlflow.source.git.commit"] = self.lineage.commit
-        return tags
+        own = {"study": self.study.name, LOGGING_PROCESS: logging_process()}
+        return self.lineage.tags() | source_tags(self.lineage, "vgg16-transfer train") | own
 
     def _grid(self) -> dict[str, tuple[object, ...]]:
         used = set(self.study.axes).union(*map(settings_in_use, self.study.trials()))
@@ -353,6 +362,22 @@ def digest(record: records.Record) -> str:
     frames = (record.history.dropna(axis="columns", how="all"), record.predictions)
     text = "".join(frame.to_csv(index=False, float_format="%.6g") for frame in frames)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def source_tags(lineage: Lineage, command: str) -> dict[str, str]:
+    """The tags of a run that MLflow's UI shows in columns of their own.
+
+    Args:
+        lineage: Lineage of the results.
+        command: The command that made them.
+    """
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": lineage.commit,
+    }
+    return {key: value for key, value in tags.items() if value}
 
 
 def _user() -> str:
