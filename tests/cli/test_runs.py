@@ -1,5 +1,6 @@
 """When ``vgg16-transfer publish`` asks MLflow, and when it need not."""
 
+import json
 import os
 import socket
 import sys
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from sqlalchemy import make_url
 
 from vgg16_transfer import tracking
 from vgg16_transfer.cli import runs
 from vgg16_transfer.lineage import lineage, locked
 from vgg16_transfer.params import check_params
 from vgg16_transfer.tracking import log, logged
-from vgg16_transfer.tracking.mlflow_store import Store
+from vgg16_transfer.tracking.mlflow_store import Store, find_store
 from vgg16_transfer.workspace import Workspace
 
 PARAMS = {
@@ -171,7 +173,7 @@ def test_pages_are_logged_by_the_digest_of_their_own_stage(
         ("report", "", "report", check),
     ]
     assert sentences == [
-        *(f"{study}: pictures added to its runs at {store}, 3 times" for study in studies),
+        *(f"{study}: pictures added to its run at {store}" for study in studies),
         f"report: logged to MLflow at {store}",
     ]
 
@@ -206,12 +208,55 @@ def test_the_ui_is_that_of_this_workspace_and_its_artifacts(run, tmp_path, monke
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     YAML(typ="safe", pure=True).dump(PARAMS, root / "params.yaml")
-    opened: list[Store] = []
-    monkeypatch.setattr(Store, "client", lambda store: opened.append(store))  # noqa: PLW0108
+    client = find_store(root, None).client()
+    kept = client.create_experiment("animals")
+    tags = {"study": "few"}
+    parent = client.create_run(kept, run_name="few", tags=tags).info.run_id
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
-    run("ui", "--port", "0")
-    (store,) = opened
-    assert store.database == root / "mlflow.db"
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(runs, "_open_when_ready", lambda *given: opened.append(given))
+    monkeypatch.setattr(runs, "_has_a_screen", lambda: True)
+    outcome = run("ui", "--port", "5678")
     (arguments,) = started
-    assert arguments[arguments.index("--backend-store-uri") + 1] == store.uri
+    uri = arguments[arguments.index("--backend-store-uri") + 1]
+    assert make_url(uri).database == str(root / "mlflow.db")
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    server = "http://127.0.0.1:5678"
+    page = (
+        f"{server}/#/experiments/{kept}/runs?workflowType=machine_learning"
+        "&viewStateShareKey=vgg16-transfer"
+    )
+    assert f"runs of animals: {page}\n" in outcome.err
+    assert opened == [(server, page)]
+    view = json.loads(client.get_experiment(kept).tags["mlflow.sharedViewState.vgg16-transfer"])
+    assert {"metrics.`accuracy`", "params.`samples_per_class`"} <= set(view["selectedColumns"])
+    assert view["runsExpanded"] == {parent: True}
+
+
+@pytest.mark.parametrize("options", [["--no-open"], []])
+def test_the_ui_opens_no_browser_without_a_screen_or_if_told_so(
+    run, tmp_path, monkeypatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
+    client = find_store(tmp_path, None).client()
+    client.create_experiment("animals")
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.setenv(name, ":0" if options else "")
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
+    opened: list[Any] = []
+    monkeypatch.setattr(runs, "_open_when_ready", lambda *given: opened.append(given))
+    run("ui", "--port", "5678", *options)
+    assert (len(started), opened) == (1, [])
+
+
+def test_a_workspace_without_runs_says_how_to_get_some(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    YAML(typ="safe", pure=True).dump(PARAMS, tmp_path / "params.yaml")
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert "it has no runs yet; dvc repro makes some" in run("ui", "--port", "5678").err

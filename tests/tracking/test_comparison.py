@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vgg16_transfer.heads import records
-from vgg16_transfer.tracking.comparison import compare
+from vgg16_transfer.tracking.comparison import compare, find_run
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
 from .conftest import log, make_lineage, make_study, write_outputs
@@ -77,9 +78,51 @@ def test_a_trial_is_compared_with_a_trial(compared) -> None:
     assert result.changed.empty
 
 
-def test_an_unknown_run_is_named(compared) -> None:
-    with pytest.raises(TrackingError, match=r"run 'none': .* has none with that id"):
-        compare(compared[0], [*ids(compared, "early "), "none"])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("0" * 32, "has none with that id; copy it"), ("nobody's", "has none of that id or name; na")],
+)
+def test_an_unknown_run_is_named(compared, name: str, sentence: str) -> None:
+    with pytest.raises(TrackingError, match=rf"run '{name}': .* {sentence}"):
+        compare(compared[0], [*ids(compared, "early "), name])
+
+
+def test_runs_are_found_by_the_names_of_studies_and_trials(compared) -> None:
+    client, runs = compared
+    by_id = compare(client, ids(compared, "early ", "late "))
+    by_name = compare(client, ["early", "late"])
+    for expected, result in zip(by_id[:3], by_name[:3], strict=True):
+        pd.testing.assert_frame_equal(result, expected)
+    trial = "samples_per_class=2,seed=1"
+    for name in (f"early: {trial.replace(',', ', ')}", runs[f"early {trial}"].info.run_id):
+        assert find_run(client, name).info.run_id == runs[f"early {trial}"].info.run_id
+
+
+def test_a_name_of_several_runs_is_refused_with_theirs(compared) -> None:
+    trial = "samples_per_class=2,seed=1"
+    with pytest.raises(TrackingError) as caught:
+        find_run(compared[0], trial)
+    assert str(caught.value) == (
+        f"run '{trial}': may be one of several: early: samples_per_class=2, seed=1; late: "
+        "samples_per_class=2, seed=1; write one of these names, or an id"
+    )
+    with pytest.raises(TrackingError, match=r"'brave-ant': may be one of several: early; late;"):
+        find_run(compared[0], "brave-ant")
+
+
+def test_an_experiment_of_dvc_is_found_and_of_two_the_newest(compared) -> None:
+    client, runs = compared
+    early = runs["early "].info
+    tags = {"study": "early", "dvc.exp_name": "calm-bee"}
+    made = [
+        client.create_run(early.experiment_id, start_time=time, tags=tags).info.run_id
+        for time in (20, 30, 10)
+    ]
+    try:
+        assert find_run(client, "calm-bee").info.run_id == made[1]
+    finally:
+        for run_id in made:
+            client.delete_run(run_id)
 
 
 def test_a_run_of_something_else_is_refused(compared) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,11 @@ def results() -> None:
 
 
 @app.command()
-def lineage(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="id of a run")]) -> None:
+def lineage(
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help="id of a run, or a name: see compare")
+    ],
+) -> None:
     """Print which code and data a run comes from, and which of them this workspace has."""
     _, workspace = read()
 
@@ -116,13 +121,19 @@ def lineage(run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="id of 
 @app.command()
 def compare(
     run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN…", help="ids of runs of trials or studies")
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN…",
+            help="names of studies, of trials as in the UI, or of DVC experiments; or ids of runs",
+        ),
     ],
     pictures: Annotated[int, typer.Option(help="how many of the pictures to name")] = 20,
 ) -> None:
     """Print how runs differ: settings, accuracies, and test pictures classified differently."""
     if len(run_ids) < _A_PAIR:
-        raise InputError("compare: takes two or more run ids; copy them from the MLflow UI")
+        raise InputError(
+            "compare: takes two or more runs: names of studies, trials or DVC experiments, or ids"
+        )
     _, workspace = read()
 
     from rich.console import Console
@@ -145,26 +156,73 @@ def compare(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="port of the server")] = 5000) -> None:
-    """Serve the MLflow UI on loopback."""
-    store = tracking_store(read()[1])
+def ui(
+    port: Annotated[int, typer.Option(help="port of the server")] = 5000,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; every one but loopback lets others in")
+    ] = "127.0.0.1",
+    show: Annotated[bool, typer.Option("--open/--no-open", help="open a browser")] = True,
+) -> None:
+    """Serve the MLflow UI, and open the runs of this workspace in a browser."""
+    params, workspace = read()
+    store = tracking_store(workspace)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
             raise InputError(
                 f"ui: port {port} is not available ({error.strerror}); choose another one, like "
                 f"--port {port + 1}"
             ) from None
     from vgg16_transfer.tracking.reach import reached
+    from vgg16_transfer.tracking.views import address
 
+    pages = {}
     with reached(store):
-        store.client()
-    typer.echo(f"MLflow UI of {store} on http://127.0.0.1:{port}", err=True)
+        for dataset in params.datasets:
+            studies = [study for study in params.studies.values() if study.dataset == dataset]
+            page = address(store, dataset, studies)
+            if page is not None:
+                pages[dataset] = f"http://{host}:{port}/{page}"
+    typer.echo(f"MLflow UI of {store} on http://{host}:{port}", err=True)
+    for dataset, page in pages.items():
+        typer.echo(f"runs of {dataset}: {page}", err=True)
+    if not pages:
+        typer.echo("it has no runs yet; dvc repro makes some", err=True)
+    if show and pages and _has_a_screen():
+        _open_when_ready(f"http://{host}:{port}", next(iter(pages.values())))
     mlflow = str(Path(sys.executable).with_name("mlflow"))
-    options = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
+    options = ["--backend-store-uri", store.uri, "--host", host, "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *options])  # noqa: S606
+
+
+def _has_a_screen() -> bool:
+    """Whether there is a desktop. Without one, Python would open a browser in the terminal."""
+    return sys.platform in {"darwin", "win32"} or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+
+
+def _open_when_ready(server: str, page: str) -> None:
+    """Opens a page once the server answers. This process becomes the server, so another waits."""
+    code = (
+        "import sys, time, urllib.request, webbrowser\n"
+        "for _ in range(120):\n"
+        "    try:\n"
+        "        urllib.request.urlopen(sys.argv[1] + '/health', timeout=5)\n"
+        "        webbrowser.open(sys.argv[2])\n"
+        "        break\n"
+        "    except OSError:\n"
+        "        time.sleep(0.5)\n"
+    )
+    subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code, server, page],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _table(title: str, frame: DataFrame) -> Table:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _MAJORITY = 0.5
 """A picture counts as correct if more than this share of a run's trials classified it correctly."""
 
+_ID = re.compile("[0-9a-f]{32}")
+_LISTED = 5
+
 _ROUNDING = 1e-5  # records have six digits
 
 
@@ -49,21 +52,56 @@ class Compared(NamedTuple):
     common: int
 
 
-def find_run(client: mlflow.MlflowClient, run_id: str) -> Run:
-    """A run by its id.
+def find_run(client: mlflow.MlflowClient, name: str) -> Run:
+    """A run by its id, or the newest one by a name.
+
+    Args:
+        client: Client of the store.
+        name: An id; the name of a study, of a trial, or of both as in the UI; or the name of a DVC
+            experiment.
 
     Raises:
-        TrackingError: The store has no such run.
+        TrackingError: The store has no such run, or runs of several trials or studies.
     """
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if not mlflow_private.is_missing_run(error):
-            raise
+    if _ID.fullmatch(name):
+        try:
+            return client.get_run(name)
+        except MlflowException as error:
+            if not mlflow_private.is_missing_run(error):
+                raise
+            raise TrackingError(
+                f"run '{name}': {mlflow.get_tracking_uri()} has none with that id; copy it from "
+                f"the run's page in the MLflow UI"
+            ) from None
+    found = _named(client, name)
+    meant = {(run.data.tags.get("study"), run.data.tags.get("trial")): run for run in found}
+    if not meant:
         raise TrackingError(
-            f"run '{run_id}': {mlflow.get_tracking_uri()} has none with that id; copy it from the "
-            f"run's page in the MLflow UI"
-        ) from None
+            f"run '{name}': {mlflow.get_tracking_uri()} has none of that id or name; name a study, "
+            f"a trial as in the MLflow UI, or a DVC experiment"
+        )
+    if len(meant) > 1:
+        names = sorted(str(run.info.run_name) for run in meant.values())
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise TrackingError(
+            f"run '{name}': may be one of several: {'; '.join(names[:_LISTED])}{more}; write one "
+            f"of these names, or an id"
+        )
+    return found[0]
+
+
+def _named(client: mlflow.MlflowClient, name: str) -> list[Run]:
+    """The runs with a name, the newest first. Names of studies and experiments are theirs alone."""
+    quote = '"' if "'" in name else "'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: dict[str, Run] = {}
+    for key in ("attributes.run_name", "tags.study", "tags.trial", "tags.`dvc.exp_name`"):
+        for run in client.search_runs(experiments, f"{key} = {quote}{name}{quote}"):
+            if "trial" not in run.data.tags or key in {"attributes.run_name", "tags.trial"}:
+                found[run.info.run_id] = run
+        if found:
+            break
+    return sorted(found.values(), key=lambda run: -run.info.start_time)
 
 
 def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
@@ -71,7 +109,7 @@ def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
 
     Args:
         client: Client of the store.
-        run_ids: Ids of two or more runs.
+        run_ids: Ids or names of two or more runs; see :func:`find_run`.
 
     Raises:
         TrackingError: The store has no such run, the run belongs to neither a trial nor a study,
@@ -80,7 +118,7 @@ def compare(client: mlflow.MlflowClient, run_ids: Sequence[str]) -> Compared:
     trials = {}
     for run_id in run_ids:
         run = find_run(client, run_id)
-        trials[f"{run.info.run_name} {run_id[:8]}"] = _trials(client, run)
+        trials[f"{run.info.run_name} {run.info.run_id[:8]}"] = _trials(client, run)
     settings = _join({name: _settings(runs) for name, runs in trials.items()}).fillna("")
     tested = _join({name: _correct(runs) for name, runs in trials.items()}).dropna()
     return Compared(
