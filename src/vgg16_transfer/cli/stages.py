@@ -250,7 +250,8 @@ def train(study_name: StudyName) -> None:
     origins.remember(workspace.record(study_name), origin)
     with or_later(stage, _warn):
         store = tracking_store(workspace)
-        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id)
+        already = live.completed if live is not None else 0
+        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id, already)
         typer.echo(sentence, err=True)
         logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 

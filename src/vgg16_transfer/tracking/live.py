@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.errors import TERMINATED
+from vgg16_transfer.lineage.origins import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,9 @@ class Live:
     Args:
         study: The study.
         open_runs: Opens the store, in the thread.
+
+    Attributes:
+        completed: Number of runs of trials that are logged completely.
     """
 
     def __init__(self, study: Study, open_runs: Callable[[], StudyRuns]) -> None:
@@ -47,6 +51,7 @@ class Live:
         self._opened = False
         self._abandoned = False  # the stage is over, and logs all by itself
         self._hurried = False  # the stage is ended early: only what a run needs to end is logged
+        self.completed = 0  # runs of trials
         self._active: dict[str, tuple[Run, int]] = {}  # with the number of epochs that it has
         self._monitor: Any = None
 
@@ -148,7 +153,8 @@ class Live:
             return
         self._end_monitor()
         run, logged = self._active.pop(trial)
-        self._runs.finish(run, ended.record, ended.heads, ended.times._asdict(), logged)
+        self._runs.finish(run, ended.record, ended.heads, rounded(ended.times._asdict()), logged)
+        self.completed += 1
 
     def _broke(self, trial: str, status: str, why: str) -> None:
         if trial in self._active:

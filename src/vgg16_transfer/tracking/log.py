@@ -28,6 +28,7 @@ def log_study(
     study: str,
     lineage: Lineage,
     parent_run_id: str | None,
+    already: int = 0,
 ) -> str:
     """Logs the runs of a study that the store does not have yet, and its dataset's data card.
 
@@ -38,6 +39,7 @@ def log_study(
         study: Study name.
         lineage: Lineage of the study's results.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
+        already: Number of runs that were logged while the study trained.
 
     Returns:
         A sentence with the number of runs that were added or completed.
@@ -62,7 +64,7 @@ def log_study(
             parent_run_id=parent_run_id,
         )
         publish_card(store, dataset, workspace.splits(dataset))
-    return f"{study}: {count} runs logged to MLflow at {store}"
+    return f"{study}: {count + already} runs logged to MLflow at {store}"
 
 
 def open_runs(

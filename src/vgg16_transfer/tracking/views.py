@@ -37,13 +37,8 @@ def address(store: Store, dataset: str, studies: Iterable[Study]) -> str | None:
     experiment = client.get_experiment_by_name(dataset)
     if experiment is None:
         return None
-    found = client.search_runs([experiment.experiment_id], "tags.study != ''", max_results=1000)
-    newest: dict[str, str] = {}  # the study's own run, by study
-    for run in found:
-        if "trial" not in run.data.tags:
-            newest.setdefault(run.data.tags["study"], run.info.run_id)
     params = dict.fromkeys([*_PARAMS, *(axis for study in studies for axis in study.axes)])
-    view = json.dumps(_view(params, newest.values()))
+    view = json.dumps(_view(params))
     tag = f"{_SHARED}{_VIEW}"
     if experiment.tags.get(tag) != view:
         client.set_experiment_tag(experiment.experiment_id, tag, view)
@@ -51,14 +46,21 @@ def address(store: Store, dataset: str, studies: Iterable[Study]) -> str | None:
     return f"{page}?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
-def _view(params: Iterable[str], open_runs: Iterable[str]) -> dict[str, object]:
+def _view(params: Iterable[str]) -> dict[str, object]:
     """What the UI calls a view: the keys are those of its version 3."""
     columns = [f"metrics.`{name}`" for name in _METRICS]
     columns += [f"params.`{name}`" for name in params]
     return {
         "selectedColumns": columns,
-        "runsExpanded": dict.fromkeys(open_runs, True),
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
-        "searchFilter": "",
+        "searchFilter": "tags.trial != ''",
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [
+                {"mode": "param", "groupByData": name}
+                for name in ("study", *params)
+                if name != "seed"
+            ],
+        },
     }
