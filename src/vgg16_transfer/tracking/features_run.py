@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FEATURES = "features"
 """The experiment of all these runs, with one run for each time that a dataset's stage ran."""
 
+_ABOUT = (
+    "The stages `features`: one run for each time that pictures went through a network, with pictures "
+    "per second, the size of the store, and what the machine did (System metrics)."
+)
 _PATIENCE = 10  # seconds that a stage which is ended early gives the store
 
 
@@ -98,7 +102,7 @@ class FeaturesRun:
             lineage = self._starting()
             self._client = store.client()
             self._run_id = self._client.create_run(
-                store.experiment(self._client, FEATURES),
+                store.experiment(self._client, FEATURES, _ABOUT),
                 run_name=f"features of {self._dataset}",
                 tags=lineage.tags() | source_tags(lineage, "vgg16-transfer features"),
                 start_time=self._started,

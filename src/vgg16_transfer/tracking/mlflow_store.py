@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 
+DESCRIPTION = "mlflow.note.content"
+"""The tag of an experiment or a run that MLflow's UI shows as its description, in Markdown."""
+
 _ATTEMPTS = 7  # to connect to a database server: 12 seconds, instead of MLflow's two minutes
 
 
@@ -96,8 +99,13 @@ class Store:
             )
         return client
 
-    def experiment(self, client: mlflow.MlflowClient, name: str) -> str:
+    def experiment(self, client: mlflow.MlflowClient, name: str, about: str = "") -> str:
         """The id of an experiment, which is created if it does not exist.
+
+        Args:
+            client: Client of the store.
+            name: Name of the experiment.
+            about: Description of a new experiment, in Markdown.
 
         Raises:
             TrackingError: The experiment was deleted.
@@ -106,7 +114,8 @@ class Store:
         if experiment is None:
             location = (self.artifacts / name).as_uri() if self.artifacts else None
             try:
-                return str(client.create_experiment(name, location, tags=dict([KIND])))
+                tags = dict([KIND]) | ({DESCRIPTION: about} if about else {})
+                return str(client.create_experiment(name, location, tags=tags))
             except MlflowException as error:
                 if not mlflow_private.is_duplicate(error):
                     raise

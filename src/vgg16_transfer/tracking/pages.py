@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 REPORT = "report"
 """The experiment of the report, with one run per version of it."""
 
+_ABOUT = "The page of all results: one run for each version, with the run ids of its numbers."
+
 _EXPLAINED = "explained"
 _FILTERS = "filters"
 _GRADIENTS = "gradients"
@@ -181,7 +183,7 @@ def publish_report(
         TrackingError: The store can't be used.
     """
     client = store.client()
-    experiment = store.experiment(client, REPORT)
+    experiment = store.experiment(client, REPORT, _ABOUT)
     existing = logged_runs(client, experiment, made)
     run = existing.get("")
     if run is not None and finished(run) and not (check and not run_is_whole(client, run)):

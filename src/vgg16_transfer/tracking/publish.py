@@ -26,8 +26,9 @@ from vgg16_transfer.tracking.logged_runs import (
     is_logged_elsewhere,
     remove_duplicates,
 )
+from vgg16_transfer.tracking.mlflow_store import DESCRIPTION
 from vgg16_transfer.tracking.stored import run_is_whole
-from vgg16_transfer.tracking.study_runs import NOTE, RESULTS, StudyRuns, by_trial, digest
+from vgg16_transfer.tracking.study_runs import RESULTS, StudyRuns, by_trial, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,9 +126,9 @@ def publish_card(store: Store, dataset: str, splits: Path) -> None:
         text = text[:_LONGEST].rpartition("\n")[0]
     client = store.client()
     experiment = store.experiment(client, dataset)
-    existing = client.get_experiment(experiment).tags.get(NOTE, "")
+    existing = client.get_experiment(experiment).tags.get(DESCRIPTION, "")
     if existing != text and (not existing or existing.startswith(TITLE)):
-        client.set_experiment_tag(experiment, NOTE, text)
+        client.set_experiment_tag(experiment, DESCRIPTION, text)
 
 
 def _tag(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:

@@ -50,6 +50,7 @@ from vgg16_transfer.tracking.logged_runs import (
     logging_process,
     now,
 )
+from vgg16_transfer.tracking.mlflow_store import DESCRIPTION
 from vgg16_transfer.tracking.stored import note_run
 from vgg16_transfer.tracking.system import Monitor
 
@@ -61,9 +62,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study, Trial
     from vgg16_transfer.tracking.mlflow_store import Store
-
-NOTE = "mlflow.note.content"
-"""The tag of an experiment or a run that MLflow's UI shows as its description, in Markdown."""
 
 RESULTS = "results_digest"
 """The tag with the sha256 of what a trial measured: two machines can differ in the last digits."""
@@ -126,7 +124,7 @@ class StudyRuns:
         """The study's own run. It is created when it is first needed."""
         if "" in self.existing:
             return self._again(self.existing[""])
-        tags = self._tags() | {NOTE: _note(self.study)}
+        tags = self._tags() | {DESCRIPTION: _note(self.study)}
         if self._below:
             tags["mlflow.parentRunId"] = self._below
         return self.client.create_run(
@@ -156,7 +154,7 @@ class StudyRuns:
             tags = self._tags() | {
                 "trial": name,
                 "mlflow.parentRunId": self.parent.info.run_id,
-                NOTE: _note_of_trial(self.study, trial),
+                DESCRIPTION: _note_of_trial(self.study, trial),
             }
             run = self.client.create_run(
                 self.experiment, run_name=run_name(self.study, name), tags=tags, start_time=started
@@ -212,7 +210,7 @@ class StudyRuns:
         metrics = _curves(record, started, ended, logged_epochs) + _final(record, times, ended)
         tags = {RESULTS: digest(record)}
         if why is not None:
-            tags |= {FAILURE: why, NOTE: f"This trial failed: {why}"}
+            tags |= {FAILURE: why, DESCRIPTION: f"This trial failed: {why}"}
         self._log(run, metrics, tags)
         if why is None:
             self._log_results(run, record)
