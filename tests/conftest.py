@@ -1,5 +1,12 @@
 """A tiny workspace whose studies are trained for real, without DVC: the stages are called."""
 
+import os
+
+# For matrices as small as those of tests, threads of BLAS take three times the CPU time, most of it
+# to wait for each other. NumPy reads this while it is imported, and so do the commands of tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import gc
 import io
 import shutil
@@ -163,12 +170,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+gc.disable()  # until the tests are collected: imports create a million objects, and no garbage
+
+
+def pytest_collection_finish() -> None:
+    """Lets Python's collector pass over what was imported, which took a fifth of all time."""
+    gc.enable()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
     """The command line lets Python's collector rest, which a process of 900 tests can't afford."""
     thresholds = gc.get_threshold()
-    yield
-    gc.unfreeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "freeze", lambda: None)
+        yield
     gc.set_threshold(*thresholds)
 
 
@@ -179,6 +196,7 @@ def _networks() -> Iterator[None]:
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
         gc.collect()
+        gc.freeze()  # what was imported since
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Small stand-ins for what the stages before wrote: pictures, splits, and random weights."""
 
+import functools
 import hashlib
 import io
 import tarfile
@@ -28,11 +29,15 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+BACKBONE = Backbone(weights="random-conv", image_size=SIDE)
+
+
 @pytest.fixture
 def backbone() -> Backbone:
-    return Backbone(weights="random-conv", image_size=SIDE)
+    return BACKBONE
 
 
+@functools.cache
 def picture(seed: int) -> bytes:
     """A PNG of noise, another one for every seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)

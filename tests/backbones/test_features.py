@@ -1,27 +1,81 @@
+"""The stage ``features``, which runs a hundred times here.
+
+So chunks are smaller than the real ones, and each network is loaded once for all tests.
+"""
+
 import errno
+import functools
 import io
 import json
+import shutil
 import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from vgg16_transfer.artifacts import ArtifactError
-from vgg16_transfer.backbones import base, features
+from vgg16_transfer.backbones import base, features, store
 from vgg16_transfer.backbones.base import Tapped
 from vgg16_transfer.backbones.features import OverflowInFeaturesError, Written, write_features
-from vgg16_transfer.backbones.store import CHUNK, INDEX, FeaturesError, FeatureStore
+from vgg16_transfer.backbones.store import INDEX, FeaturesError, FeatureStore
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import ManifestError, read_manifests
 from vgg16_transfer.images.source import Source, SourceError
 from vgg16_transfer.params import Backbone
 
-from .conftest import picture, write_archive, write_split
+from .conftest import BACKBONE, picture, write_archive, write_split
 
 LAYERS = ["block4_pool", "block5_pool"]
+CHUNK = 8
 PICTURES = 2 * CHUNK + 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_chunks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (store, features):
+            patch.setattr(module, "CHUNK", CHUNK)
+        yield
+
+
+_load_once = functools.cache(base.load)
+
+
+@functools.cache
+def _tap_once(name: str, network: keras.Model, layers: tuple[str, ...]) -> Tapped:
+    return _tap(name, network, layers)
+
+
+_tap = base.tap
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> Iterator[None]:
+    """Networks that were loaded do not outlive the tests of this module."""
+    yield
+    _load_once.cache_clear()
+    _tap_once.cache_clear()
+
+
+@contextmanager
+def networks_loaded_once() -> Iterator[None]:
+    """Lets the stage load each file of weights once in all tests, since it changes no network.
+
+    No test changes a file of weights that a stage has read.
+    """
+
+    def tap(name: str, network: keras.Model, layers: Sequence[str]) -> Tapped:
+        return _tap_once(name, network, tuple(layers))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "load", _load_once)
+        patch.setattr(base, "tap", tap)
+        yield
 
 
 class Killed(BaseException):
@@ -44,19 +98,24 @@ class World:
         write_split(self.splits, "0", list(range(pictures - 5)))
         write_split(self.splits, "1", list(range(5, pictures)))
 
+    def take(self, complete: Path) -> None:
+        """Does what the first run does, by copying the store that it would write."""
+        shutil.copytree(complete, self.out)
+
     def run(self, layers: list[str] = LAYERS, **changes: Any) -> int:
         return self.write(layers, **changes).computed
 
     def write(self, layers: list[str] = LAYERS, **changes: Any) -> Written:
         backbone = self.backbone.model_copy(update=changes)
-        (written,) = write_features(
-            {"vgg16": backbone},
-            layers,
-            weights={"vgg16": self.weights},
-            splits=self.splits,
-            source=Source(self.archive),
-            outs={"vgg16": self.out},
-        ).values()
+        with networks_loaded_once():
+            (written,) = write_features(
+                {"vgg16": backbone},
+                layers,
+                weights={"vgg16": self.weights},
+                splits=self.splits,
+                source=Source(self.archive),
+                outs={"vgg16": self.out},
+            ).values()
         return written
 
     def files(self) -> dict[str, bytes]:
@@ -72,6 +131,14 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, random_weights: Path, backbone: Backbone) -> World:
     return World(tmp_path, random_weights, backbone)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Path:
+    """The store that a run writes: the same bytes in each test, so it is computed once."""
+    world = World(tmp_path_factory.mktemp("complete"), random_weights, BACKBONE)
+    world.run()
+    return world.out
 
 
 @pytest.fixture
@@ -106,8 +173,8 @@ def test_every_distinct_picture_goes_through_the_network_once(world, forwarded) 
     assert len(forwarded) == PICTURES
 
 
-def test_rows_are_what_the_network_gives_found_by_content(world) -> None:
-    world.run()
+def test_rows_are_what_the_network_gives_found_by_content(world, complete) -> None:
+    world.take(complete)
     store = FeatureStore.open(world.out)
     tapped = base.tap(
         "vgg16", base.load("vgg16", world.weights, world.backbone.image_size), ["block5_pool"]
@@ -147,8 +214,10 @@ def test_a_killed_run_is_continued_and_ends_in_the_same_bytes(
     assert world.beside() == []
 
 
-def test_killed_while_publishing_the_next_run_computes_nothing(world, monkeypatch) -> None:
-    world.run()
+def test_killed_while_publishing_the_next_run_computes_nothing(
+    world, complete, monkeypatch
+) -> None:
+    world.take(complete)
     before = world.files()
     world.split(PICTURES - 3)
     replace = Path.replace
@@ -167,8 +236,10 @@ def test_killed_while_publishing_the_next_run_computes_nothing(world, monkeypatc
     assert world.beside() == []
 
 
-def test_new_pictures_cost_only_themselves(world, tmp_path, random_weights, backbone) -> None:
-    world.run()
+def test_new_pictures_cost_only_themselves(
+    world, complete, tmp_path, random_weights, backbone
+) -> None:
+    world.take(complete)
     world.split(PICTURES + 5)
     assert world.run() == 5
     (tmp_path / "fresh").mkdir()
@@ -178,13 +249,15 @@ def test_new_pictures_cost_only_themselves(world, tmp_path, random_weights, back
     assert world.files() == fresh.files()
 
 
-def test_fewer_pictures_cost_nothing_and_leave_no_trace(world, tmp_path, random_weights, backbone):
-    world.run()
-    world.split(PICTURES - 20)
+def test_fewer_pictures_cost_nothing_and_leave_no_trace(
+    world, complete, tmp_path, random_weights, backbone
+):
+    world.take(complete)
+    world.split(PICTURES - 12)
     assert world.run() == 0
     (tmp_path / "fresh").mkdir()
     fresh = World(tmp_path / "fresh", random_weights, backbone)
-    fresh.split(PICTURES - 20)
+    fresh.split(PICTURES - 12)
     fresh.run()
     assert world.files() == fresh.files()
 
@@ -198,8 +271,8 @@ def test_work_begun_for_another_split_is_not_lost(world, monkeypatch) -> None:
     assert world.run() == PICTURES + 5 - CHUNK
 
 
-def test_dropping_a_layer_costs_nothing_and_adding_one_a_pass(world) -> None:
-    world.run()
+def test_dropping_a_layer_costs_nothing_and_adding_one_a_pass(world, complete) -> None:
+    world.take(complete)
     assert world.run(["block5_pool"]) == 0
     assert world.run() == PICTURES
 
@@ -207,13 +280,13 @@ def test_dropping_a_layer_costs_nothing_and_adding_one_a_pass(world) -> None:
 @pytest.mark.parametrize(
     "change", [{"resize": "crop"}, {"dtype": "float32"}, {"image_size": 48}], ids=str
 )
-def test_rows_of_another_recipe_are_never_used(world, change: dict[str, Any]) -> None:
-    world.run()
+def test_rows_of_another_recipe_are_never_used(world, complete, change: dict[str, Any]) -> None:
+    world.take(complete)
     assert world.run(**change) == PICTURES
 
 
-def test_rows_of_other_weights_are_never_used(world, tmp_path) -> None:
-    world.run()
+def test_rows_of_other_weights_are_never_used(world, complete, tmp_path) -> None:
+    world.take(complete)
     network = base.load("vgg16", world.weights, 32)
     layer = network.get_layer("block1_conv1")
     layer.set_weights([2 * values for values in layer.get_weights()])
@@ -222,8 +295,8 @@ def test_rows_of_other_weights_are_never_used(world, tmp_path) -> None:
     assert world.run() == PICTURES
 
 
-def test_rows_of_other_code_are_never_used(world, monkeypatch, tmp_path) -> None:
-    world.run()
+def test_rows_of_other_code_are_never_used(world, complete, monkeypatch, tmp_path) -> None:
+    world.take(complete)
     edited = tmp_path / "base.py"
     edited.write_bytes(Path(str(base.__file__)).read_bytes() + b"# an edit\n")
     monkeypatch.setattr(base, "__file__", str(edited))
@@ -319,9 +392,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "pictures"), DAMAGES.items(), ids=lambda x: str(x)[:20])
 def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
-    world, damage: Any, pictures: int
+    world, complete, damage: Any, pictures: int
 ) -> None:
-    world.run()
+    world.take(complete)
     right, before = FeatureStore.open(world.out), world.files()
     rows = {
         (layer, sha256): right.rows(layer, [sha256]).tobytes()
@@ -342,8 +415,8 @@ def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
     assert world.files() == before
 
 
-def test_damage_is_told_and_the_rest_is_kept(world) -> None:
-    world.run()
+def test_damage_is_told_and_the_rest_is_kept(world, complete) -> None:
+    world.take(complete)
     flip_a_bit(world)
     with pytest.raises(FeaturesError, match=r"block5_pool\.zst: chunk 2 of 7 pictures is damaged"):
         FeatureStore.open(world.out).rows("block5_pool", FeatureStore.open(world.out).ids)
@@ -353,9 +426,9 @@ def test_damage_is_told_and_the_rest_is_kept(world) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}\n", b"[1]\n", b'{"format": 2}\n'])
 def test_an_index_that_can_not_be_read_is_named_and_all_is_computed_again(
-    world, content: bytes
+    world, complete, content: bytes
 ) -> None:
-    world.run()
+    world.take(complete)
     before = world.files()
     (world.out / INDEX).write_bytes(content)
     with pytest.raises(FeaturesError, match=r"index\.jsonl: is damaged .*; run dvc repro"):
@@ -455,14 +528,15 @@ class Pair(World):
             name: self.backbone.model_copy(update={"image_size": sizes[name]}) for name in names
         }
         outs = dict(zip(names, [self.out, self.out / names[-1]], strict=False))
-        return write_features(
-            backbones,
-            ["block5_pool", "post_relu"],
-            weights=dict.fromkeys(names, self.weights),
-            splits=self.splits,
-            source=Source(self.archive),
-            outs=outs,
-        )
+        with networks_loaded_once():
+            return write_features(
+                backbones,
+                ["block5_pool", "post_relu"],
+                weights=dict.fromkeys(names, self.weights),
+                splits=self.splits,
+                source=Source(self.archive),
+                outs=outs,
+            )
 
 
 @pytest.fixture

@@ -52,8 +52,27 @@ def network(name: str, weights: Path) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
+def reference(name: str, tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
+    """Keras's own network, with random weights that were written and read once more."""
+    path = tmp_path_factory.mktemp("again") / "random.weights.h5"
+    write_weights(name, "random-conv", path)
+    constructor = getattr(module(name), NETWORKS[name].model.split(".")[1])
+    network = constructor(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
+    network.load_weights(path)
+    return network
+
+
+@pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def activations(name: str, network: keras.Model, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """Those of the layers that feed a head or a tail."""
+    row = NETWORKS[name]
+    layers = dict.fromkeys([*row.layers, *row.fine_tune.values()])
+    return base.tap(name, network, list(layers)).forward(pictures)
 
 
 def module(name: str) -> object:
@@ -75,11 +94,11 @@ def test_pictures_enter_as_keras_says(name: str, pictures: np.ndarray) -> None:
 
 
 def test_the_forward_pass_is_kerass(
-    name: str, network: keras.Model, weights: Path, pictures: np.ndarray
+    name: str,
+    reference: keras.Model,
+    pictures: np.ndarray,
+    activations: dict[str, np.ndarray],
 ) -> None:
-    constructor = getattr(module(name), NETWORKS[name].model.split(".")[1])
-    reference = constructor(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
-    reference.load_weights(weights)
     last = NETWORKS[name].layers[-1]
     end = reference.output if last == LAST else reference.get_layer(last).output
     body = keras.Model(reference.input, end)
@@ -89,29 +108,27 @@ def test_the_forward_pass_is_kerass(
         return body(module(name).preprocess_input(batch), training=False)
 
     expected = run(pictures.astype(np.float32))
-    result = base.tap(name, network, [last]).forward(pictures)[last]
+    result = activations[last]
     scale = float(np.abs(expected).max())
     assert scale > 0
     np.testing.assert_allclose(result / scale, expected / scale, atol=1e-5)
 
 
-def test_the_weights_survive_their_file(name: str, network: keras.Model, tmp_path) -> None:
-    write_weights(name, "random-conv", tmp_path / "again.weights.h5")
-    again = base.load(name, tmp_path / "again.weights.h5", SIDE)
-    for one, other in zip(network.get_weights(), again.get_weights(), strict=True):
+def test_the_weights_survive_their_file(network: keras.Model, reference: keras.Model) -> None:
+    for one, other in zip(network.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_the_frozen_part_and_the_tail_are_the_whole(
-    name: str, network: keras.Model, pictures: np.ndarray
+    name: str, network: keras.Model, activations: dict[str, np.ndarray]
 ) -> None:
     row = NETWORKS[name]
     last = row.layers[-1]
-    whole = base.tap(name, network, [last]).forward(pictures)[last]
+    whole = activations[last]
     for block, below in row.fine_tune.items():
         trial = Trial(approach="end_to_end", layer=last, fine_tune_from=block, normalise="none")
         tail = end_to_end.make_tail(trial, network, below, 3)
-        part = base.tap(name, network, [below]).forward(pictures)[below]
+        part = activations[below]
         body = keras.Model(tail.inputs[0], tail.get_layer("softmax").input)
         result = body(part.reshape(len(part), -1), training=False)
         scale = float(np.abs(whole).max())

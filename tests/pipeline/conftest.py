@@ -17,7 +17,7 @@ ARCHIVE = ROOT.parent / "shared" / "data" / "caltech256-14.tar"
 
 # Small pictures and few epochs: what is tested is the pipeline, not how far VGG16 takes you.
 SMALL = {
-    "backbone": {"weights": "random-conv", "image_size": 96},
+    "backbone": {"weights": "random-conv", "image_size": 64},
     "datasets": {
         "clipart": {
             "source": "data/clipart.tar",

@@ -170,7 +170,10 @@ def test_memory_limit(trained, tmp_path: Path, command: str, number: int) -> Non
     workspace = trained.copy(tmp_path / "w")
     disk = Disk(workspace.root.parent, lambda _: (None, []))
     outs = STAGES[command]
-    subprocess.run([SCRIPT, *command.split()], cwd=workspace.root, check=True, capture_output=True)
+    if not all((workspace.root / out).exists() for out in outs):  # the fixture has only trained
+        subprocess.run(
+            [SCRIPT, *command.split()], cwd=workspace.root, check=True, capture_output=True
+        )
     before = disk.contents(outs)
     for out in outs:
         remove(workspace.root / out)
