@@ -21,8 +21,8 @@ FEATURES = "features"
 """The experiment of all these runs, with one run for each time that a dataset's stage ran."""
 
 _ABOUT = (
-    "The stages `features`: one run for each time that pictures went through a network, with pictures "
-    "per second, the size of the store, and what the machine did (System metrics)."
+    "The stages `features`: one run for each time that pictures went through a network, with "
+    "pictures per second, the size of the store, and what the machine did (System metrics)."
 )
 _PATIENCE = 10  # seconds that a stage which is ended early gives the store
 
