@@ -48,15 +48,29 @@ def test_everything_runs_and_is_logged_to_mlflow(unkilled) -> None:
     assert {r.data.tags["git.dirty"] for r in logged} == {"false"}
 
 
-def test_every_trial_holds_filter_pictures_and_every_study_its_gradient_check(unkilled) -> None:
+def test_every_study_holds_filter_pictures_and_its_gradient_check(unkilled) -> None:
     workspace, _ = unkilled
     client = mlflow.MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
     for run in runs(workspace):
-        if "trial" in run.data.tags:
-            pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
-            assert any("kernels" in picture for picture in pictures)
+        pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+        keys = {Path(picture).name.partition("+")[0] for picture in pictures}
+        if "trial" not in run.data.tags:
+            assert "kernels" in keys
+            assert "gradient_check_max" in run.data.metrics
+        elif run.data.params.get("fine_tune_from", "none") != "none":  # its own filters
+            assert keys == {"confusion", "kernels_block5_conv1", "kernels_block5_conv3"}
         else:
-            assert "gradient_check softmax max" in run.data.metrics
+            assert keys == {"confusion"}
+
+
+def test_the_forward_pass_has_a_run_with_its_rate(unkilled) -> None:
+    (run,) = runs(unkilled[0], "features")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["pictures_computed"] > 0
+    assert run.data.metrics["pictures_reused"] == 0
+    rate = run.data.metrics["pictures_computed"] / run.data.metrics["seconds"]
+    assert run.data.metrics["pictures_per_second"] == pytest.approx(rate)
+    assert run.data.params["layers"] == "block4_pool, block5_pool"
 
 
 def test_a_run_leads_back_to_split_features_and_lock_entry(unkilled) -> None:
