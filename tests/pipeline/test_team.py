@@ -66,7 +66,9 @@ def test_a_clone_logs_the_same_runs(ada, bo) -> None:
     assert len(original) == RUNS
     for name, run in original.items():
         assert replayed[name].data.params == run.data.params
-        assert replayed[name].data.metrics == run.data.metrics
+        # What the machine did is known only while it does it.
+        own = {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
+        assert replayed[name].data.metrics == own
         assert replayed[name].info.status == "FINISHED"
 
 
@@ -83,7 +85,7 @@ def test_a_replayed_run_has_time_and_commit_of_the_original(ada, bo) -> None:
 
 def test_curves_and_pictures_are_the_same(ada, bo) -> None:
     original, replayed = runs(ada), runs(bo)
-    for name in ("samples", "samples_per_class=4,seed=1"):
+    for name in ("samples", "samples: samples_per_class=4, seed=1"):
         of_ada, of_bo = artifacts(ada, original[name]), artifacts(bo, replayed[name])
         assert of_ada
         assert of_ada == of_bo
@@ -96,7 +98,7 @@ def test_curves_and_pictures_are_the_same(ada, bo) -> None:
 def test_the_models_are_the_same(ada, bo) -> None:
     weights = []
     for workspace in (ada, bo):
-        run = runs(workspace)["samples_per_class=4,seed=1"]
+        run = runs(workspace)["samples: samples_per_class=4, seed=1"]
         mlflow.set_tracking_uri(f"sqlite:///{workspace.root / 'mlflow.db'}")
         (model,) = client(workspace).search_logged_models(
             [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
@@ -121,7 +123,7 @@ def test_a_commit_made_later_is_named_by_publish(ada) -> None:
 
 
 def test_a_run_leads_back_to_code_and_data(ada, bo) -> None:
-    run = runs(bo)["samples_per_class=2,seed=0"]
+    run = runs(bo)["samples: samples_per_class=2, seed=0"]
     printed = bo.run("vgg16-transfer", "lineage", run.info.run_id)
     tags = run.data.tags
     for kind in ("splits", "features", "weights", "heads"):
@@ -143,8 +145,8 @@ def test_the_commands_in_the_tag_bring_back_what_was_trained(ada, tmp_path) -> N
 
 def test_two_runs_are_compared(ada) -> None:
     logged = runs(ada)
-    ids = [logged[f"samples_per_class={count},seed=0"].info.run_id for count in (2, 4)]
-    printed = ada.run("vgg16-transfer", "compare", *ids, COLUMNS="160")
+    names = [f"samples: samples_per_class={count}, seed=0" for count in (2, 4)]
+    printed = ada.run("vgg16-transfer", "compare", *names, COLUMNS="160")
     assert "samples_per_class" in printed
     assert "of 64 test pictures are classified differently" in printed
     printed = ada.run("vgg16-transfer", "compare", *(logged["samples"].info.run_id,) * 2)
