@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -627,6 +628,7 @@ def test_missing_results_are_named_and_nothing_is_logged(one: Published) -> None
 OTHER = """
 import sys
 import time
+import time
 from pathlib import Path
 
 from tests.tracking import conftest
@@ -651,7 +653,7 @@ def test_two_processes_log_two_studies_at_once(two: Published, tmp_path) -> None
         text=True,
     ) as other:
         while not (tmp_path / "ready").exists() and other.poll() is None:
-            pass
+            time.sleep(0.01)
         (tmp_path / "go").touch()
         two.log()
         _, errors = other.communicate(timeout=120)
