@@ -628,7 +628,6 @@ def test_missing_results_are_named_and_nothing_is_logged(one: Published) -> None
 OTHER = """
 import sys
 import time
-import time
 from pathlib import Path
 
 from tests.tracking import conftest
