@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +495,36 @@ def test_help_lists_every_command_and_answers_at_once() -> None:
     assert {"fetch", "splits", "weights", "features", "train", "report", "publish"} < set(ALL)
     for name in ALL:
         assert re.search(rf"^\W*{name} +[A-Z]", printed, flags=re.MULTILINE), name
+
+
+def test_commands_are_listed_as_one_works(run: Run) -> None:
+    printed = run("-h").out
+    listed = re.findall(r"^\W*([a-z]+) +[A-Z]", printed, flags=re.MULTILINE)
+    names = [name for name in listed if name in ALL]
+    assert sorted(names) == sorted(ALL)
+    assert names[:3] == ["check", "results", "ui"]
+    assert names[-3:] == ["train", "explain", "report"]
+
+
+def test_the_version_is_that_of_the_package_also_as_a_module(run: Run) -> None:
+    expected = f"vgg16-transfer {metadata.version('vgg16-transfer')}\n"
+    assert run("--version").out == expected
+    done = subprocess.run(
+        [sys.executable, "-m", "vgg16_transfer", "--version"],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=clean_environment(),
+    )
+    assert done.stdout == expected
+
+
+def test_pictures_that_do_not_exist_are_named_before_anything_is_loaded(run: Run) -> None:
+    outcome = run("predict", "nope.jpg", "gone.jpg")  # there is no head and no study's record
+    assert outcome.code == 2
+    assert outcome.err == "".join(
+        f"error: {name}: No such file or directory\n" for name in ("nope.jpg", "gone.jpg")
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vgg16_transfer.params import Params, read_params
 from vgg16_transfer.workspace import Workspace
@@ -16,7 +18,45 @@ if TYPE_CHECKING:
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.mlflow_store import Store
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_ORDER = (
+    # as one works
+    *("check", "results", "ui", "compare", "lineage", "publish", "register", "predict"),
+    *("release", "changes", "verify"),
+    # as DVC does
+    *("fetch", "splits", "sources", "weights", "features", "filters", "gradients"),
+    *("train", "explain", "report"),
+)
+
+
+class _Ordered(TyperGroup):
+    """Lists commands in the order in which they are used, not in that of their modules."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
+app = typer.Typer(
+    cls=_Ordered,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vgg16-transfer {metadata.version('vgg16-transfer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Transfer learning with a frozen VGG16: dvc repro runs the stages, these commands the rest."""
 
 
 def _name(argument: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from functools import partial
 from pathlib import Path  # noqa: TC003 (Typer reads it)
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +93,9 @@ def predict(
         raise typer.BadParameter("--json and --csv exclude each other")
     if model is not None and not model.startswith("models:/"):
         raise typer.BadParameter(f"--model {model}: must be like models:/NAME@champion")
+    if not any(picture.exists() for picture in pictures):  # said before seconds of loading
+        gone = os.strerror(errno.ENOENT)
+        raise UnreadableError("\n".join(f"{picture}: {gone}" for picture in pictures))
     params, workspace = read()
     if model is None:
         class_names, probabilities = _of_study(
