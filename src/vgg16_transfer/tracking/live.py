@@ -52,7 +52,7 @@ class Live:
         self._abandoned = False  # the stage is over, and logs all by itself
         self._hurried = False  # the stage is ended early: only what a run needs to end is logged
         self.completed = 0  # runs of trials
-        self._active: dict[str, tuple[Run, int]] = {}  # with the number of epochs that it has
+        self._active: dict[str, tuple[Run, set[int]]] = {}  # with the epochs that it has
         self._monitor: Any = None
 
     def began(self, trial: str) -> None:
@@ -129,7 +129,7 @@ class Live:
             return
         known = trial in self._runs.existing
         run = self._runs.start(trial, self._trials[trial], started)
-        self._active[trial] = run, self._runs.epochs_of(run) if known else 0
+        self._active[trial] = run, self._runs.epochs_of(run) if known else set()
         if self._trials[trial].approach == "end_to_end":
             self._monitor = self._runs.monitor(run)
 
@@ -138,9 +138,9 @@ class Live:
         if self._hurried or trial not in self._active or epoch == self._trials[trial].epochs:
             return
         run, logged = self._active[trial]
-        if epoch > logged:
+        if epoch not in logged:
             self._runs.log_epochs(run, [(epoch, timestamp, measured)])
-            self._active[trial] = run, epoch
+            logged.add(epoch)
 
     def _kernels(
         self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]

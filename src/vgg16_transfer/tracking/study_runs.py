@@ -55,7 +55,7 @@ from vgg16_transfer.tracking.stored import note_run
 from vgg16_transfer.tracking.system import Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import numpy.typing as npt
 
@@ -190,7 +190,7 @@ class StudyRuns:
         record: records.Record,
         heads: Iterable[Path],
         times: Mapping[str, float],
-        logged_epochs: int = 0,
+        logged_epochs: Collection[int] = (),
     ) -> None:
         """Completes the run of a trial, and ends it.
 
@@ -199,7 +199,7 @@ class StudyRuns:
             record: The trial's results.
             heads: Where the head may be: the first of these files that exists.
             times: The fields of :class:`~vgg16_transfer.heads.watching.Times`, or none.
-            logged_epochs: Number of epochs that the run has already.
+            logged_epochs: Epochs that the run has already.
         """
         run_id = run.info.run_id
         row = record.trials.iloc[0]
@@ -273,10 +273,13 @@ class StudyRuns:
         if "parent" in self.__dict__ and not finished(self.parent):
             self.stop(self.parent, status, why)
 
-    def epochs_of(self, run: Run) -> int:
-        """The number of epochs that a run has, which an earlier process began."""
+    def epochs_of(self, run: Run) -> set[int]:
+        """The epochs that a run has, which an earlier process began.
+
+        One may be missing in between: that process kept it and was killed before it logged it.
+        """
         points = self.client.get_metric_history(run.info.run_id, "train_loss")
-        return max((point.step for point in points), default=0)
+        return {point.step for point in points}
 
     def monitor(self, run: Run) -> Monitor:
         """Begins to log what the machine does: CPU, memory, GPU; ``finish`` ends it."""
@@ -385,13 +388,15 @@ def _user() -> str:
         return "unknown"
 
 
-def _curves(record: records.Record, started: int, ended: int, logged: int) -> list[Metric]:
-    """Metrics of the epochs after those that are logged; the step is the epoch.
+def _curves(
+    record: records.Record, started: int, ended: int, logged: Collection[int]
+) -> list[Metric]:
+    """Metrics of the epochs that are not logged yet; the step is the epoch.
 
     Of many epochs some are left out, evenly. Values that are not finite are left out.
     """
     history = record.history.drop(columns="trial")
-    rest = history[history["epoch"] > logged]
+    rest = history[~history["epoch"].isin(set(logged))]
     chosen = np.unique(np.linspace(0, len(rest) - 1, min(_POINTS, len(rest))).round().astype(int))
     per_epoch = (ended - started) / max(1, len(history))
     # What the finished head reaches is logged by _final, under the same names. A trial that failed
