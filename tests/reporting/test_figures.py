@@ -77,27 +77,16 @@ def confusion(counts: dict[tuple[str, str], int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["trial", "true", "predicted", "count"])
 
 
-def test_a_trials_curves_are_those_of_its_roles() -> None:
-    curves = history({"t": [0.25, 0.5]}).assign(validation_accuracy=[0.125, 0.375])
-    figure = figures.trial_curves(curves, "accuracy")
-    assert lines(figure) == {
-        "train": [(1, 0), (2, 0)],
-        "test": [(1, 0.25), (2, 0.5)],
-        "validation": [(1, 0.125), (2, 0.375)],
-    }
-    assert legend(figure) == ["train", "test", "validation"]
-
-
-def test_a_role_that_was_not_measured_has_no_curve() -> None:
-    assert list(lines(figures.trial_curves(history({"t": [0.5]}), "loss"))) == ["train", "test"]
-
-
 @pytest.mark.parametrize(
     ("measure", "label", "tick"),
-    [("loss", "cross-entropy", "0.5"), ("accuracy", "accuracy", "50%")],
+    [
+        ("loss", "cross-entropy (dashed: train)", "0.5"),
+        ("accuracy", "accuracy (dashed: train)", "50%"),
+    ],
 )
 def test_the_axes_of_curves_say_what_they_show(measure: str, label: str, tick: str) -> None:
-    axes = axes_of(figures.trial_curves(history({"t": [0.0, 1.0]}), measure))
+    figure = figures.study_curves(history({"t": [0.0, 1.0]}), pd.Series({"t": "t"}), measure)
+    axes = axes_of(figure)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", label)
     assert axes.yaxis.get_major_formatter().format_ticks([0.0, 0.5])[1] == tick
 
@@ -340,14 +329,13 @@ def test_names_below_an_axis_neither_touch_nor_leave_the_figure(layers: list[str
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: figures.trial_curves(history({"t": [0.25, 0.5]}), "loss"),
         lambda: figures.study_curves(history(CURVES), POINTS, "accuracy"),
         lambda: figures.accuracy_against(
             summary({"samples_per_class": [2, 4]}, [0.5, 0.6], [0.1, 0.1]), "samples_per_class"
         ),
         lambda: figures.confusion_matrix(confusion({("a", "b"): 1}), ["a", "b"]),
     ],
-    ids=["trial_curves", "study_curves", "accuracy_against", "confusion_matrix"],
+    ids=["study_curves", "accuracy_against", "confusion_matrix"],
 )
 def test_the_same_figure_is_saved_in_the_same_bytes(tmp_path: Path, draw: Any) -> None:
     for name in ("once", "twice"):
@@ -378,3 +366,26 @@ def test_differences_are_points_with_the_ends_of_their_intervals() -> None:
     ends = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
     assert ends == [pytest.approx([5, 15]), pytest.approx([-4, 2])]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["2 → 4", "4 → 8"]
+
+
+def test_a_confusion_picture_has_the_cells_of_its_trial_in_a_frame_that_is_drawn_once() -> None:
+    names = ["ant", "bee", "cat"]
+    drawn = figures.ConfusionPictures(names)
+    counts = {("ant", "ant"): 4, ("bee", "ant"): 2, ("bee", "bee"): 2, ("cat", "cat"): 4}
+    picture = drawn.draw(confusion(counts))
+    other = drawn.draw(confusion({("ant", "cat"): 1}))
+    assert picture.size == other.size
+    left, top, right, bottom = drawn._box
+    changed = np.asarray(picture, int) != np.asarray(other, int)
+    changed[top:bottom, left:right] = False
+    assert not changed.any()  # axes and names
+    cells = np.array(
+        [
+            [sum(picture.getpixel((left + (2 * x + 1) * (right - left) // 6, y))) for x in range(3)]
+            for y in (top + (2 * row + 1) * (bottom - top) // 6 for row in range(3))
+        ]
+    )
+    expected = np.array([[4, 0, 0], [2, 2, 0], [0, 0, 4]])
+    assert (np.unique(cells).size, np.unique(expected).size) == (3, 3)
+    order = np.argsort(-cells.ravel(), kind="stable")  # the darker, the more pictures
+    assert list(expected.ravel()[order]) == sorted(expected.ravel())

@@ -419,10 +419,6 @@ def _spaced(first: Sequence[float], rest: Sequence[float]) -> list[float]:
     return sorted(kept)
 
 
-def _roles(history: pd.DataFrame, measure: str) -> list[str]:
-    return [role for role in ("train", "test", "validation") if f"{role}_{measure}" in history]
-
-
 def _cycle(count: int) -> list[str]:
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
