@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo
 
 from vgg16_transfer.heads import records
+from vgg16_transfer.tracking import comparison
 from vgg16_transfer.tracking.comparison import compare, find_run
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 
@@ -96,6 +98,19 @@ def test_runs_are_found_by_the_names_of_studies_and_trials(compared) -> None:
     trial = "samples_per_class=2,seed=1"
     for name in (f"early: {trial.replace(',', ', ')}", runs[f"early {trial}"].info.run_id):
         assert find_run(client, name).info.run_id == runs[f"early {trial}"].info.run_id
+
+
+def test_a_setting_that_some_heads_do_not_have_is_no_axis() -> None:
+    def run(accuracy: float, **params: str) -> Run:
+        info = RunInfo("a", "1", "u", "FINISHED", 0, 0, "active")
+        settings = [Param(key, value) for key, value in params.items()]
+        return Run(info, RunData([Metric("accuracy", accuracy, 0, 0)], settings))
+
+    trials = [run(0.5, head="softmax", normalise="l2"), run(0.25, head="nearest_mean")]
+    assert comparison._accuracies(trials).to_dict() == {
+        "head softmax": "50.0",
+        "head nearest_mean": "25.0",
+    }
 
 
 def test_a_name_of_several_runs_is_refused_with_theirs(compared) -> None:

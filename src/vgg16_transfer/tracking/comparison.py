@@ -174,7 +174,8 @@ def _settings(trials: Sequence[Run]) -> pd.Series:
 def _accuracies(trials: Sequence[Run]) -> pd.Series:
     """Accuracy by point of the grid. Its name is the settings that vary, without the seed."""
     rows = pd.DataFrame([run.data.params for run in trials])
-    varying = [key for key in rows.columns if key != "seed" and len(set(rows[key])) > 1]
+    # A kind of head may not have a setting at all, which is then no axis.
+    varying = [key for key in rows.columns if key != "seed" and len(set(rows[key].dropna())) > 1]
     points = [
         ", ".join(f"{key} {row[key]}" for key in varying) or "accuracy"
         for row in rows.to_dict("records")
