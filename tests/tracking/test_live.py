@@ -1,6 +1,9 @@
 """Runs that are logged while a study trains are those that publish logs afterwards."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -300,3 +303,53 @@ def test_what_the_machine_does_is_logged_with_an_end_to_end_trial(training, monk
     training.end("seed=0")
     training.live.close()
     assert not any("system_metrics" in thread.name.lower() for thread in threading.enumerate())
+
+
+# In a fresh process, as in a stage: which packages does the thread import?
+IMPORTS = """
+import importlib.abc
+import sys
+import threading
+from pathlib import Path
+
+from vgg16_transfer.heads import studies
+from vgg16_transfer.tracking.log import preload
+
+assert preload()
+from tests.tracking.conftest import make_study
+from tests.tracking.test_live import Training
+from vgg16_transfer.tracking.mlflow_store import find_store
+
+imported = set()
+
+
+class Recorder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if threading.current_thread() is not threading.main_thread():
+            imported.add(name.partition(".")[0])
+
+
+sys.meta_path.insert(0, Recorder())
+training = Training(find_store(Path(sys.argv[1]), None), Path(sys.argv[1]))
+training.live.began("seed=0")
+training.wait(lambda runs: "seed=0" in runs)
+training.epoch("seed=0", 1)
+training.end("seed=0")
+training.live.close()
+assert training.live.completed == 1
+print(",".join(sorted(imported)))
+"""
+
+
+def test_the_thread_imports_no_package_that_training_imports(tmp_path, database) -> None:
+    shutil.copyfile(database, tmp_path / database.name)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    shared = {"tensorflow", "keras", "h5py", "scipy", "sklearn", "pandas", "PIL", "dvc"}
+    assert not shared & set(done.stdout.strip().split(","))

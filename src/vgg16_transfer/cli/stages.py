@@ -22,6 +22,7 @@ from vgg16_transfer.tracking.log import (
     log_study,
     open_runs,
     or_later,
+    preload,
 )
 
 if TYPE_CHECKING:
@@ -122,10 +123,12 @@ def features(dataset: DatasetName) -> None:
     params, workspace = read()
     layers = params.dataset(dataset).layers
     stage = os.environ.get("DVC_STAGE")
-    run = None if stage is None else _features_run(params, workspace, dataset, stage)
 
     from vgg16_transfer.backbones.features import write_features
 
+    run = None
+    if stage is not None and preload():
+        run = _features_run(params, workspace, dataset, stage)
     outs = workspace.features_of(dataset, params.backbones)
     began = time.perf_counter()
     with ended_early(run):
@@ -214,10 +217,12 @@ def train(study_name: StudyName) -> None:
     stage = os.environ.get("DVC_STAGE")
     # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    live = None if stage is None else _live(params, workspace, study, stage, parent_run_id, started)
 
     from vgg16_transfer.heads.studies import Streamed, train_study
 
+    live = None
+    if stage is not None and preload():
+        live = _live(params, workspace, study, stage, parent_run_id, started)
     with watched(live):
         done = train_study(
             study,

@@ -6,7 +6,7 @@ Importing this module does not import MLflow. So a broken MLflow installation fa
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.errors import InputError
@@ -65,6 +65,32 @@ def log_study(
         )
         publish_card(store, dataset, workspace.splits(dataset))
     return f"{study}: {count + already} runs logged to MLflow at {store}"
+
+
+def preload() -> bool:
+    """Imports what a thread that logs needs, in the main thread.
+
+    Two threads that import one package at once can see it half made: TensorFlow, which MLflow and
+    the stages both import, then fails. So the main thread first imports what the stage needs, then
+    calls this, then starts the thread.
+
+    Returns:
+        Whether all could be imported. If not, what is logged at the end of the stage says why.
+    """
+    with suppress(Exception):
+        import mlflow.keras
+        import mlflow.store.tracking.rest_store
+        import mlflow.store.tracking.sqlalchemy_store
+        import pandas.io.formats.csvs  # noqa: F401
+        from PIL import Image
+
+        from vgg16_transfer.lineage import dvc_private, lineage  # noqa: F401
+        from vgg16_transfer.tracking import reach, study_runs, system  # noqa: F401
+
+        dvc_private.preload()
+        Image.init()
+        return True
+    return False
 
 
 def open_runs(
