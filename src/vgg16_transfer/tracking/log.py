@@ -6,6 +6,7 @@ Importing this module does not import MLflow. So a broken MLflow installation fa
 
 from __future__ import annotations
 
+import importlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from vgg16_transfer.tracking.mlflow_store import Store
     from vgg16_transfer.tracking.study_runs import StudyRuns
     from vgg16_transfer.workspace import Workspace
+
+
+_OF_THREADS = (
+    "mlflow.keras",
+    "mlflow.store.tracking.rest_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "vgg16_transfer.lineage.lineage",
+    "vgg16_transfer.tracking.reach",
+    "vgg16_transfer.tracking.study_runs",
+    "vgg16_transfer.tracking.system",
+)
+"""Modules that a thread which logs needs, and that import others."""
 
 
 def log_study(
@@ -78,17 +91,12 @@ def preload() -> bool:
         Whether all could be imported. If not, what is logged at the end of the stage says why.
     """
     with suppress(Exception):
-        import mlflow.keras
-        import mlflow.store.tracking.rest_store
-        import mlflow.store.tracking.sqlalchemy_store
-        import pandas.io.formats.csvs  # noqa: F401
-        from PIL import Image
+        for name in _OF_THREADS:
+            importlib.import_module(name)
 
-        from vgg16_transfer.lineage import dvc_private, lineage  # noqa: F401
-        from vgg16_transfer.tracking import reach, study_runs, system  # noqa: F401
+        from vgg16_transfer.lineage import dvc_private
 
         dvc_private.preload()
-        Image.init()
         return True
     return False
 
