@@ -177,7 +177,7 @@ class StudyRuns:
                 measures by column of the history.
         """
         metrics = [
-            Metric(_CURVES[column], float(f"{value:.6g}"), timestamp, epoch)
+            Metric(_CURVES[column], _rounded(value), timestamp, epoch)
             for epoch, timestamp, row in rows
             for column, value in row.items()
             if column in _CURVES
@@ -325,7 +325,7 @@ class StudyRuns:
             self._drawn = {classes: figures.ConfusionPictures(classes)}
         with TemporaryDirectory() as folder:
             for frame in _TABLES:
-                getattr(record, frame).to_csv(Path(folder, f"{frame}.csv"), index=False)
+                records.write_frame(getattr(record, frame), Path(folder, f"{frame}.csv"))
             pictures = {"confusion": self._drawn[classes].draw(record.confusion)}
             log_pictures(self.client, run, pictures, Path(folder))
 
@@ -412,6 +412,11 @@ def _curves(
     ]
 
 
+def _rounded(value: float) -> float:
+    """A number as the record's files have it, so that a run is the same live and later."""
+    return float(f"{value:.6g}")
+
+
 def _failed(record: records.Record) -> bool:
     return bool(record.trials["status"].iloc[0] == records.FAILED)
 
@@ -419,7 +424,11 @@ def _failed(record: records.Record) -> bool:
 def _final(record: records.Record, times: Mapping[str, float], ended: int) -> list[Metric]:
     row = record.trials.iloc[0]
     epoch = int(record.history["epoch"].max()) if len(record.history) else 0
-    measured = {name: row[column] for column, name in _FINAL.items() if column in row}
+    measured = {
+        name: _rounded(row[column])
+        for column, name in _FINAL.items()
+        if column in row and pd.notna(row[column])
+    }
     measured |= {key: times[key] for key in _SECONDS if key in times}
     # A failed trial has no measures.
     return [Metric(k, float(v), ended, epoch) for k, v in measured.items() if pd.notna(v)]
