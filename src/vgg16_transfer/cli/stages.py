@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,8 @@ import typer
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.tracking import logged
-from vgg16_transfer.tracking.features_run import FeaturesRun, ended_early
-from vgg16_transfer.tracking.live import Live, watched
+from vgg16_transfer.tracking.features_run import FeaturesRun
+from vgg16_transfer.tracking.live import Live, ended_early, watched
 from vgg16_transfer.tracking.log import (
     drawing_stages,
     log_pages,
@@ -131,7 +132,7 @@ def features(dataset: DatasetName) -> None:
         run = _features_run(params, workspace, dataset, stage)
     outs = workspace.features_of(dataset, params.backbones)
     began = time.perf_counter()
-    with ended_early(run):
+    with ended_early(run.stop) if run else nullcontext():
         written = write_features(
             params.backbones,
             layers,
@@ -153,11 +154,11 @@ def features(dataset: DatasetName) -> None:
     if run is not None and stage is not None:
         from vgg16_transfer.backbones.store import FeatureStore
 
-        computed = sum(each.computed for each in written.values())
-        held = sum(len(FeatureStore.open(outs[name]).ids) for name in written)
-        root = next(iter(outs.values()))  # the stores of other networks are in it
-        size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
         with or_later(stage, _warn):
+            computed = sum(each.computed for each in written.values())
+            held = sum(len(FeatureStore.open(outs[name]).ids) for name in written)
+            root = next(iter(outs.values()))  # the stores of other networks are in it
+            size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
             run.end(
                 {
                     "pictures_computed": computed,

@@ -27,18 +27,21 @@ def preload() -> None:
     import dvc.stage.serialize  # noqa: F401
 
 
-def lock_entry(workspace: Path, stage: str) -> dict[str, Any]:
+def lock_entry(workspace: Path, stage: str, *, outputs: bool = True) -> dict[str, Any]:
     """Computes the entry that DVC will write to dvc.lock when a running stage is over.
 
     Args:
         workspace: The folder of dvc.yaml.
-        stage: Stage name, like ``train@clipart-samples``. All its outputs must exist.
+        stage: Stage name, like ``train@clipart-samples``.
+        outputs: Whether to include the outputs, which must then exist. Without them, the entry is
+            what goes into the stage.
 
     Returns:
         The entry, with the same keys and in the same order as in dvc.lock.
 
     Raises:
-        dvc.exceptions.DvcException: dvc.yaml has no such stage, or an output is missing.
+        dvc.exceptions.DvcException: dvc.yaml has no such stage, or a dependency or an output is
+            missing.
     """
     from dvc.repo import Repo
     from dvc.stage.serialize import to_single_stage_lockfile
@@ -46,31 +49,10 @@ def lock_entry(workspace: Path, stage: str) -> dict[str, Any]:
     with Repo(str(workspace)) as repo:
         loaded = repo.stage.load_one(str(workspace / "dvc.yaml"), stage)
         loaded.save_deps()
-        loaded.save_outs()
-        entry: dict[str, Any] = to_single_stage_lockfile(loaded)
-        return entry
-
-
-def lock_inputs(workspace: Path, stage: str) -> dict[str, Any]:
-    """Computes what goes into a stage, before it has written its outputs.
-
-    Args:
-        workspace: The folder of dvc.yaml.
-        stage: Stage name, like ``train@clipart-samples``.
-
-    Returns:
-        The entry that DVC will write to dvc.lock, without its outputs.
-
-    Raises:
-        dvc.exceptions.DvcException: dvc.yaml has no such stage, or a dependency is missing.
-    """
-    from dvc.repo import Repo
-    from dvc.stage.serialize import to_single_stage_lockfile
-
-    with Repo(str(workspace)) as repo:
-        loaded = repo.stage.load_one(str(workspace / "dvc.yaml"), stage)
-        loaded.save_deps()
-        loaded.outs = []
+        if outputs:
+            loaded.save_outs()
+        else:
+            loaded.outs = []
         entry: dict[str, Any] = to_single_stage_lockfile(loaded)
         return entry
 

@@ -114,12 +114,8 @@ def starting_stage(workspace: Path, stage: str, experiment: str | None) -> Linea
     Raises:
         LineageError: dvc.yaml has no such stage, or a dependency is missing.
     """
-    name = _local(stage)
-    try:
-        entry = dvc_private.lock_inputs(workspace, name)
-    except DvcException as error:
-        raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
-    return replace(_lineage(workspace, name, entry, experiment), lock_digest="", committed=None)
+    started = _by_dvc(workspace, stage, experiment, outputs=False)
+    return replace(started, lock_digest="", committed=None)
 
 
 def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineage:
@@ -135,17 +131,17 @@ def running_stage(workspace: Path, stage: str, experiment: str | None) -> Lineag
     Raises:
         LineageError: dvc.yaml has no such stage, or an output is missing.
     """
-    name = _local(stage)
+    return _by_dvc(workspace, stage, experiment, outputs=True)
+
+
+def _by_dvc(workspace: Path, stage: str, experiment: str | None, *, outputs: bool) -> Lineage:
+    """The lineage of a stage by the lock entry that DVC would make of it now."""
+    name = stage.rpartition(":")[2]  # from another folder, it is like ../dvc.yaml:train@a
     try:
-        entry = dvc_private.lock_entry(workspace, name)
+        entry = dvc_private.lock_entry(workspace, name, outputs=outputs)
     except DvcException as error:
         raise LineageError(f"dvc.yaml: the entry of '{name}' can't be made: {error}") from None
     return _lineage(workspace, name, entry, experiment)
-
-
-def _local(stage: str) -> str:
-    """The name of a stage in its dvc.yaml: from another folder, it is like ../dvc.yaml:train@a."""
-    return stage.rpartition(":")[2]
 
 
 def locked_stages(workspace: Path, stages: Iterable[str]) -> dict[str, Lineage]:

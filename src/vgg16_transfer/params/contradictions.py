@@ -27,7 +27,7 @@ PUBLISHED = ("caltech101", "caltech256", "urban_tribes")
 Params can't read from reporting, so a test compares the two.
 """
 
-_BY_APPROACH = {
+BY_APPROACH = {
     "augment": "end_to_end",
     "fine_tune_from": "end_to_end",
     "early_stopping": "end_to_end",
@@ -152,7 +152,7 @@ def _study_contradictions(
             f"{path}.calibration: cross_validation trains heads on cached features without a "
             "teacher; set validation, or none"
         )
-    for key, approach in _BY_APPROACH.items():
+    for key, approach in BY_APPROACH.items():
         if _is_set(grid, key) and set(grid["approach"]) != {approach}:
             mistakes.append(f"{path}.{key}: needs approach: {approach}")
     dataset = params.datasets[name]

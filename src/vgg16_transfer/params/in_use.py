@@ -5,20 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.head_kinds import HEAD_KINDS
+from vgg16_transfer.params.contradictions import BY_APPROACH
 
 if TYPE_CHECKING:
     from vgg16_transfer.params.study import Trial
 
 _OF_A_KIND = frozenset().union(*(row.keys for row in HEAD_KINDS.values()))
-_OF_END_TO_END = frozenset(
-    {
-        "augment",
-        "early_stopping",
-        "fine_tune_from",
-        "fine_tune_learning_rate",
-        "log_filters_every",
-    }
-)
 _MOVING = ("sgd", "nesterov")  # the optimisers with momentum
 
 
@@ -30,9 +22,8 @@ def settings_in_use(trial: Trial) -> dict[str, Any]:
     """
     settings = trial.model_dump()
     unused = set(_OF_A_KIND - HEAD_KINDS[trial.head].keys)
-    if trial.approach != "end_to_end":
-        unused |= _OF_END_TO_END
-    elif trial.fine_tune_from == "none":
+    unused |= {key for key, approach in BY_APPROACH.items() if approach != trial.approach}
+    if trial.fine_tune_from == "none":
         unused |= {"fine_tune_learning_rate", "log_filters_every"}
     if trial.teacher_layer == "none":
         unused |= {key for key in settings if key.startswith("teacher_")}

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.tracking.mlflow_store import Store
@@ -73,7 +72,7 @@ class FeaturesRun:
         self._client.log_batch(self._run_id, metrics=metrics)
         self._client.set_terminated(self._run_id, end_time=ended)
 
-    def stop(self, status: str) -> None:
+    def stop(self, status: str, _why: str) -> None:
         """Ends the run of a stage that did not complete, in a few seconds.
 
         Args:
@@ -110,15 +109,3 @@ class FeaturesRun:
             params = [Param(key, str(value)) for key, value in self._settings.items()]
             self._client.log_batch(self._run_id, params=params)
             self._monitor = Monitor(self._run_id)
-
-
-@contextmanager
-def ended_early(run: FeaturesRun | None) -> Iterator[None]:
-    """Ends the run of a stage that fails or is killed; None if it has no run."""
-    try:
-        yield
-    except BaseException as error:
-        if run is not None:
-            with suppress(Exception):  # the error of the stage is what counts
-                run.stop("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise

@@ -7,11 +7,12 @@ twice.
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     import mlflow
     from mlflow.entities import Run
@@ -28,27 +29,30 @@ def log_pictures(
     client: mlflow.MlflowClient,
     run: Run,
     pictures: Mapping[str, Image.Image],
-    folder: Path,
+    *,
     step: int = 0,
+    beside: Path | None = None,
 ) -> None:
-    """Logs pictures, and whatever else is in a folder, in one go.
+    """Logs pictures, in one go with the files that lie in a folder.
 
     Args:
         client: Client of the store.
         run: The run.
         pictures: Pictures by key. The same key in several runs makes their grids line up.
-        folder: An existing folder, whose files are logged as well.
         step: Such as the epoch.
+        beside: The folder, whose files are logged as well; None if there are no others.
     """
-    images = folder / IMAGES
-    images.mkdir(exist_ok=True)
-    for key, picture in pictures.items():
-        full, small = _names(run, key, step)
-        picture.save(images / full, "PNG", compress_level=3)
-        copy = picture.copy()
-        copy.thumbnail((_SMALL, _SMALL))
-        copy.save(images / small, "WEBP")
-    client.log_artifacts(run.info.run_id, str(folder))
+    with TemporaryDirectory() as empty:
+        folder = beside or Path(empty)
+        images = folder / IMAGES
+        images.mkdir(exist_ok=True)
+        for key, picture in pictures.items():
+            full, small = _names(run, key, step)
+            picture.save(images / full, "PNG", compress_level=3)
+            copy = picture.copy()
+            copy.thumbnail((_SMALL, _SMALL))
+            copy.save(images / small, "WEBP")
+        client.log_artifacts(run.info.run_id, str(folder))
     if _SHOWN not in run.data.tags:
         client.set_tag(run.info.run_id, _SHOWN, "True")
 

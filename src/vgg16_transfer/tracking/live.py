@@ -139,7 +139,7 @@ class Live:
             return
         run, logged = self._active[trial]
         if epoch not in logged:
-            self._runs.log_epochs(run, [(epoch, timestamp, measured)])
+            self._runs.log_epoch(run, epoch, timestamp, measured)
             logged.add(epoch)
 
     def _kernels(
@@ -180,14 +180,27 @@ def watched(live: Live | None) -> Iterator[None]:
     Args:
         live: Watches the study; None if nobody does.
     """
+    if live is None:
+        yield
+        return
+    with ended_early(live.stop):
+        yield
+    live.close()
+
+
+@contextmanager
+def ended_early(stop: Callable[[str, str], None]) -> Iterator[None]:
+    """Tells how a stage ended that fails or is killed.
+
+    Args:
+        stop: Is called with ``FAILED`` or ``KILLED``, and with what happened.
+    """
     try:
         yield
     except BaseException as error:
-        if live is not None:
-            live.stop("FAILED" if isinstance(error, Exception) else "KILLED", _reason(error))
+        with suppress(Exception):  # the error of the stage is what counts
+            stop("FAILED" if isinstance(error, Exception) else "KILLED", _reason(error))
         raise
-    if live is not None:
-        live.close()
 
 
 def _reason(error: BaseException) -> str:

@@ -71,19 +71,19 @@ class Heads:
         """
         client, run_id = self._client, run.info.run_id
         model = head_of(client, run)
+        if model is not None and _whole(client, model):
+            return
+        current = client.get_run(run_id)
         if model is None:
             tags = run.data.tags
             model = client.create_logged_model(
                 run.info.experiment_id,
                 name=_model_name(tags.get("study", ""), tags.get("trial", "")),
                 source_run_id=run_id,
-                params=client.get_run(run_id).data.params,
+                params=current.data.params,
                 tags={_IS_HEAD: "true"},
             )
-        elif _whole(client, model):
-            return
-        outputs = client.get_run(run_id).outputs
-        model_outputs = outputs.model_outputs if outputs else []
+        model_outputs = current.outputs.model_outputs if current.outputs else []
         if model.model_id not in {output.model_id for output in model_outputs}:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         with TemporaryDirectory() as folder:

@@ -128,8 +128,8 @@ def end_abandoned(
         client, experiment, f"tags.study = '{study}' and attributes.status = 'RUNNING'"
     )
     for run in left:
-        host, pid, _ = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
-        gone = host == platform.node() and not _alive(int(pid))
+        host, pid, _ = _process_of(run)
+        gone = host == platform.node() and not _alive(pid)
         if gone and run.info.run_id not in kept:
             client.set_tag(run.info.run_id, BROKEN, "true")
             client.set_terminated(run.info.run_id, KILLED)
@@ -146,10 +146,16 @@ def is_logged_elsewhere(run: Run) -> bool:
     A process on this machine counts while it is alive. A process on another machine can't be
     checked, so that it counts as well. Both count for one minute only.
     """
-    host, pid, since = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
-    if finished(run) or now() - int(since) > _MINUTE:
+    host, pid, since = _process_of(run)
+    if finished(run) or now() - since > _MINUTE:
         return False
-    return host != platform.node() or (int(pid) != os.getpid() and _alive(int(pid)))
+    return host != platform.node() or (pid != os.getpid() and _alive(pid))
+
+
+def _process_of(run: Run) -> tuple[str, int, int]:
+    """Machine, process id and time in the tag LOGGING_PROCESS of a run."""
+    host, pid, since = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
+    return host, int(pid), int(since)
 
 
 def now() -> int:

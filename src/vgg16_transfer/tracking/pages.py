@@ -7,8 +7,6 @@ once. With another digest, it replaces the earlier one.
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import Metric
@@ -23,6 +21,7 @@ from vgg16_transfer.tracking.stored import names, run_is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import mlflow
     import pandas as pd
@@ -78,8 +77,7 @@ def publish_filters(
     if not keys:
         raise DamagedError(f"{folder}: holds no pictures; run dvc repro {drawn.stage}")
     pictures = {key: _opened(folder / f"{key}.png", drawn) for key in keys}
-    with tempfile.TemporaryDirectory() as empty:
-        log_pictures(client, parent, pictures, Path(empty))
+    log_pictures(client, parent, pictures)
     client.set_tag(parent.info.run_id, _FILTERS, drawn.lock_digest)
     return True
 

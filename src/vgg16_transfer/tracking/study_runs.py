@@ -168,18 +168,20 @@ class StudyRuns:
             self._log_split(run, trial)
         return run
 
-    def log_epochs(self, run: Run, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
-        """Logs measures of epochs while a trial trains.
+    def log_epoch(
+        self, run: Run, epoch: int, timestamp: int, measured: Mapping[str, float]
+    ) -> None:
+        """Logs the measures of an epoch while a trial trains.
 
         Args:
             run: The trial's run.
-            rows: Of each epoch: its number, when it was over, in milliseconds since 1970, and the
-                measures by column of the history.
+            epoch: Number of the epoch.
+            timestamp: When it was over, in milliseconds since 1970.
+            measured: The measures by column of the history.
         """
         metrics = [
             Metric(_CURVES[column], _rounded(value), timestamp, epoch)
-            for epoch, timestamp, row in rows
-            for column, value in row.items()
+            for column, value in measured.items()
             if column in _CURVES
         ]
         self._log(run, metrics)
@@ -202,8 +204,7 @@ class StudyRuns:
             logged_epochs: Epochs that the run has already.
         """
         run_id = run.info.run_id
-        row = record.trials.iloc[0]
-        why = str(row["failure"]) if _failed(record) else None
+        why = str(record.trials["failure"].iloc[0]) if _failed(record) else None
         started = int(times.get("started", run.info.start_time))
         # Constant times: the same point that is logged again is not a second one.
         ended = int(times.get("ended", self.lineage.ended or started + len(record.history)))
@@ -230,8 +231,7 @@ class StudyRuns:
             kernels: By layer, as in :meth:`~vgg16_transfer.heads.watching.Watch.kernels`.
         """
         drawn = {f"kernels_{layer}": deep_kernel_sheet(kernel) for layer, kernel in kernels.items()}
-        with TemporaryDirectory() as folder:
-            log_pictures(self.client, run, drawn, Path(folder), epoch)
+        log_pictures(self.client, run, drawn, step=epoch)
 
     def stop(self, run: Run, status: str, why: str) -> None:
         """Ends the run of a trial that has no results, so that it is begun again later.
@@ -327,7 +327,7 @@ class StudyRuns:
             for frame in _TABLES:
                 records.write_frame(getattr(record, frame), Path(folder, f"{frame}.csv"))
             pictures = {"confusion": self._drawn[classes].draw(record.confusion)}
-            log_pictures(self.client, run, pictures, Path(folder))
+            log_pictures(self.client, run, pictures, beside=Path(folder))
 
     def _log_split(self, run: Run, trial: Trial) -> None:
         """Logs a split. A server fails if another process adds the same one, and then works."""
@@ -427,11 +427,10 @@ def _final(record: records.Record, times: Mapping[str, float], ended: int) -> li
     measured = {
         name: _rounded(row[column])
         for column, name in _FINAL.items()
-        if column in row and pd.notna(row[column])
+        if column in row and pd.notna(row[column])  # a failed trial has no measures
     }
-    measured |= {key: times[key] for key in _SECONDS if key in times}
-    # A failed trial has no measures.
-    return [Metric(k, float(v), ended, epoch) for k, v in measured.items() if pd.notna(v)]
+    measured |= {key: float(times[key]) for key in _SECONDS if key in times}
+    return [Metric(name, value, ended, epoch) for name, value in measured.items()]
 
 
 def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
