@@ -13,6 +13,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -99,6 +100,24 @@ def arrange(layout: Layout, files: Files) -> Arrangement:
         LayoutError: The source does not have this layout.
     """
     return _LAYOUTS[layout](files)
+
+
+def recognise(files: Files) -> Layout:
+    """The layout that a source seems to have: folders of classes, given splits, or a table.
+
+    Args:
+        files: Files of the source.
+
+    Raises:
+        LayoutError: Its folders look like given splits under other names.
+    """
+    arranged = _class_folders(files)
+    if arranged.roles:
+        return "split_folders"
+    if len(set(arranged.classes.values())) < 2:  # noqa: PLR2004
+        with suppress(LayoutError):
+            return "csv" if _csv(files).classes else "class_folders"
+    return "class_folders"
 
 
 def composed(name: str) -> str:

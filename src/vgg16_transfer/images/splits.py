@@ -20,7 +20,7 @@ from vgg16_transfer.images.survey import LEFT_OUT_COLUMNS, Picture, by_kind, sur
 from vgg16_transfer.params import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vgg16_transfer.images.survey import Survey
@@ -118,26 +118,19 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
         SplitError: There are fewer than two classes, ``classes`` or ``leave_out`` has an unknown
             class, classes have too few pictures, or ``group`` matches no path.
     """
-    chosen = frozenset(map(composed, dataset.classes))
-    leave_out = frozenset(map(composed, dataset.leave_out))
-
-    def not_used(class_name: str) -> str | None:
-        if class_name in leave_out:
-            return "in leave_out"
-        return "not in classes" if chosen and class_name not in chosen else None
-
     with open_archive(source, dataset.encoding) as archive:
-        surveyed = survey(archive, dataset.layout, not_used, progress=f"splits {name}")
-    _check_named(f"{name}.classes", chosen, surveyed.classes)
-    _check_named(f"{name}.leave_out", leave_out, surveyed.classes)
-    classes = frozenset(one for one in surveyed.classes if not_used(one) is None)
-    _check_classes(name, dataset, surveyed, classes)
-    pictures, split = surveyed.pictures, dataset.split
-    notes = [*surveyed.notes, *_check_groups(name, pictures, split.group)]
-    notes += _check_given(name, pictures, classes)
-    small = _without_pictures(classes, surveyed) | _too_small(pictures, split, split.seeds[0])
-    if small:
-        raise SplitError(_too_few(name, split, small))
+        surveyed = survey(archive, dataset.layout, not_used(dataset), progress=f"splits {name}")
+    return write_surveyed(name, dataset, surveyed, out)
+
+
+def write_surveyed(name: str, dataset: Dataset, surveyed: Survey, out: Path) -> Written:
+    """Does what :func:`write_splits` does, for a source that was read already.
+
+    Raises:
+        LayoutError: The source is not laid out as params.yaml says.
+        SplitError: See :func:`write_splits`.
+    """
+    notes, pictures, split = check(name, dataset, surveyed), surveyed.pictures, dataset.split
     manifests = {seed: split_pictures(name, pictures, split, seed) for seed in split.seeds}
     hashes = {picture.path: picture.fingerprint for picture in pictures}
     near = [duplicates.across(manifest, hashes, seed) for seed, manifest in manifests.items()]
@@ -155,10 +148,55 @@ def write_splits(name: str, dataset: Dataset, source: Path, out: Path) -> Writte
         near_duplicates,
         notes,
         len(pictures),
-        len(classes),
+        len(_by_class(pictures)),
         len(used),
         split.near_duplicates == "one_side",
     )
+
+
+def check(name: str, dataset: Dataset, surveyed: Survey) -> list[str]:
+    """Checks that pictures can be split as params.yaml says.
+
+    Args:
+        name: Dataset name, used in error messages.
+        dataset: The dataset's section of params.yaml.
+        surveyed: The pictures and other files of its source.
+
+    Returns:
+        What the user should know: one sentence each.
+
+    Raises:
+        SplitError: They can't; see :func:`write_splits`.
+    """
+    for key, named in (("classes", dataset.classes), ("leave_out", dataset.leave_out)):
+        _check_named(f"{name}.{key}", frozenset(map(composed, named)), surveyed.classes)
+    unused = not_used(dataset)
+    classes = frozenset(one for one in surveyed.classes if unused(one) is None)
+    _check_classes(name, dataset, surveyed, classes)
+    pictures, split = surveyed.pictures, dataset.split
+    notes = [*surveyed.notes, *_check_groups(name, pictures, split.group)]
+    notes += _check_given(name, pictures, classes)
+    small = _without_pictures(classes, surveyed) | too_small(pictures, split, split.seeds[0])
+    if small:
+        raise SplitError(_too_few(name, split, small))
+    return notes
+
+
+def not_used(dataset: Dataset) -> Callable[[str], str | None]:
+    """A function that says for which key a class is left out, or None for a class that is used.
+
+    Args:
+        dataset: The dataset's section of params.yaml.
+    """
+    chosen = frozenset(map(composed, dataset.classes))
+    leave_out = frozenset(map(composed, dataset.leave_out))
+
+    def key(class_name: str) -> str | None:
+        if class_name in leave_out:
+            return "in leave_out"
+        return "not in classes" if chosen and class_name not in chosen else None
+
+    return key
 
 
 def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: int) -> pd.DataFrame:
@@ -192,7 +230,7 @@ def split_pictures(name: str, pictures: Sequence[Picture], split: Split, seed: i
     by_class = _by_class(pictures)
     if len(by_class) < 2:  # noqa: PLR2004
         raise SplitError(_too_few_classes(name, list(by_class)))
-    small = _too_small(pictures, split, seed)
+    small = too_small(pictures, split, seed)
     if small:
         raise SplitError(_too_few(name, split, small))
     rows = [
@@ -282,8 +320,14 @@ def _take(groups: dict[str, list[Picture]], order: Iterable[str], count: int) ->
     return taken[:count]
 
 
-def _too_small(pictures: Iterable[Picture], split: Split, seed: int) -> dict[str, str]:
-    """Classes with too few pictures, each with a description of what it has."""
+def too_small(pictures: Iterable[Picture], split: Split, seed: int) -> dict[str, str]:
+    """Classes with too few pictures for a split, each with a description of what it has.
+
+    Args:
+        pictures: Usable pictures, in any order.
+        split: Numbers of pictures for each role, and how pictures are grouped.
+        seed: Seed of the shuffle.
+    """
     small = {}
     for class_name, members in sorted(_by_class(pictures).items()):
         chosen = _split_class(class_name, members, split, seed)
