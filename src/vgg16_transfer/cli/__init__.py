@@ -7,7 +7,6 @@ command that needs them, after params.yaml is read. So ``--help`` and error mess
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 
@@ -16,8 +15,8 @@ import typer
 from vgg16_transfer.artifacts import unwritable
 from vgg16_transfer.cli import models, releases, remotes, runs, stages, start
 from vgg16_transfer.cli.app import app
-from vgg16_transfer.cli.quiet import silence
 from vgg16_transfer.errors import TERMINATED, InputError, shown
+from vgg16_transfer.quiet import silence_tensorflow
 
 __all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages", "start"]
 
@@ -29,9 +28,7 @@ def main() -> None:
 
     Bad input prints one sentence per mistake, without a traceback, and exits with code 2.
     """
-    # TensorFlow logs lines on stderr while it is imported; its errors are still printed.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    silence("tensorflow")
+    silence_tensorflow()
     # Importing it creates a million objects that live as long as the process. Collecting garbage
     # less often, and not at all at exit, halves the time of a short command.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

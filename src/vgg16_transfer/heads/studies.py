@@ -238,14 +238,14 @@ def train_study(
     trials = {study.trial_name(trial): trial for trial in study.trials()}
     stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
     watch = watch or Nobody()
-    done = heads.with_name(f".{heads.name}.{_digest(study, splits, features)[:12]}.partial")
-    ranks = max(_ranks_seen(trial) for trial in trials.values())
+    done = heads.with_name(f".{heads.name}.{digest(study, splits, features)[:12]}.partial")
+    ranks = max(ranks_seen(trial) for trial in trials.values())
     if any(study.grid["early_stopping"]):
         _check_validation(study, splits)
 
     @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
-    def load_material(backbone: str, layer: str, seed: int) -> Material:
-        return _material(stores[backbone], splits, layer, seed, ranks)
+    def material_of(backbone: str, layer: str, seed: int) -> Material:
+        return load_material(stores[backbone], splits, layer, seed, ranks)
 
     needs = {
         name: (trial.backbone, _cached_layer(study, trial), trial.seed)
@@ -262,12 +262,12 @@ def train_study(
                 continue
             watch.began(name)
             started, began = _milliseconds(), time.perf_counter()
-            material = load_material(*needs[name])
+            material = material_of(*needs[name])
             features_seconds = time.perf_counter() - began
             kept = Checkpoint(done / f"{name}.epochs.npz", started)
             progress = Progress(name, watch, kept)
             with _surviving(name, study, done, broken):
-                trained = train_trial(trial, material, load_material, streamed, progress)
+                trained = train_trial(trial, material, material_of, streamed, progress)
                 times = _times(trial, trained, material, kept, features_seconds)
                 _keep(trained, times, material, done, name)
             if name in broken:
@@ -327,7 +327,7 @@ def _times(
 def train_trial(
     trial: Trial,
     material: Material,
-    load_material: Callable[[str, str, int], Material],
+    material_of: Callable[[str, str, int], Material],
     streamed: Streamed,
     progress: Progress,
 ) -> Trained:
@@ -336,7 +336,7 @@ def train_trial(
     Args:
         trial: The trial's setting.
         material: The split of the trial's seed, with the features of the cached layer.
-        load_material: Returns the material of a backbone, a layer and a seed.
+        material_of: Returns the material of a backbone, a layer and a seed.
         streamed: Pictures and weights, for ``end_to_end``.
         progress: Who is told of each epoch of ``end_to_end``, and where it is kept. The epochs of
             other trials take a millisecond.
@@ -348,7 +348,7 @@ def train_trial(
         elif trial.teacher_layer == "none" or not trial.teacher_weight:
             fitted = _train_on_features(trial, material, roles)
         else:
-            fitted = _train_by_teacher(trial, material, roles, load_material)
+            fitted = _train_by_teacher(trial, material, roles, material_of)
         _check_finished(trial, fitted)
     except DivergedError as diverged:
         no_rows = pd.DataFrame(columns=records.PREDICTED)
@@ -408,10 +408,10 @@ def _train_by_teacher(
     trial: Trial,
     material: Material,
     roles: Mapping[str, Pictures],
-    load_material: Callable[[str, str, int], Material],
+    material_of: Callable[[str, str, int], Material],
 ) -> Fitted:
     """Trains a student. Its teacher is trained first, in the same way, and is not saved."""
-    teacher_material = load_material(trial.backbone, trial.teacher_layer, trial.seed)
+    teacher_material = material_of(trial.backbone, trial.teacher_layer, trial.seed)
     teacher_trial = trial.model_copy(
         update={"layer": trial.teacher_layer, "samples_per_class": trial.teacher_samples_per_class}
     )
@@ -465,8 +465,12 @@ def _student_ranks(trial: Trial) -> int:
     return trial.samples_per_class + trial.unlabelled_per_class
 
 
-def _ranks_seen(trial: Trial) -> int:
-    """Number of training pictures of each class that a trial and its teacher use."""
+def ranks_seen(trial: Trial) -> int:
+    """Number of training pictures of each class that a trial and its teacher use.
+
+    Args:
+        trial: The trial's setting.
+    """
     ranks = _student_ranks(trial)
     if trial.teacher_layer == "none":
         return ranks
@@ -475,8 +479,20 @@ def _ranks_seen(trial: Trial) -> int:
     return max(ranks, trial.teacher_samples_per_class)
 
 
-def _material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:
-    """Loads a split with features. Training pictures that no trial uses are not loaded."""
+def load_material(store: FeatureStore, splits: Path, layer: str, seed: int, ranks: int) -> Material:
+    """Loads a split with features.
+
+    Args:
+        store: Feature store of the dataset.
+        splits: Folder of manifests.
+        layer: A layer of the store.
+        seed: Seed of the split.
+        ranks: Number of training pictures of each class to load: the most that a trial uses.
+
+    Raises:
+        ManifestError: The split is missing or damaged.
+        FeaturesError: The store is damaged, or has no such picture or layer.
+    """
     path = splits / f"{seed}.csv"
     manifest = read_manifest(path)
     unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
@@ -500,8 +516,17 @@ def _cached_layer(study: Study, trial: Trial) -> str:
     return cached_layer(study.networks[trial.backbone], trial.layer, trial.fine_tune_from)
 
 
-def _digest(study: Study, splits: Path, features: Mapping[str, Path]) -> str:
-    """sha256 of everything that decides what the trials' heads will be."""
+def digest(study: Study, splits: Path, features: Mapping[str, Path]) -> str:
+    """sha256 of everything that decides what the trials' heads will be.
+
+    Args:
+        study: The study.
+        splits: Folder of manifests.
+        features: Feature store of the dataset, by backbone.
+
+    Raises:
+        ManifestError: A split is missing.
+    """
     md5s = {}
     for seed in study.grid["seed"]:
         path = splits / f"{seed}.csv"

@@ -13,7 +13,7 @@ from PIL import Image
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.duplicates import near_pairs
 from vgg16_transfer.images.ignored import passed_by
-from vgg16_transfer.images.layouts import Files, recognise
+from vgg16_transfer.images.layouts import Files, composed, recognise
 from vgg16_transfer.images.splits import NAMED, SplitError, check, not_used, too_small
 from vgg16_transfer.images.survey import survey
 from vgg16_transfer.params import Dataset, Split
@@ -78,6 +78,7 @@ def propose(
     *,
     name: str | None = None,
     layout: Layout | None = None,
+    leave_out: Iterable[str] | None = None,
     encoding: str | None = None,
 ) -> Proposal:
     """Reads every picture of a source once, and proposes how to use it.
@@ -91,6 +92,7 @@ def propose(
         layers: Layers of the section.
         name: Dataset name; by default, it is made of the path's name.
         layout: Layout of the source; by default, it is recognised.
+        leave_out: Classes to leave out; by default, those with too few pictures.
         encoding: Encoding of the names in an archive that does not record it.
 
     Raises:
@@ -104,15 +106,16 @@ def propose(
             source=source,
             layout=layout or recognise(_files(archive)),
             encoding=encoding,
+            leave_out=sorted(map(composed, leave_out or [])),
             layers=list(layers),
         )
-        surveyed = survey(archive, dataset.layout, progress=f"read {path.name}")
-        small = _too_few(surveyed)
-        if small and len(surveyed.classes) - len(small) >= _CLASSES:
+        surveyed = survey(archive, dataset.layout, not_used(dataset), f"read {path.name}")
+        small = _too_few(surveyed, dataset.leave_out)
+        if leave_out is None and small and len(surveyed.classes) - len(small) >= _CLASSES:
             dataset = dataset.model_copy(update={"leave_out": sorted(small)})
             surveyed = survey(archive, dataset.layout, not_used(dataset), f"read {path.name}")
     split = _split(surveyed.pictures)
-    if split is None and len(surveyed.classes) >= _CLASSES:
+    if split is None and small and len(surveyed.classes) >= _CLASSES:
         raise SplitError(f"{path}: {_needs(small)}")
     dataset = dataset.model_copy(update={"split": split or Split()})
     notes = check(name, dataset, surveyed)
@@ -144,12 +147,13 @@ def _files(archive: Archive) -> Files:
     )
 
 
-def _too_few(surveyed: Survey) -> dict[str, int]:
+def _too_few(surveyed: Survey, leave_out: Iterable[str]) -> dict[str, int]:
     """Number of usable pictures of each class that has too few of them for any split."""
     counts = Counter(picture.class_name for picture in surveyed.pictures)
     given = any(picture.role for picture in surveyed.pictures)
     needed = 1 if given else _SMALLEST
-    return {name: counts[name] for name in sorted(surveyed.classes) if counts[name] < needed}
+    used = sorted(surveyed.classes - set(leave_out))
+    return {name: counts[name] for name in used if counts[name] < needed}
 
 
 def _needs(small: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ value = 3
 
 SCRIPT = """
 import sys
-from vgg16_transfer.cli.quiet import silence
+from vgg16_transfer.quiet import silence
 silence("noisy")
 import noisy, noisy.inner
 print(noisy.value, noisy.__spec__.name, noisy.inner.value)

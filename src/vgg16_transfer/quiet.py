@@ -28,6 +28,13 @@ _LOGGED = re.compile(
 _STDERR = 2
 
 
+def silence_tensorflow() -> None:
+    """Leaves out what TensorFlow logs, while it is imported and later. Errors are still printed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" not in sys.modules:
+        silence("tensorflow")
+
+
 def silence(name: str) -> None:
     """When a package is imported, lines that it only logs are left out. Errors are still printed.
 
