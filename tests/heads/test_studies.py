@@ -95,12 +95,15 @@ class Watching(Nobody):
     def __init__(self) -> None:
         self.told: list[tuple[str, ...]] = []
         self.over: dict[str, Ended] = {}
+        self.started: dict[str, int] = {}
 
-    def began(self, trial: str) -> None:
+    def began(self, trial: str, started: int) -> None:
+        self.started[trial] = started
         self.told.append(("began", trial))
 
     def ended(self, trial: str, ended: Ended) -> None:
         self.told.append(("ended", trial))
+        assert ended.times.started == self.started[trial]  # the live run and the record agree
         self.over[trial] = ended
         assert ended.heads[0].exists() == (ended.record.trials["status"].item() == "finished")
 

@@ -70,6 +70,27 @@ def test_the_same_results_keep_their_first_origin(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s.origin.json"]
 
 
+def write_results(folder, accuracy: float) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "metrics.json").write_text(f'{{"s": {{"seed=0": {accuracy}}}}}', encoding="utf-8")
+    (folder / "trials.csv").write_text(f"trial,accuracy\nseed=0,{accuracy}\n", encoding="utf-8")
+
+
+def test_equal_results_of_another_cpu_keep_their_first_origin_and_other_results_do_not(tmp_path):
+    write_results(tmp_path / "s", 0.5)
+    remember(tmp_path / "s", MADE)
+    before = (tmp_path / "s.origin.json").read_bytes()
+    elsewhere = replace(MADE, started=9000, commit="e" * 40, lock_digest="b" * 64)
+    remember(tmp_path / "s", elsewhere)
+    assert (tmp_path / "s.origin.json").read_bytes() == before
+    locked = replace(TOLD, lock_digest="b" * 64)
+    assert recall(tmp_path / "s", locked) == replace(MADE, lock_digest="b" * 64, replayed=True)
+    write_results(tmp_path / "s", 0.75)
+    assert recall(tmp_path / "s", locked) == locked
+    remember(tmp_path / "s", elsewhere)
+    assert recall(tmp_path / "s", locked) == replace(elsewhere, replayed=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "commands"),
     [

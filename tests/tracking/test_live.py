@@ -75,7 +75,7 @@ class Training:
 
     def train(self, *trials: str) -> None:
         for trial in trials:
-            self.live.began(trial)
+            self.live.began(trial, TIMES.started)
             for epoch in range(1, EPOCHS + 1):
                 self.epoch(trial, epoch)
             self.end(trial)
@@ -94,7 +94,7 @@ def training(store: Store, tmp_path: Path) -> Training:
 
 
 def test_a_run_is_seen_while_its_trial_trains_epoch_by_epoch(training: Training) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     runs = training.wait(lambda runs: bool("seed=0" in runs and runs["seed=0"].data.params))
     run = runs["seed=0"]
     assert run.info.status == runs[""].info.status == "RUNNING"
@@ -138,7 +138,7 @@ def described(run: Run) -> dict[str, Any]:
 
 
 def test_live_runs_and_replayed_runs_are_the_same(training, make_store, tmp_path) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: "seed=0" in runs)  # the store is open: the rest is logged live
     for trial in ("seed=0", "seed=1"):
         training.train(trial) if trial == "seed=1" else training.end(trial)
@@ -178,7 +178,7 @@ def test_a_store_that_is_not_open_when_the_study_is_over_is_left_to_publish(
 
 
 def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monkeypatch) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: "seed=0" in runs)
 
     def down(*_: object, **__: object) -> None:
@@ -207,7 +207,7 @@ def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monk
 def test_runs_end_as_the_study_did_and_go_on_later(
     training: Training, error: BaseException, status: str, why: str
 ) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: "seed=0" in runs)
     training.epoch("seed=0", 1)
     training.wait(lambda runs: training.steps(runs["seed=0"], "train_loss") == [1])
@@ -218,7 +218,7 @@ def test_runs_end_as_the_study_did_and_go_on_later(
         assert (run.info.status, run.data.tags["failure"]) == (status, why)
 
     training.live = training.watch()
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     runs = training.wait(lambda runs: runs["seed=0"].info.status == "RUNNING")
     assert runs["seed=0"].info.run_id == before["seed=0"].info.run_id
     # The first is not trained again. The second was kept, but the process died before it told.
@@ -236,7 +236,7 @@ def test_runs_end_as_the_study_did_and_go_on_later(
 
 
 def test_a_trial_that_breaks_is_a_failed_run_until_it_is_trained(training: Training) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: "seed=0" in runs)
     training.live.broke("seed=0", "out of memory")
     run = training.wait(lambda runs: runs["seed=0"].info.status == "FAILED")["seed=0"]
@@ -244,7 +244,7 @@ def test_a_trial_that_breaks_is_a_failed_run_until_it_is_trained(training: Train
     training.train("seed=1")
     training.live.close()
     training.live = training.watch()
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: runs["seed=0"].info.status == "RUNNING")
     training.end("seed=0")
     training.live.close()
@@ -255,7 +255,7 @@ def test_a_trial_that_breaks_is_a_failed_run_until_it_is_trained(training: Train
 def test_the_run_of_a_killed_process_ends_when_the_study_trains_again_otherwise(
     training: Training,
 ) -> None:
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     run = training.wait(lambda runs: "seed=0" in runs)["seed=0"]
     training.live.close()
     alive = run.data.tags[LOGGING_PROCESS]
@@ -274,7 +274,7 @@ def test_the_run_of_a_killed_process_ends_when_the_study_trains_again_otherwise(
 
 def test_other_results_of_the_same_inputs_are_other_runs(training: Training) -> None:
     """Another machine logged while it trained, and was killed; its last digits differ from ours."""
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     training.wait(lambda runs: "seed=0" in runs)
     training.end("seed=0")
     training.live.close()
@@ -293,7 +293,7 @@ def test_other_results_of_the_same_inputs_are_other_runs(training: Training) -> 
 
 def test_what_the_machine_does_is_logged_with_an_end_to_end_trial(training, monkeypatch) -> None:
     monkeypatch.setattr("vgg16_transfer.tracking.system._EVERY", 0.1)
-    training.live.began("seed=0")
+    training.live.began("seed=0", TIMES.started)
     run = training.wait(
         lambda runs: any(
             key.startswith("system/cpu") for run in runs.values() for key in run.data.metrics
@@ -317,7 +317,7 @@ from vgg16_transfer.tracking.log import preload
 
 assert preload()
 from tests.tracking.conftest import make_study
-from tests.tracking.test_live import Training
+from tests.tracking.test_live import TIMES, Training
 from vgg16_transfer.tracking.mlflow_store import find_store
 
 imported = set()
@@ -331,7 +331,7 @@ class Recorder(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Recorder())
 training = Training(find_store(Path(sys.argv[1]), None), Path(sys.argv[1]))
-training.live.began("seed=0")
+training.live.began("seed=0", TIMES.started)
 training.wait(lambda runs: "seed=0" in runs)
 training.epoch("seed=0", 1)
 training.end("seed=0")

@@ -14,6 +14,7 @@ import typer
 
 from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
 from vgg16_transfer.errors import InputError, redacted
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.features_run import FeaturesRun
 from vgg16_transfer.tracking.live import Live, ended_early, watched
@@ -212,7 +213,7 @@ def gradients(dataset: DatasetName) -> None:
 @app.command()
 def train(study_name: StudyName) -> None:
     """Train a study's heads, write their accuracies to results/, and log them to MLflow."""
-    started = time.time_ns() // 10**6
+    started = milliseconds()
     params, workspace = read()
     study = params.study(study_name)
     stage = os.environ.get("DVC_STAGE")
@@ -250,7 +251,7 @@ def train(study_name: StudyName) -> None:
     origin = replace(
         lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME")),
         started=started,
-        ended=time.time_ns() // 10**6,
+        ended=milliseconds(),
         times={name: origins.rounded(times._asdict()) for name, times in done.times.items()},
     )
     origins.remember(workspace.record(study_name), origin)

@@ -1,7 +1,7 @@
 """Measures of heads, one row each. To add a measure, add a row.
 
 The table decides the columns of ``history.csv`` and ``trials.csv``, the tables of the page and of
-the terminal, the metrics of MLflow and DVC, and the rows of the model card.
+the terminal, the metrics of MLflow, and the rows of the model card.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ class Measure(NamedTuple):
         function: Labels, shape (n,), and logits, shape (n, classes) → the number.
         title: Title of a figure's axis.
         heading: Column heading of the tables, in per cent. None leaves the measure out of them.
-        card: Title of the row of the model card, in per cent. Such measures are also among DVC's
-            metrics. None leaves the measure out of both.
+        card: Title of the row of the model card, in per cent. None leaves the measure out of it.
         every_epoch: Whether the measure is computed after every epoch, or only for the finished
             head.
     """

@@ -8,7 +8,7 @@
                     (n, classes); rows as in ``predictions.csv``, classes in the order of labels
 ``confusion.csv``   one row per trial and pair of true and predicted class: number of pictures
 ``per_class.csv``   one row per trial and class: test accuracy
-``metrics.json``    mean and standard deviation over the seeds: what DVC compares
+``metrics.json``    by study and point of the grid, the mean accuracy: what DVC compares
 
 A trial fails when its loss is not finite after an epoch. Its curves are recorded up to the epoch
 before. It has no measures and no predictions, and is not part of any mean.
@@ -196,15 +196,12 @@ def write(study: Study, record: Record, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(FRAMES, record, strict=True):
         write_frame(frame, folder / f"{name}.csv")
-    summary = summarise(study, record.trials)
-    # Only accuracy has a standard deviation here, so that `dvc exp show` fits a screen.
-    columns = {"accuracy": "accuracy_mean", "accuracy_std": "accuracy_std"}
-    columns |= {m.name: f"{m.name}_mean" for m in measures.MEASURES if m.card}
+    # One number per point, so that `dvc exp show` fits a screen; trials.csv has the others.
     metrics = {
-        point_name(study, row): {key: _rounded(row[column]) for key, column in columns.items()}
-        | {"seeds": int(row["seeds"])}
-        | ({"failed": int(row["failed"])} if row["failed"] else {})
-        for row in summary.to_dict("records")
+        study.name: {
+            point_name(study, row): _rounded(row["accuracy_mean"])
+            for row in summarise(study, record.trials).to_dict("records")
+        }
     }
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

@@ -31,7 +31,7 @@ from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
-from vgg16_transfer.heads.watching import Ended, Nobody, Times
+from vgg16_transfer.heads.watching import Ended, Nobody, Times, milliseconds
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
@@ -260,8 +260,8 @@ def train_study(
         for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
             if (done / f"{name}.json").exists():
                 continue
-            watch.began(name)
-            started, began = _milliseconds(), time.perf_counter()
+            started, began = milliseconds(), time.perf_counter()
+            watch.began(name, started)
             material = material_of(*needs[name])
             features_seconds = time.perf_counter() - began
             kept = Checkpoint(done / f"{name}.epochs.npz", started)
@@ -321,7 +321,7 @@ def _times(
     fit_seconds = kept.seconds
     seen = len(material.role("train", range(_student_ranks(trial))).labels)
     speed = seen * len(trained.history) / fit_seconds
-    return Times(kept.started, _milliseconds(), fit_seconds, features_seconds, speed)
+    return Times(kept.started, milliseconds(), fit_seconds, features_seconds, speed)
 
 
 def train_trial(
@@ -591,7 +591,3 @@ def _kept(name: str, trial: Trial, done: Path) -> _Kept:
     predictions = records.read_frame(done / f"{name}.predictions.csv")
     record = records.of_trial(name, trial, history, predictions, outcome)
     return _Kept(record, outcome.failure, times)
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 10**6

@@ -5,6 +5,7 @@ Watching costs a study no result: nothing that a watcher does may raise an error
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vgg16_transfer.heads.records import Record
+
+
+def milliseconds() -> int:
+    """The time now, in milliseconds since 1970, as MLflow counts it."""
+    return time.time_ns() // 10**6
 
 
 class Times(NamedTuple):
@@ -53,8 +59,13 @@ class Ended(NamedTuple):
 class Watch(Protocol):
     """Whoever watches a study train."""
 
-    def began(self, trial: str) -> None:
-        """A trial begins."""
+    def began(self, trial: str, started: int) -> None:
+        """A trial begins.
+
+        Args:
+            trial: Trial name.
+            started: Milliseconds since 1970.
+        """
 
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
         """An epoch of a trial is over.
@@ -90,7 +101,7 @@ class Watch(Protocol):
 class Nobody:
     """Watches nothing."""
 
-    def began(self, trial: str) -> None:
+    def began(self, trial: str, started: int) -> None:
         """See :class:`Watch`."""
 
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:

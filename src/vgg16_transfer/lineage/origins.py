@@ -3,10 +3,15 @@
 The file is in git, beside the numbers. So a clone logs the same times and commit to MLflow as the
 original workspace. It is not an output of DVC, because outputs must not depend on the time. The
 times of each trial are in it too, one line per trial.
+
+The same results made again keep their first origin. On another kind of CPU, the last bits of
+features differ, so that dvc.lock changes. Results in git have fewer digits; where they are the
+same, so is this file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.heads.records import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +38,9 @@ _KEPT: dict[str, tuple[type, ...]] = {
     "ended": (int, NoneType),
 }
 
+_RESULTS = "results_md5"
+_IN_GIT = (METRICS, "trials.csv")
+
 _DIGITS = 4  # of seconds and of pictures per second
 
 
@@ -39,7 +49,7 @@ class OriginError(InputError):
 
 
 def remember(folder: Path, lineage: Lineage) -> None:
-    """Writes the origin file of a study. The same results made again keep their first origin.
+    """Writes the origin file of a study, unless it has the origin of the same results.
 
     An origin file that can't be read is replaced, so that it costs no result.
 
@@ -48,9 +58,9 @@ def remember(folder: Path, lineage: Lineage) -> None:
         lineage: Lineage of the stage that made the record.
     """
     with suppress(OriginError):
-        if _noted(folder).get("lock_digest") == lineage.lock_digest:
+        if _is_of(_noted(folder), folder, lineage):
             return
-    noted = {key: getattr(lineage, key) for key in _KEPT}
+    noted = {key: getattr(lineage, key) for key in _KEPT} | {_RESULTS: _results_md5(folder)}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in noted.items()]
     if lineage.times:
         rows = (f"    {json.dumps(name)}: {json.dumps(t)}" for name, t in lineage.times.items())
@@ -75,11 +85,29 @@ def recall(folder: Path, lineage: Lineage) -> Lineage:
         OriginError: The origin file exists but can't be read.
     """
     noted = _noted(folder)
-    if noted.get("lock_digest") != lineage.lock_digest:
+    if not _is_of(noted, folder, lineage):
         return lineage
+    noted["lock_digest"] = lineage.lock_digest
     return replace(
         lineage, **{key: noted[key] for key in _KEPT if key in noted}, times=noted.get("times", {})
     )
+
+
+def _is_of(noted: Mapping[str, Any], folder: Path, lineage: Lineage) -> bool:
+    """Whether an origin is that of a lock entry, or of the same results."""
+    if noted.get("lock_digest") == lineage.lock_digest:
+        return True
+    results = _results_md5(folder)
+    return results is not None and noted.get(_RESULTS) == results
+
+
+def _results_md5(folder: Path) -> str | None:
+    """The md5 of what git has of a study's results, or None if a file is missing."""
+    try:
+        md5s = [file_md5(folder / name) for name in _IN_GIT]
+    except OSError:
+        return None
+    return hashlib.md5("".join(md5s).encode(), usedforsecurity=False).hexdigest()
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ for the store. Importing this module does not import MLflow.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
+
+from vgg16_transfer.heads.watching import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ class FeaturesRun:
         self._settings = settings
         self._open = open_store
         self._starting = starting
-        self._started = time.time_ns() // 10**6
+        self._started = milliseconds()
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._try_to_begin, name="mlflow", daemon=True)
         self._thread.start()
@@ -67,7 +68,7 @@ class FeaturesRun:
         if self._failed is not None:
             raise self._failed
         self._monitor.finish()
-        ended = time.time_ns() // 10**6
+        ended = milliseconds()
         metrics = [Metric(key, float(value), ended, 0) for key, value in measured.items()]
         self._client.log_batch(self._run_id, metrics=metrics)
         self._client.set_terminated(self._run_id, end_time=ended)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.errors import TERMINATED
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.lineage.origins import rounded
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ class Live:
         self._active: dict[str, tuple[Run, set[int]]] = {}  # with the epochs that it has
         self._monitor: Any = None
 
-    def began(self, trial: str) -> None:
+    def began(self, trial: str, started: int) -> None:
         """See :class:`~vgg16_transfer.heads.watching.Watch`."""
-        self._tell(self._began, trial, _now())
+        self._tell(self._began, trial, started)
 
     def epoch(self, trial: str, epoch: int, measured: Mapping[str, float]) -> None:
         """See :class:`~vgg16_transfer.heads.watching.Watch`."""
-        self._tell(self._epoch, trial, epoch, _now(), measured)
+        self._tell(self._epoch, trial, epoch, milliseconds(), measured)
 
     def kernels(
         self, trial: str, epoch: int, kernels: Mapping[str, npt.NDArray[np.float32]]
@@ -209,7 +210,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit) and error.code == TERMINATED:
         return "terminated (SIGTERM)"
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _now() -> int:
-    return time.time_ns() // 10**6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking.logged_models import models_of
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def end_abandoned(
 
 def logging_process() -> str:
     """This process and the time, as the value of the tag LOGGING_PROCESS."""
-    return f"{platform.node()} {os.getpid()} {now()}"
+    return f"{platform.node()} {os.getpid()} {milliseconds()}"
 
 
 def is_logged_elsewhere(run: Run) -> bool:
@@ -147,7 +147,7 @@ def is_logged_elsewhere(run: Run) -> bool:
     checked, so that it counts as well. Both count for one minute only.
     """
     host, pid, since = _process_of(run)
-    if finished(run) or now() - since > _MINUTE:
+    if finished(run) or milliseconds() - since > _MINUTE:
         return False
     return host != platform.node() or (pid != os.getpid() and _alive(pid))
 
@@ -156,11 +156,6 @@ def _process_of(run: Run) -> tuple[str, int, int]:
     """Machine, process id and time in the tag LOGGING_PROCESS of a run."""
     host, pid, since = run.data.tags.get(LOGGING_PROCESS, "? 0 0").rsplit(" ", 2)
     return host, int(pid), int(since)
-
-
-def now() -> int:
-    """The time in milliseconds since 1970, as MLflow stores it."""
-    return int(time.time() * 1000)
 
 
 def _alive(pid: int) -> bool:

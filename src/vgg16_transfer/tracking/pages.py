@@ -14,9 +14,10 @@ from PIL import Image
 
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import records
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.reporting.run_links import with_runs
 from vgg16_transfer.tracking.grid import grid_files, log_pictures
-from vgg16_transfer.tracking.logged_runs import finished, logged_runs, now, remove_duplicates
+from vgg16_transfer.tracking.logged_runs import finished, logged_runs, remove_duplicates
 from vgg16_transfer.tracking.stored import names, run_is_whole
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def publish_gradients(
     ):
         return False
     checked = _checked(table, drawn)
-    timestamp = now()  # of two values at one step, the later one counts
+    timestamp = milliseconds()  # of two values at one step, the later one counts
     metrics = [
         Metric(f"gradient_check_{key}", float(checked[key].max()), timestamp, 0)
         for key in _MEASURED
@@ -209,7 +210,9 @@ def publish_report(
         {name: lineage.lock_digest for name, lineage in trained.items()},
     )
     if run is None:
-        run = client.create_run(experiment, run_name=REPORT, tags=made.tags(), start_time=now())
+        run = client.create_run(
+            experiment, run_name=REPORT, tags=made.tags(), start_time=milliseconds()
+        )
     client.log_text(run.info.run_id, filled, page.name)
     if not finished(run):
         client.set_terminated(run.info.run_id)

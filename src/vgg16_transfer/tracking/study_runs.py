@@ -34,6 +34,7 @@ from mlflow.exceptions import MlflowException
 from vgg16_transfer.diagnostics.kernels import deep_kernel_sheet
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import measures, records
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.params.in_use import settings_in_use
 from vgg16_transfer.reporting import figures, study_figures
 from vgg16_transfer.tracking.grid import log_pictures
@@ -48,7 +49,6 @@ from vgg16_transfer.tracking.logged_runs import (
     is_logged_elsewhere,
     logged_runs,
     logging_process,
-    now,
 )
 from vgg16_transfer.tracking.mlflow_store import DESCRIPTION
 from vgg16_transfer.tracking.stored import note_run
@@ -131,7 +131,7 @@ class StudyRuns:
             self.experiment,
             run_name=self.study.name,
             tags=tags,
-            start_time=self.lineage.started or now(),
+            start_time=self.lineage.started or milliseconds(),
         )
 
     def is_taken(self, name: str) -> bool:
