@@ -6,13 +6,46 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vgg16_transfer.backbones import base
 from vgg16_transfer.diagnostics.filters import kernel_sheet
+from vgg16_transfer.heads import model_files
+from vgg16_transfer.networks import NETWORKS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import keras
     import numpy.typing as npt
     from PIL import Image
 
+    Kernels = dict[str, npt.NDArray[np.float32]]
+
 SHOWN = 64
+
+
+def before_and_after(head: Path, network: str, weights: Path) -> tuple[Kernels, Kernels]:
+    """The kernels of the first and the last convolution that a head was fine-tuned with, by layer.
+
+    Args:
+        head: File of the head.
+        network: A key of ``NETWORKS``.
+        weights: The network's weights before training.
+
+    Raises:
+        HeadError: The head is missing or damaged.
+        WeightsError: The weights are missing or damaged.
+    """
+    tuned = _ends(base.convolutions(model_files.load(head)))
+    frozen = {
+        layer.name: layer
+        for layer in base.convolutions(base.load(network, weights, NETWORKS[network].image_size))
+    }
+    before = {layer.name: frozen[layer.name].get_weights()[0] for layer in tuned}
+    return before, {layer.name: layer.get_weights()[0] for layer in tuned}
+
+
+def _ends(layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    return layers[:1] + layers[-1:]
 
 
 def deep_kernel_sheet(kernel: npt.NDArray[np.float32]) -> Image.Image:

@@ -74,6 +74,7 @@ def log_study(
             results=workspace.record(study),
             heads=workspace.heads(study),
             splits=workspace.splits(dataset),
+            weights=workspace.weights_of(params.backbones),
             parent_run_id=parent_run_id,
         )
         publish_card(store, dataset, workspace.splits(dataset))

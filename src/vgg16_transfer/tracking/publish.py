@@ -9,6 +9,7 @@ This adds nothing twice: a store keeps one copy of the same parameter, metric or
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunTag
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from vgg16_transfer.artifacts import reading
+from vgg16_transfer.diagnostics.kernels import before_and_after
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.heads import records
 from vgg16_transfer.images.cards import TITLE, card_path
@@ -31,11 +33,13 @@ from vgg16_transfer.tracking.stored import run_is_whole
 from vgg16_transfer.tracking.study_runs import RESULTS, StudyRuns, by_trial, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import mlflow
     from mlflow.entities import Run
 
+    from vgg16_transfer.diagnostics.kernels import Kernels
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study
     from vgg16_transfer.tracking.mlflow_store import Store
@@ -55,6 +59,7 @@ def publish_study(
     results: Path,
     heads: Path,
     splits: Path,
+    weights: Mapping[str, Path] | None = None,
     parent_run_id: str | None = None,
 ) -> int:
     """Logs the results of a study, except for runs that the store already has.
@@ -66,6 +71,8 @@ def publish_study(
         results: Folder of the study's record.
         heads: Folder of the study's heads.
         splits: Folder of the dataset's manifests.
+        weights: The file of each network, by backbone, for pictures of fine-tuned kernels; without
+            it, there are none.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
 
     Returns:
@@ -90,6 +97,12 @@ def publish_study(
             continue
         times = lineage.times.get(name, {})
         run = runs.start(name, trial, int(times.get("started", lineage.started or 0)) or None)
+        if trial.fine_tune_from != "none" and weights:
+            epochs, network = len(of_trials[name].history), study.networks[trial.backbone]
+            head = heads / f"{name}.keras"
+            _log_kernels(
+                runs, run, epochs, partial(before_and_after, head, network, weights[trial.backbone])
+            )
         runs.finish(run, of_trials[name], [heads / f"{name}.keras"], times)
         count += 1
     parent = runs.existing.get("")
@@ -129,6 +142,15 @@ def publish_card(store: Store, dataset: str, splits: Path) -> None:
     existing = client.get_experiment(experiment).tags.get(DESCRIPTION, "")
     if existing != text and (not existing or existing.startswith(TITLE)):
         client.set_experiment_tag(experiment, DESCRIPTION, text)
+
+
+def _log_kernels(
+    runs: StudyRuns, run: Run, epochs: int, before_and_after: Callable[[], tuple[Kernels, Kernels]]
+) -> None:
+    """Logs kernels before and after fine-tuning, in the files that a live run has them in."""
+    with suppress(InputError):  # pictures for people: without head or weights, there are none
+        for epoch, kernels in zip((0, epochs), before_and_after(), strict=True):
+            runs.log_kernels(run, epoch, kernels)
 
 
 def _tag(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
