@@ -82,7 +82,7 @@ def test_what_was_not_made_is_not_spoken_of(write_page) -> None:
     seen = text(write_page(None, samples=AXIS))
     for title in (
         "Data",
-        "Training pictures of each class",
+        "Training pictures, as the network sees them",
         "What the filters see",
         "What the heads look at",
         "Gradient check",
