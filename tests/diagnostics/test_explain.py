@@ -123,7 +123,8 @@ def explained(study: Study, given: Inputs, folder: Path, mistakes: int = 3) -> d
     out = folder / "explained" / "s"
     write_explained(study, measure(study, given, folder, mistakes), out)
     captions: dict[str, str] = json.loads((out / CAPTIONS).read_text(encoding="utf-8"))
-    assert {path.name for path in out.iterdir()} == {CAPTIONS, *captions}
+    drawings = {path.with_suffix(".svg").name for path in map(Path, captions)}
+    assert {path.name for path in out.iterdir()} == {CAPTIONS, *captions, *drawings}
     assert [path.name for path in out.parent.iterdir()] == ["s"]
     for name in captions:
         with Image.open(out / name) as picture:

@@ -8,7 +8,12 @@ from PIL import Image
 from tests.backbones.conftest import SIDE, picture, write_archive, write_split
 
 from vgg16_transfer.backbones import base, features
-from vgg16_transfer.diagnostics.filters import activation_strip, kernel_sheet, write_filters
+from vgg16_transfer.diagnostics.filters import (
+    activation_strip,
+    kernel_sheet,
+    sample_sheet,
+    write_filters,
+)
 from vgg16_transfer.images.source import Source
 from vgg16_transfer.networks import NETWORKS
 
@@ -40,7 +45,7 @@ def written(tmp_path, random_weights, backbone):
 
 def test_the_reports_pictures_are_written(written) -> None:
     names = {path.stem for path in written.iterdir()}
-    assert names == {"probe", "examples", "kernels", *NETWORKS["vgg16"].shown}
+    assert names == {"probe", "examples", "samples", "kernels", *NETWORKS["vgg16"].shown}
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
@@ -55,6 +60,24 @@ def test_the_first_training_picture_of_each_class_is_an_example(written, backbon
         square = Image.fromarray(features.decode(picture(seed), backbone))
         tile = sheet[:, index * 164 : index * 164 + 160]
         np.testing.assert_array_equal(tile, np.asarray(square.resize((160, 160))))
+
+
+def test_samples_are_a_row_of_training_pictures_for_each_class(written, backbone) -> None:
+    sheet = pixels(written / "samples.png")
+    assert sheet.shape == (2 * 80 + 4, 2 * 80 + 4, 3)
+    for row, seeds in enumerate(TRAINED_ON.values()):
+        for column, seed in enumerate(seeds):
+            square = Image.fromarray(features.decode(picture(seed), backbone))
+            tile = sheet[row * 84 : row * 84 + 80, column * 84 : column * 84 + 80]
+            np.testing.assert_array_equal(tile, np.asarray(square.resize((80, 80))))
+
+
+def test_a_class_with_few_pictures_leaves_places_white() -> None:
+    red = Image.new("RGB", (80, 80), "red")
+    sheet = np.asarray(sample_sheet([[red, red], [red]]))
+    assert sheet.shape == (164, 164, 3)
+    assert (sheet[84:, 84:] == 255).all()
+    assert (sheet[84:, :80] == [255, 0, 0]).all()
 
 
 def test_the_kernels_stand_in_eight_rows_of_eight_in_colour(written) -> None:

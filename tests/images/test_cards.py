@@ -22,6 +22,7 @@ from vgg16_transfer.images.cards import (
     examples,
     facts_of,
     read_facts,
+    samples,
     write_card,
 )
 from vgg16_transfer.images.manifests import COLUMNS, read_manifests
@@ -176,6 +177,25 @@ def test_examples_lie_evenly_apart_in_the_order_of_the_classes() -> None:
     chosen = examples(pd.DataFrame(rows[::-1], columns=COLUMNS))
     assert chosen["label"].tolist() == [0, 64, 128, 192]
     assert examples(pd.DataFrame(rows[:2], columns=COLUMNS))["label"].tolist() == [0, 1]
+
+
+def test_samples_are_the_first_training_pictures_of_each_class() -> None:
+    rows = [
+        (f"{n}_{rank}.jpg", n, f"c{n}", "", role, rank)
+        for n in (1, 0)
+        for role in ("test", "train")
+        for rank in (2, 0, 1)
+    ]
+    chosen = samples(pd.DataFrame(rows, columns=COLUMNS), count=2)
+    assert chosen["path"].tolist() == ["0_0.jpg", "0_1.jpg", "1_0.jpg", "1_1.jpg"]
+    assert set(chosen["role"]) == {"train"}
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(5, [0, 1, 2, 3, 4]), (2, [0, 3]), (1, [0])])
+def test_samples_of_many_classes_lie_evenly_apart(classes: int, shown: list[int]) -> None:
+    rows = [(f"{n}.jpg", n, f"c{n}", "", "train", 0) for n in range(5)]
+    chosen = samples(pd.DataFrame(rows, columns=COLUMNS), classes=classes)
+    assert chosen["label"].tolist() == shown
 
 
 def test_the_overlap_is_the_mean_of_all_pairs_of_splits() -> None:

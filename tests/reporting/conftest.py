@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from vgg16_transfer.diagnostics import sheets
+from vgg16_transfer.diagnostics.sheets import Row, Tile
 from vgg16_transfer.heads import measures, records
 from vgg16_transfer.images.cards import EXAMPLES, card_path, write_card
+from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.params import Params, Study, Trial, check_params
+from vgg16_transfer.reporting import figures
 from vgg16_transfer.reporting.report import write_report
 
 LONG = "a-study-with-a-name-that-is-longer-than-a-phone-is-wide-and-then-some"
@@ -78,12 +82,23 @@ def folders_in(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
+def manifest(seed: int) -> str:
+    """A manifest with five training pictures and a test picture of each class."""
+    rows = [
+        f"{name}/{seed}_{rank}.jpg,{label},{name},0,{role},{rank}\n"
+        for label, name in enumerate(("ant", "bee"))
+        for role, ranks in (("train", range(5)), ("test", range(1)))
+        for rank in ranks
+    ]
+    return f"{','.join(COLUMNS)}\n{''.join(rows)}"
+
+
 def measure(params: Params, folders: dict[str, Path]) -> None:
     for name, study in params.studies.items():
         records.write(study, make_record(study), folders["results"] / name)
     (folders["splits"] / "photos").mkdir(parents=True)
     for seed in (0, 1, 2):
-        (folders["splits"] / "photos" / f"{seed}.csv").write_text(f"{seed}\n", encoding="utf-8")
+        (folders["splits"] / "photos" / f"{seed}.csv").write_text(manifest(seed), encoding="utf-8")
 
 
 @pytest.fixture
@@ -106,12 +121,18 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params, folders = make_params("caltech256", STUDIES), folders_in(folder)
     measure(params, folders)
     write_card(card_path(folders["splits"] / "photos"), "photos", CARD)
-    for drawn in (folders["filters"] / "photos", folders["explained"] / "samples"):
-        drawn.mkdir(parents=True)
-        Image.new("RGB", (980, 160)).save(drawn / "block1_conv1.png")
-    Image.new("RGB", (652, 160), "red").save(folders["filters"] / "photos" / "examples.png")
-    captions = {"block1_conv1.png": "Where the head sees an ant"}
-    (folders["explained"] / "samples" / "captions.json").write_text(json.dumps(captions))
+    drawn, explained = folders["filters"] / "photos", folders["explained"] / "samples"
+    for made in (drawn, explained):
+        made.mkdir(parents=True)
+    Image.new("RGB", (980, 160)).save(drawn / "block1_conv1.png")
+    Image.new("RGB", (652, 160), "blue").save(drawn / "examples.png")
+    samples = Image.new("RGB", (332, 164), "red")  # two rows of four pictures
+    samples.paste("lime", (0, 84, 332, 164))
+    samples.save(drawn / "samples.png")
+    tile = Tile(Image.new("RGB", (100, 80), "red"), "an ant")
+    figures.save(sheets.sheet([Row("", [tile] * 9)], 1.0), explained / "nearest.svg")
+    captions = {"nearest.png": "Where the head sees an ant"}
+    (explained / "captions.json").write_text(json.dumps(captions))
     folders["gradients"].mkdir()
     (folders["gradients"] / "photos.csv").write_text(
         "weights,layer,checked,average,max\nω_ij,block5_conv3,200,1.25e-11,5e-10\n",

@@ -17,6 +17,7 @@ from vgg16_transfer.reporting import (
     failures,
     figures,
     findings,
+    line_labels,
     study_figures,
     tables,
 )
@@ -111,9 +112,9 @@ def words(figure: Figure) -> list[str]:
     return [one.get_text() for one in axes.texts]
 
 
-def names(figure: Figure) -> list[str]:
-    legend = figure.axes[0].get_legend()
-    return [one.get_text() for one in legend.get_texts()]
+def names(figure: Figure) -> set[str]:
+    texts = [one for one in figure.axes[0].texts if one.get_gid() == line_labels.MARK]
+    return {one.get_text() for one in texts}
 
 
 def test_a_point_without_a_finished_trial_is_marked_and_not_drawn() -> None:
@@ -143,11 +144,12 @@ def test_curves_are_means_of_finished_trials_and_name_the_points_that_failed() -
     figure = study_figures.draw_all(Drawn(COUNTS, failed))["loss_curves"]
     solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
     assert [max(line.get_ydata()) for line in solid] == [0.75, 0.75]
-    assert names(figure) == [
-        "samples_per_class=2 (failed: 1 of 2 trials)",
-        "samples_per_class=8",
-        "samples_per_class=4 (failed: 2 of 2 trials)",
-    ]
+    assert names(figure) == {
+        "training pictures per class",
+        "2 (failed: 1 of 2 trials)",
+        "8",
+        "4 (failed: 2 of 2 trials)",
+    }
 
 
 @pytest.mark.parametrize("axes", [DECAY, {"layer": ["block4_pool", "predictions"]}, {}], ids=str)
@@ -159,12 +161,10 @@ def test_figures_can_be_drawn_where_everything_failed(axes: dict[str, Any]) -> N
         drawn.append(figures.answer(answers.lines(every, record), []))
     for figure in drawn:
         figure.draw_without_rendering()
-        assert any("failed: " in one for one in [*words(figure), *_legend(figure)])
+        legend = figure.axes[0].get_legend()
+        named = [one.get_text() for one in legend.get_texts()] if legend else []
+        assert any("failed: " in one for one in [*words(figure), *named])
         assert not any(map(len, points(figure)))
-
-
-def _legend(figure: Figure) -> list[str]:
-    return names(figure) if figure.axes[0].get_legend() else []
 
 
 def test_alternative_texts_mark_what_failed() -> None:

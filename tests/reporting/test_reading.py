@@ -28,13 +28,14 @@ COMMANDS = {
     "splits/photos/near_duplicates.csv": "dvc repro splits@photos",
     "splits/photos.card.md": "dvc repro splits@photos",
     "explained/samples/captions.json": "dvc repro explain@samples",
-    "explained/samples/block1_conv1.png": "dvc repro explain@samples",
+    "explained/samples/nearest.svg": "dvc repro explain@samples",
     "filters/photos/block1_conv1.png": "dvc repro filters@photos",
-    "filters/photos/examples.png": "dvc repro filters@photos",
+    "filters/photos/samples.png": "dvc repro filters@photos",
 }
 TABLES = [path for path in COMMANDS if path.endswith(".csv")]
 NEAR = "seed,path,role,near_path,near_role,distance\n0,a.jpg,test,b.jpg,train,2\n"
-MANIFEST = "path,role\na.jpg,test\nb.jpg,train\n"
+MANIFEST = "path,role,label,class_name,rank\na.jpg,test,0,ant,0\nb.jpg,train,0,ant,0\n"
+MANIFEST += "c.jpg,train,1,bee,0\n"
 CONFLICT = b"<<<<<<< ours\n=======\n>>>>>>> theirs\n"
 
 

@@ -1,4 +1,4 @@
-"""[stage] Explains one head of a study → reports/explained/<study>/*.png and captions.json.
+"""[stage] Explains one head of a study → reports/explained/<study>/*.png, *.svg and captions.json.
 
 The pictures show the classes that the head confuses most, the training pictures whose features are
 nearest to those of test pictures and, for pooling layers, class activation maps.
@@ -270,6 +270,7 @@ def _publish(drawn: Mapping[str, Figure], captions: Mapping[str, str], out: Path
         fresh.mkdir()
         for name, figure in drawn.items():
             figures.save(figure, fresh / name)
+            figures.save(figure, (fresh / name).with_suffix(".svg"))
         text = json.dumps(captions, indent=2, ensure_ascii=False)
         (fresh / CAPTIONS).write_text(text + "\n", encoding="utf-8")
 

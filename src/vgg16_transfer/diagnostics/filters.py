@@ -2,8 +2,8 @@
 
 ``kernels.png`` shows the 64 kernels of the first convolution in colour. ``probe.png`` is a test
 picture of the dataset, as the network sees it; ``examples.png`` shows training pictures of some
-classes, for the data card. For each convolution in ``REPORTED``,
-``<convolution>.png`` shows its first ``MAPS`` activation maps for this picture.
+classes, and ``samples.png`` a row of training pictures of each class. For each convolution in
+``REPORTED``, ``<convolution>.png`` shows its first ``MAPS`` activation maps for this picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.features import decode
-from vgg16_transfer.images.cards import examples
+from vgg16_transfer.images.cards import GAP, THUMBNAIL, examples, samples
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.networks import NETWORKS
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MAPS = 6
 _TILE = 160
 _KERNEL = 24
-_GAP = 4
 
 
 def write_filters(
@@ -45,7 +44,7 @@ def write_filters(
     out: Path,
     every: bool = False,
 ) -> None:
-    """Writes kernels, probe, examples and one ``<convolution>.png`` per convolution.
+    """Writes kernels, probe, examples, samples and one ``<convolution>.png`` per convolution.
 
     The whole folder is replaced.
 
@@ -72,6 +71,13 @@ def write_filters(
             decode(pictures.read(row["path"], row["sha256"]), backbone)
             for row in chosen.to_dict("records")
         ]
+        thumbnails = [
+            [
+                _tile(decode(pictures.read(row["path"], row["sha256"]), backbone), THUMBNAIL)
+                for row in of_class.to_dict("records")
+            ]
+            for _, of_class in samples(rows).groupby("label")
+        ]
     activations = tapped.forward(probe[np.newaxis])
     kernels = base.first_kernels(network)
     if NETWORKS[backbone.network].channels == "RGB":
@@ -81,6 +87,7 @@ def write_filters(
         kernel_sheet(kernels).save(folder / "kernels.png")
         _tile(probe).save(folder / "probe.png")
         _sheet(list(map(_tile, trained_on)), len(trained_on)).save(folder / "examples.png")
+        sample_sheet(thumbnails).save(folder / "samples.png")
         for convolution, maps in activations.items():
             activation_strip(maps[0]).save(folder / f"{convolution}.png")
 
@@ -117,14 +124,22 @@ def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
     return _sheet(tiles, columns=MAPS)
 
 
-def _tile(square: npt.NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(square).resize((_TILE, _TILE))
+def sample_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Draws a row of tiles for each class; a class with few pictures leaves places white."""
+    columns = max(map(len, rows))
+    empty = Image.new(rows[0][0].mode, rows[0][0].size, "white")
+    tiles = [tile for row in rows for tile in [*row, *[empty] * (columns - len(row))]]
+    return _sheet(tiles, columns)
+
+
+def _tile(square: npt.NDArray[np.uint8], side: int = _TILE) -> Image.Image:
+    return Image.fromarray(square).resize((side, side))
 
 
 def _sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
-    side = tiles[0].width + _GAP
+    side = tiles[0].width + GAP
     rows = -(-len(tiles) // columns)
-    size = (columns * side - _GAP, rows * side - _GAP)
+    size = (columns * side - GAP, rows * side - GAP)
     sheet = Image.new(tiles[0].mode, size, "white")
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (index % columns * side, index // columns * side))

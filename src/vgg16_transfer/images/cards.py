@@ -33,6 +33,9 @@ TITLE = "# Data card: "
 EXAMPLES = "examples (training pictures)"
 """The fact that lists the pictures of :func:`examples`."""
 
+THUMBNAIL, GAP = 80, 4
+"""Side of a picture in a sheet of :func:`samples`, and the space between two, in pixels."""
+
 NAMED = 20
 """Largest number of classes or of reasons that a card names; it counts the rest."""
 
@@ -49,6 +52,20 @@ def examples(manifest: pd.DataFrame, count: int = 4) -> pd.DataFrame:
     """Training pictures to show: the first of each of some classes, which lie evenly apart."""
     first = manifest[(manifest["role"] == "train") & (manifest["rank"] == 0)]
     return first.sort_values("label").iloc[:: max(1, len(first) // count)].head(count)
+
+
+def samples(manifest: pd.DataFrame, classes: int = 32, count: int = 4) -> pd.DataFrame:
+    """Training pictures of each class to show: the first of each.
+
+    Args:
+        manifest: Rows of a manifest.
+        classes: Largest number of classes. Of more classes, as many that lie evenly apart.
+        count: Largest number of pictures of a class.
+    """
+    first = manifest[(manifest["role"] == "train") & (manifest["rank"] < count)]
+    labels = sorted(first["label"].unique())
+    shown = labels[:: -(-len(labels) // classes)] if labels else []
+    return first[first["label"].isin(shown)].sort_values(["label", "rank"])
 
 
 def write_card(path: Path, name: str, facts: Mapping[str, str]) -> None:

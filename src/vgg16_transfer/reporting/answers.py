@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vgg16_transfer.reporting import alternatives, findings, intervals, learning_curves
+from vgg16_transfer.reporting import alternatives, findings, intervals, learning_curves, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +45,14 @@ def lines(study: Study, record: Record) -> dict[str, pd.DataFrame]:
         + ", ".join(f"{axis} {value}" for axis, value in zip(others, point, strict=True)): line
         for point, line in summary.groupby(others, sort=False)
     }
+
+
+def main(studies: Sequence[Study]) -> list[Study]:
+    """The studies that the answer shows: those with one curve or, if there are none, all.
+
+    Other studies have their curves in their own cards.
+    """
+    return [study for study in studies if _is_one_curve(study)] or list(studies)
 
 
 def laws(studies: Sequence[Study], measured: Mapping[str, Record]) -> dict[str, pd.DataFrame]:
@@ -113,6 +121,21 @@ def table(ours: Mapping[str, pd.DataFrame], published: Sequence[Curve]) -> list[
         for row in rows
         if row["cells"]
     ]
+
+
+def key_table(ours: Mapping[str, pd.DataFrame]) -> dict[str, list[dict[str, str]]]:
+    """Our accuracies in %, by curve: one row per number of pictures, so that a phone shows all."""
+    return {
+        name: [
+            {
+                "pictures per class": f"{row[AXIS]:g}",
+                "accuracy, %": _cell(row),
+                "95 % interval": tables.interval(row),
+            }
+            for row in line.sort_values(AXIS).to_dict("records")
+        ]
+        for name, line in ours.items()
+    }
 
 
 def sources(published: Sequence[Curve], numbers: Published) -> list[Row]:

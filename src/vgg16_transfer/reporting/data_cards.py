@@ -18,28 +18,29 @@ class DataCard(NamedTuple):
 
     Attributes:
         facts: Facts by title; see :mod:`~vgg16_transfer.images.cards`.
-        examples: Training pictures side by side, or None if they were not drawn.
+        samples: Training pictures of each class; none if they were not drawn.
     """
 
     facts: dict[str, str]
-    examples: Picture | None
+    samples: list[Picture]
 
 
-def read(splits: Path, filters: Path, dataset: str) -> DataCard | None:
+def read(splits: Path, filters: Path, dataset: str, seed: int) -> DataCard | None:
     """Reads the data card of a dataset; None if there is none.
 
     Args:
         splits: Folder of the dataset's manifests.
         filters: Folder of the pictures that the stage ``filters`` drew for the dataset.
         dataset: Name of the dataset.
+        seed: Seed of the dataset's first split, whose training pictures are shown.
 
     Raises:
-        ReadError: The card or the picture is damaged.
+        ReadError: The card, the manifest or the sheet of pictures is damaged.
     """
     path = card_path(splits)
     if not path.exists():
         return None
     with reading.checked(path, f"dvc repro splits@{dataset}"):
         facts = read_facts(path.read_text(encoding="utf-8"))
-        listed = facts[EXAMPLES]
-    return DataCard(facts, embedded.examples(filters, dataset, listed))
+    facts.pop(EXAMPLES)  # the page shows more pictures than these
+    return DataCard(facts, embedded.samples(filters, dataset, splits / f"{seed}.csv"))

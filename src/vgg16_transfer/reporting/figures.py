@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from vgg16_transfer.heads.measures import MEASURES
-from vgg16_transfer.reporting import failures, labels
+from vgg16_transfer.reporting import failures, labels, line_labels, svg
 from vgg16_transfer.rounding import percent as in_percent
 
 if TYPE_CHECKING:
@@ -31,9 +32,19 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 _SIZE = (5.4, 3.6)  # inches; small, so that letters can be read on a phone
 _TITLES = {measure.name: measure.title for measure in MEASURES} | {
-    "samples_per_class": "training pictures per class"
+    "samples_per_class": "training pictures per class",
+    "unlabelled_per_class": "unlabelled pictures per class",
+    "teacher_weight": "teacher's weight α",
+    "teacher_temperature": "teacher's temperature",
+    "teacher_samples_per_class": "teacher's pictures per class",
+    "teacher_pictures": "teacher's pictures",
+    "teacher_layer": "teacher's layer",
+    "temperature": "temperature of the softmax",
+    "head": "kind of head",
+    "backbone": "network",
 }
 _MOST_TICKS = 40
+_FEWEST = 2  # curves that need names
 _MOST_INSIDE = 4  # with more curves, the legend is below the axes
 _APART = 1.3  # smallest ratio of two ticks whose labels do not overlap on a logarithmic scale
 
@@ -48,11 +59,53 @@ _DASHES = ["--", ":", "-."]
 _MARKERS = ["s", "^", "D", "v", "P", "X", "*"]
 _GREYS = ["#333333", "#777777", "#999999"]
 _FAILED = "#777777"
+_MOST_EPOCHS = 80
 _RELIABLE = 10  # bins of a reliability diagram
 
 
+def _drawn_epochs(epochs: pd.Series) -> npt.NDArray[np.int64]:
+    """The epochs that a curve is drawn at: all, or as many as can be seen, evenly apart.
+
+    A curve of another length ends before the last of them, so every last epoch is among them.
+    """
+    every: npt.NDArray[np.int64] = np.unique(epochs.to_numpy())
+    places = np.linspace(0, len(every) - 1, min(len(every), _MOST_EPOCHS)).round().astype(int)
+    drawn: npt.NDArray[np.int64] = every[places]
+    return drawn
+
+
+class Names(NamedTuple):
+    """How a figure names the points of a grid.
+
+    Attributes:
+        heading: What the names are values of, such as ``kind of head``.
+        short: Name in the figure, such as ``logistic``, by name of the point.
+    """
+
+    heading: str = ""
+    short: Mapping[str, str] = MappingProxyType({})
+
+    def of(self, point: str) -> str:
+        """The name of a point in the figure."""
+        return self.short.get(point, point)
+
+
+def in_words(value: object) -> str:
+    """A value of a grid as a figure names it: ``0.9`` or ``nearest_mean``."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def title(axis: str) -> str:
+    """An axis of a grid, or a measure, in words."""
+    return _TITLES.get(axis, axis.replace("_", " "))
+
+
 def study_curves(
-    history: pd.DataFrame, points: pd.Series, measure: str, failed: Mapping[str, str] | None = None
+    history: pd.DataFrame,
+    points: pd.Series,
+    measure: str,
+    failed: Mapping[str, str] | None = None,
+    names: Names | None = None,
 ) -> Figure:
     """Draws a study's measure against epochs: means over the seeds, test solid, train dashed.
 
@@ -64,24 +117,31 @@ def study_curves(
             are left out.
         measure: ``loss`` or ``accuracy``.
         failed: Text about failed trials, by name of the grid point.
+        names: How the figure names the points.
     """
     figure, axes = _figure()
-    marks = failed or {}
+    marks, names = failed or {}, names or Names()
+    ends = []
     by_point = history.groupby([history["trial"].map(points), "epoch"], sort=False)
     mean, std = (
         by_point[[f"train_{measure}", f"test_{measure}"]].agg(how) for how in ("mean", "std")
     )
+    at = mean.index.get_level_values("epoch").isin(_drawn_epochs(history["epoch"]))
+    mean, std = mean[at], std[at]
     for colour, point in zip(_cycle(points.nunique()), points.unique(), strict=True):
         test, spread = mean.loc[point, f"test_{measure}"], std.loc[point, f"test_{measure}"]
-        axes.plot(test.index, test, color=colour, label=_marked(str(point), marks.get(point, "")))
+        name = _marked(names.of(str(point)), marks.get(point, ""))
+        axes.plot(test.index, test, color=colour, label=name)
+        ends.append(line_labels.End(name, colour, float(test.index[-1]), float(test.iloc[-1])))
         axes.fill_between(test.index, test - spread, test + spread, color=colour, alpha=0.15, lw=0)
         train = mean.loc[point, f"train_{measure}"]
         axes.plot(train.index, train, color=colour, linestyle="--", linewidth=1)
     for point in (point for point in marks if point not in set(points)):
-        axes.plot(
-            [], [], color=_FAILED, linestyle="none", marker="x", label=_marked(point, marks[point])
-        )
-    _finish(axes, "epoch", f"{_TITLES[measure]} (dashed: train)", percent=measure == "accuracy")
+        name = _marked(names.of(point), marks[point])
+        axes.plot([], [], color=_FAILED, linestyle="none", marker="x", label=name)
+        ends.append(line_labels.End(name, _FAILED, None, None))
+    _finish(axes, "epoch", f"{title(measure)} (dashed: train)", percent=measure == "accuracy")
+    _name(axes, ends, names.heading, marked=bool(marks))
     return figure
 
 
@@ -102,6 +162,7 @@ def answer(
     laws = laws or {}
     figure, axes = _figure()
     axes.set_xscale("log", base=2)
+    ends = []
     for colour, (name, line) in zip(_cycle(len(lines)), lines.items(), strict=True):
         drawn = line.dropna(subset="accuracy_mean").sort_values("samples_per_class")
         axes.errorbar(
@@ -115,22 +176,26 @@ def answer(
             label=name,
             zorder=3,
         )
+        ends += _ends(name, colour, drawn["samples_per_class"], drawn["accuracy_mean"])
+        if len(lines) == 1 and not published:
+            _write_values(axes, drawn["samples_per_class"], drawn["accuracy_mean"])
         if name in laws:
             _draw_law(axes, colour, f"power law of {name}", laws[name])
     if lines:
         every = pd.concat(lines.values(), ignore_index=True)
         _mark_failures(axes, every["samples_per_class"], every)
-    _draw_published(axes, published)
+    ends += _draw_published(axes, published)
     own_ticks = sorted({int(n) for line in lines.values() for n in line["samples_per_class"]})
     published_ticks = [
         point.at for curve in published for point in curve.points if point.at is not None
     ]
-    ends = [law["samples_per_class"].max() for law in laws.values()]
-    ticks = _spaced(_spaced(own_ticks, published_ticks), ends)
+    law_ticks = [law["samples_per_class"].max() for law in laws.values()]
+    ticks = _spaced(_spaced(own_ticks, published_ticks), law_ticks)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1)
-    _finish(axes, _TITLES["samples_per_class"], "test accuracy (95 % interval)", percent=True)
+    _finish(axes, title("samples_per_class"), "test accuracy (95 % interval)", percent=True)
+    _name(axes, ends)
     return figure
 
 
@@ -148,8 +213,9 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
     values = list(summary[axis].unique())
     positions = summary[axis] if numeric else summary[axis].map(values.index)
     lines = summary.groupby(others, sort=False) if others else [((), summary)]
+    ends = []
     for colour, (point, line) in zip(COLOURS * len(summary), lines, strict=False):
-        label = ", ".join(f"{other} {value}" for other, value in zip(others, point, strict=True))
+        label = ", ".join(map(in_words, point))
         drawn = line.dropna(subset="accuracy_mean")
         drawn = drawn.sort_values(axis) if numeric else drawn
         x_values = positions[drawn.index]
@@ -163,14 +229,11 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
             linestyle="-" if numeric else "none",
             label=label or None,
         )
-        for x, y in zip(x_values, drawn["accuracy_mean"], strict=True):
-            if others:
-                break  # numbers of several lines would overlap; the table has them
-            axes.annotate(
-                f"{in_percent(y)}%", (x, y), (8, -12), textcoords="offset points", fontsize=9
-            )
+        ends += _ends(label, colour, x_values, drawn["accuracy_mean"])
+        if not others:  # numbers of several lines would overlap; the table has them
+            _write_values(axes, x_values, drawn["accuracy_mean"])
     _mark_failures(axes, positions, summary)
-    _draw_published(axes, published)
+    ends += _draw_published(axes, published)
     if numeric and summary[axis].min() > 0:
         axes.set_xscale("log", base=2)
     if numeric:
@@ -179,7 +242,8 @@ def accuracy_against(summary: pd.DataFrame, axis: str, published: Sequence[Curve
         _write_names(axes, values)
     axes.set_xticks([], minor=True)
     axes.margins(x=0.12)
-    _finish(axes, _TITLES.get(axis, axis), "test accuracy (95 % interval)", percent=True)
+    _finish(axes, title(axis), "test accuracy (95 % interval)", percent=True)
+    _name(axes, ends, ", ".join(map(title, others)))
     return figure
 
 
@@ -191,6 +255,7 @@ def differences(names: Sequence[str], changes: Sequence[Interval]) -> Figure:
         changes: The differences, as shares.
     """
     figure, axes = _figure()
+    figure.set_figheight(min(_SIZE[1], 1.1 + 0.5 * len(changes)))
     axes.axvline(0, color=_FAILED, linewidth=1)
     rows = np.arange(len(changes))
     means = np.array([100 * one.mean for one in changes])
@@ -212,14 +277,16 @@ def differences(names: Sequence[str], changes: Sequence[Interval]) -> Figure:
     return figure
 
 
-def reliability(predictions: pd.DataFrame, points: pd.Series) -> Figure:
+def reliability(predictions: pd.DataFrame, points: pd.Series, names: Names | None = None) -> Figure:
     """Draws accuracy against confidence, in bins of equally many pictures.
 
     Args:
         predictions: Rows of ``predictions.csv``.
         points: Name of the grid point by trial name. Trials of a point are pooled.
+        names: How the figure names the points.
     """
     figure, axes = _figure()
+    names = names or Names()
     axes.plot([0, 1], [0, 1], color=_FAILED, linestyle=":", linewidth=1)
     right = predictions["true"] == predictions["predicted"]
     rows = pd.DataFrame({"sure": predictions["probability"], "right": right})
@@ -227,11 +294,14 @@ def reliability(predictions: pd.DataFrame, points: pd.Series) -> Figure:
     for colour, (point, own) in zip(_cycle(by_point.ngroups), by_point, strict=True):
         bins = np.array_split(own.sort_values(["sure", "right"]).to_numpy(float), _RELIABLE)
         means = np.array([rows.mean(axis=0) for rows in bins if len(rows)])
-        axes.plot(means[:, 0], means[:, 1], color=colour, marker="o", label=str(point))
+        name = names.of(str(point))
+        axes.plot(means[:, 0], means[:, 1], color=colour, marker="o", label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     _finish(axes, "probability of the predicted class", "share that is right", percent=True)
+    if by_point.ngroups > 1:  # all curves end in one corner, and leave the one below it empty
+        _legend(axes, names.heading, "lower right")
     return figure
 
 
@@ -302,9 +372,15 @@ def _counts(confusion: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG. The bytes depend only on the figure."""
+    """Writes a figure as PNG or, by the ending of the path, as SVG that follows dark mode.
+
+    The bytes depend only on the figure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    if path.suffix == ".svg":
+        path.write_text(svg.drawn(figure), encoding="utf-8")
+    else:
+        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _bars(drawn: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -327,19 +403,61 @@ def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    handles, names = axes.get_legend_handles_labels()
-    if not names:
+
+
+def _name(
+    axes: Axes, ends: Sequence[line_labels.End], heading: str = "", *, marked: bool = False
+) -> None:
+    """Names curves at their ends or, where that can't be read, in a legend.
+
+    A single curve needs no name: the caption has it.
+    """
+    if len(ends) < _FEWEST and not marked:
         return
-    below: dict[str, Any] = {}
+    for limits, keep in ((axes.get_xlim, axes.set_xlim), (axes.get_ylim, axes.set_ylim)):
+        keep(limits())  # final, before places depend on them
+    if line_labels.fit(axes, ends):
+        line_labels.write(axes, ends, heading)
+    else:
+        _legend(axes, heading)
+
+
+def _ends(
+    name: str, colour: str, x: Sequence[float] | pd.Series, y: pd.Series
+) -> list[line_labels.End]:
+    """The end of a curve; none if it has no point."""
+    places = list(x)
+    return [line_labels.End(name, colour, float(places[-1]), float(y.iloc[-1]))] if places else []
+
+
+def _legend(axes: Axes, heading: str = "", place: str = "best") -> None:
+    handles, names = axes.get_legend_handles_labels()
+    where: dict[str, Any] = {"loc": place}
     if len(names) > _MOST_INSIDE:
         figure = axes.figure
         assert isinstance(figure, Figure)  # noqa: S101 (for mypy: axes are never in a subfigure)
-        figure.set_figheight(_SIZE[1] + 0.21 * len(names))
-        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.18), "borderaxespad": 0}
+        figure.set_figheight(_SIZE[1] + 0.21 * (len(names) + bool(heading)))
+        where = {"loc": "upper left", "bbox_to_anchor": (0, -0.18), "borderaxespad": 0}
     texts = labels.fit_all(names, *_IN_LEGEND)
-    legend = axes.legend(handles, texts, frameon=False, fontsize=_IN_LEGEND[1], **below)
+    legend = axes.legend(
+        handles,
+        texts,
+        title=heading or None,
+        title_fontsize=_IN_LEGEND[1],
+        alignment="left",
+        frameon=False,
+        fontsize=_IN_LEGEND[1],
+        **where,
+    )
     for text in legend.get_texts():
         text.set(**labels.style([text.get_text()]))
+
+
+def _write_values(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Writes each accuracy beside its point."""
+    for place in zip(x, y, strict=True):
+        text = f"{in_percent(place[1])}%"
+        axes.annotate(text, place, (8, -12), textcoords="offset points", fontsize=9)
 
 
 def _marked(name: str, mark: str) -> str:
@@ -389,13 +507,16 @@ def _draw_law(axes: Axes, colour: str, label: str, law: pd.DataFrame) -> None:
     axes.fill_between(x, law["low"], law["high"], color=colour, alpha=0.1, lw=0)
 
 
-def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
+def _draw_published(axes: Axes, curves: Sequence[Curve]) -> list[line_labels.End]:
+    """Draws published curves. Returns where they end."""
+    ends = []
     for index, curve in enumerate(curves):
         grey = _GREYS[index % len(_GREYS)]
         dashes = _DASHES[index % len(_DASHES)]
         if curve.axis == "none":
             level = curve.points[0].accuracy / 100
             axes.axhline(level, color=grey, linestyle=dashes, linewidth=1, label=curve.method)
+            ends.append(line_labels.End(curve.method, grey, np.inf, level))
             continue
         axes.errorbar(
             [point.at or 0 for point in curve.points],
@@ -408,6 +529,9 @@ def _draw_published(axes: Axes, curves: Sequence[Curve]) -> None:
             markersize=4,
             label=curve.method,
         )
+        last = curve.points[-1]
+        ends.append(line_labels.End(curve.method, grey, last.at or 0, last.accuracy / 100))
+    return ends
 
 
 def _spaced(first: Sequence[float], rest: Sequence[float]) -> list[float]:

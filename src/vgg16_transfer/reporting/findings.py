@@ -125,7 +125,7 @@ def in_order(axes: Sequence[str]) -> list[str]:
 
 def along(study: Study, trials: pd.DataFrame, axis: str, tests: TestSets) -> list[str]:
     """Sentences about test accuracy along one axis: from first to last value, then step by step."""
-    values, failed, trials = _comparable(study, trials, axis)
+    values, failed, trials = comparable(study, trials, axis)
     caution = _failed_at(axis, failed)
     if len(values) == 1:
         reached = accuracy(trials, axis, values[0])
@@ -136,8 +136,7 @@ def along(study: Study, trials: pd.DataFrame, axis: str, tests: TestSets) -> lis
             *caution,
         ]
     whole = difference(study, trials, axis, values[0], values[-1], tests)
-    words = _SPANS.get(axis, f"From {axis.replace('_', ' ')} {{}} to {{}}")
-    span = words.format(_of(values[0]), _of(values[-1]))
+    start = span(axis, values[0], values[-1])
     levels = [accuracy(trials, axis, value) for value in values]
     ends = f"from {levels[0]} to {levels[-1]}"
     if whole.over.std is None:
@@ -145,12 +144,12 @@ def along(study: Study, trials: pd.DataFrame, axis: str, tests: TestSets) -> lis
             f", with {level} at {_of(value)}"
             for value, level in zip(values[1:-1], levels[1:-1], strict=True)
         )
-        return [f"{span}, test accuracy goes {ends}{between}.", *caution]
+        return [f"{start}, test accuracy goes {ends}{between}.", *caution]
     steps = list(itertools.pairwise(values))
     differences = [difference(study, trials, axis, *step, tests) for step in steps]
     verdict = _verdict([one.sign for one in differences], whole)
     first = (
-        f"{span}, test accuracy {verdict} {ends} ({_basis(study, axis, whole)}): {points(whole)}."
+        f"{start}, test accuracy {verdict} {ends} ({_basis(study, axis, whole)}): {points(whole)}."
     )
     if len(steps) == 1:
         return [first, *caution]
@@ -161,11 +160,17 @@ def along(study: Study, trials: pd.DataFrame, axis: str, tests: TestSets) -> lis
     return [first, f"Step by step, {listed}. {_clear(differences)}", *caution]
 
 
+def span(axis: str, first: Any, last: Any) -> str:
+    """The beginning of a sentence about an axis: ``From 2 to 16 training pictures per class``."""
+    words = _SPANS.get(axis, f"From {axis.replace('_', ' ')} {{}} to {{}}")
+    return words.format(_of(first), _of(last))
+
+
 def step_by_step(
     study: Study, trials: pd.DataFrame, axis: str, tests: TestSets
 ) -> dict[str, Interval]:
     """Differences between neighbouring values of an axis that have an interval, by name."""
-    values, _, done = _comparable(study, trials, axis)
+    values, _, done = comparable(study, trials, axis)
     if len(values) == 1 or done.empty:
         return {}
     changes = {
@@ -233,7 +238,7 @@ def ordered(study: Study, axis: str) -> list[Any]:
 
 def _distillation(study: Study, trials: pd.DataFrame, tests: TestSets) -> list[str]:
     """Sentences that compare training without a teacher with every weight of the teacher."""
-    values, failed, matched = _comparable(study, trials, "teacher_weight")
+    values, failed, matched = comparable(study, trials, "teacher_weight")
     caution = _failed_at("teacher_weight", failed)
     others = [value for value in study.grid["teacher_weight"] if value in values and value != 0]
     if 0 not in values or not others or matched.empty:
@@ -276,7 +281,7 @@ def _labels(study: Study, pictures: str) -> str:
     )
 
 
-def _comparable(
+def comparable(
     study: Study, trials: pd.DataFrame, axis: str
 ) -> tuple[list[Any], list[Any], pd.DataFrame]:
     """Values of an axis with a finished trial, values without, and the trials to compare.

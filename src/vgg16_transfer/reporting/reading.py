@@ -128,6 +128,19 @@ def png(path: Path, command: str) -> Image.Image:
             return picture
 
 
+def svg(path: Path, command: str) -> str:
+    """Reads a drawing of :func:`~vgg16_transfer.reporting.svg.drawn`.
+
+    Raises:
+        ReadError: The file is missing or damaged.
+    """
+    with checked(path, command):
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("<svg") or not text.rstrip().endswith("</svg>"):
+            raise ValueError("is no SVG drawing, or a part of one")
+    return text
+
+
 def _check(frame: pd.DataFrame, column: str, kind: type, *, may_lack: bool = False) -> None:
     if column not in frame:
         raise ValueError(f"has no column '{column}'")

@@ -6,10 +6,12 @@ ids, which :func:`~vgg16_transfer.reporting.run_links.with_runs` fills in.
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.hashing import file_md5
@@ -19,11 +21,13 @@ from vgg16_transfer.params import Trial
 from vgg16_transfer.reporting import (
     alternatives,
     answers,
+    confusions,
     data_cards,
     embedded,
     failures,
     figures,
     findings,
+    headlines,
     intervals,
     near_duplicates,
     published,
@@ -39,14 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import pandas as pd
+    from matplotlib.figure import Figure
 
     from vgg16_transfer.heads.records import Record
     from vgg16_transfer.params import Dataset, Params, Study
     from vgg16_transfer.reporting.embedded import Picture
     from vgg16_transfer.reporting.published import Curve, Published
 
-_COMMAND = "dvc repro report"
+_EXPONENT = re.compile(r"\bn\^(−?\d+\.\d+)")
 _GRADIENTS = {"weights": str, "layer": str, "checked": int, "average": float, "max": float}
 _ALWAYS_LISTED = ("layer", "samples_per_class", "epochs")
 
@@ -97,7 +101,10 @@ def write_report(
         name: near_duplicates.read(splits / name, name, dataset.split.seeds)
         for name, dataset in datasets.items()
     }
-    cards = {name: data_cards.read(splits / name, filters / name, name) for name in datasets}
+    cards = {
+        name: data_cards.read(splits / name, filters / name, name, dataset.split.seeds[0])
+        for name, dataset in datasets.items()
+    }
     environment = Environment(
         loader=PackageLoader("vgg16_transfer.reporting"),
         autoescape=True,
@@ -105,7 +112,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["no_break"] = _no_break
+    environment.filters["typeset"] = _typeset
+    environment.filters["scientific"] = _scientific
     environment.filters["percent"] = percent
     with replacing(out / "figures") as folder:
         folder.mkdir()
@@ -118,11 +126,13 @@ def write_report(
             sections=[
                 {
                     "study": study,
+                    "headline": headlines.headline(study, measured[name]),
                     "setting": setting(study),
                     "findings": findings.sentences(
                         study, measured[name].trials, intervals.test_sets(measured[name])
                     ),
-                    "table": tables.table(study, measured[name]),
+                    "table": tables.narrow(tables.table(study, measured[name])),
+                    "confusions": confusions.confusions(study, measured[name]),
                     "pictures": _study_pictures(
                         Drawn(study, measured[name], _beside(study, datasets, numbers)), folder
                     ),
@@ -132,10 +142,12 @@ def write_report(
                 }
                 for name, study in studies.items()
             ],
-            cards={name: card for name, card in cards.items() if card is not None},
             networks=_networks(params),
-            near={name: pairs for name, pairs in pairs_by_dataset.items() if pairs is not None},
-            filters=filter_pictures,
+            about={
+                name: (cards[name], pairs_by_dataset[name], filter_pictures[name])
+                for name in datasets
+                if cards[name] or pairs_by_dataset[name] or filter_pictures[name]
+            },
             gradients=gradient_rows,
             published=numbers,
             cited=answers.cited(datasets.values(), numbers),
@@ -216,23 +228,25 @@ def _answer(
     numbers: Published,
     folder: Path,
 ) -> dict[str, Any]:
-    lines: dict[str, pd.DataFrame] = {}
-    for study in studies:
-        lines |= answers.lines(study, measured[study.name])
+    lines = {study.name: answers.lines(study, measured[study.name]) for study in studies}
+    main = answers.main(studies)
+    ours = {name: line for study in main for name, line in lines[study.name].items()}
+    every = {name: line for study in lines.values() for name, line in study.items()}
     published_curves = answers.curves(dataset, numbers)
-    path = folder / f"answer_{name}.png"
     laws = answers.laws(studies, measured)
-    figures.save(figures.answer(lines, published_curves, laws), path)
-    alternative = alternatives.answer(lines, published_curves, laws)
-    caption = f"{name}: test accuracy against training pictures per class"
+    caption = f"{name}: test accuracy against training pictures per class, with 95 % intervals"
     if laws:
         caption += "; dotted: power law; band: its 95 % prediction interval, from three splits on"
+    drawing = _saved(figures.answer(ours, published_curves, laws), folder / f"answer_{name}")
+    alternative = alternatives.answer(ours, published_curves, laws)
+    table = answers.table(every, published_curves)
     return {
         "dataset": name,
-        "sentences": answers.sentences(name, dataset, studies, measured, numbers),
-        "picture": embedded.read(path, alternative, caption, _COMMAND),
-        "table": answers.table(lines, published_curves),
-        "ours": len(lines),
+        "sentences": answers.sentences(name, dataset, main, measured, numbers),
+        "picture": embedded.drawing(drawing, alternative, caption),
+        "key": answers.key_table(ours),
+        "table": table if len(every) > len(ours) or published_curves else [],
+        "ours": len(every),
         "sources": answers.sources(published_curves, numbers),
         "others": answers.others(dataset, numbers),
     }
@@ -244,12 +258,26 @@ def _study_pictures(drawn: Drawn, folder: Path) -> list[Picture]:
     for figure in study_figures.FIGURES:
         if not figure.has(drawn):
             continue
-        path = folder / study.name / f"{study_figures.file_name(figure, study)}.png"
-        figures.save(figure.draw(drawn), path)
+        path = folder / study.name / study_figures.file_name(figure, study)
+        drawing = _saved(figure.draw(drawn), path)
         alternative = f"{study.name}: {figure.describe(drawn)}"
         caption = study_figures.caption(figure, study)
-        pictures.append(embedded.read(path, alternative, caption, _COMMAND))
+        pictures.append(embedded.drawing(drawing, alternative, caption))
     return pictures
+
+
+def _saved(figure: Figure, path: Path) -> str:
+    """Writes a figure as SVG, for the page, and as PNG, for all else. Returns the former.
+
+    Args:
+        figure: The figure.
+        path: Path of the files without an ending; a dot is a part of a name.
+    """
+    drawing, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
+    figures.save(figure, picture)
+    figure.set_layout_engine("none")  # places stay: they are not computed again
+    figures.save(figure, drawing)
+    return drawing.read_text(encoding="utf-8")
 
 
 def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -> list[Curve]:
@@ -262,6 +290,14 @@ def _beside(study: Study, datasets: Mapping[str, Dataset], numbers: Published) -
     return numbers.curves(datasets[study.dataset].published_as, "temperature")
 
 
-def _no_break(sentence: str) -> str:
-    """Uses no-break spaces, so that a number stays on one line with its spread and its unit."""
-    return sentence.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+def _typeset(sentence: str) -> Markup:
+    """A sentence with raised exponents, and with no break between a number and what follows it."""
+    kept = sentence.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    return Markup(_EXPONENT.sub(r"n<sup>\1</sup>", str(escape(kept))))  # noqa: S704 (escaped)
+
+
+def _scientific(number: float) -> Markup:
+    """A small number, such as 2.58 × 10⁻⁷."""
+    digits, _, exponent = f"{number:.2e}".partition("e")
+    power = str(int(exponent)).replace("-", "−")
+    return Markup(f"{digits}\u00a0×\u00a010<sup>{power}</sup>")  # noqa: S704 (of numbers)

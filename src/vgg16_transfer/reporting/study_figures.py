@@ -64,6 +64,18 @@ class Drawn:
         return pd.Series(names, dtype="str")
 
     @cached_property
+    def names(self) -> figures.Names:
+        """How figures name the grid points: the values of the axes, below a heading."""
+        axes = self.study.compared
+        short = {
+            records.point_name(self.study, row): ", ".join(
+                figures.in_words(row[axis]) for axis in axes
+            )
+            for row in self.summary.to_dict("records")
+        }
+        return figures.Names(", ".join(map(figures.title, axes)), short)
+
+    @cached_property
     def failed(self) -> dict[str, str]:
         """Text such as ``failed: 1 of 3 trials``, by name of a grid point with failed trials."""
         rows = self.summary.to_dict("records")
@@ -106,7 +118,7 @@ def _describe_differences(drawn: Drawn) -> str:
 
 
 def _reliability(drawn: Drawn) -> Figure:
-    return figures.reliability(drawn.record.predictions, drawn.points)
+    return figures.reliability(drawn.record.predictions, drawn.points, drawn.names)
 
 
 def _describe_reliability(drawn: Drawn) -> str:
@@ -114,11 +126,17 @@ def _describe_reliability(drawn: Drawn) -> str:
 
 
 def _curves(drawn: Drawn, *, measure: str) -> Figure:
-    return figures.study_curves(drawn.record.history, drawn.points, measure, drawn.failed)
+    history = drawn.record.history
+    return figures.study_curves(history, drawn.points, measure, drawn.failed, drawn.names)
 
 
 def _describe_curves(drawn: Drawn, *, measure: str) -> str:
     return alternatives.curves(drawn.record.history, drawn.points, measure, drawn.failed)
+
+
+def _has_curves(drawn: Drawn) -> bool:
+    """Whether there is more than one epoch: some kinds of heads are computed in one step."""
+    return len(drawn.record.history["epoch"].unique()) > 1 or bool(drawn.failed)
 
 
 FIGURES = (
@@ -127,6 +145,7 @@ FIGURES = (
         "Test accuracy against {axis}, mean over the splits and its 95 % interval",
         _accuracy_against,
         _describe_accuracy_against,
+        lambda drawn: len(drawn.summary) > 1,  # a single point is a sentence
     ),
     StudyFigure(
         "differences_along_{axis}",
@@ -134,7 +153,7 @@ FIGURES = (
         "95 % intervals",
         _differences,
         _describe_differences,
-        lambda drawn: bool(drawn.differences),
+        lambda drawn: len(drawn.differences) > 1,  # a single one is a sentence
     ),
     StudyFigure(
         "reliability",
@@ -150,12 +169,14 @@ FIGURES = (
         "splits; train dashed",
         partial(_curves, measure="accuracy"),
         partial(_describe_curves, measure="accuracy"),
+        _has_curves,
     ),
     StudyFigure(
         "loss_curves",
         "Cross-entropy against epochs: test solid, train dashed",
         partial(_curves, measure="loss"),
         partial(_describe_curves, measure="loss"),
+        _has_curves,
     ),
 )
 """In the order of the page."""
@@ -168,7 +189,7 @@ def file_name(figure: StudyFigure, study: Study) -> str:
 
 def caption(figure: StudyFigure, study: Study) -> str:
     """What stands below a figure."""
-    return figure.caption.format(axis=answer_axis(study).replace("_", " "))
+    return figure.caption.format(axis=figures.title(answer_axis(study)))
 
 
 def draw_all(drawn: Drawn) -> dict[str, Figure]:
