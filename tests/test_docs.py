@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
@@ -99,36 +100,39 @@ def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
     assert params.check_params(raw).studies.keys() > {"clipart-samples"}
 
 
+def accuracies_of(study: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "results" / study / records.ACCURACIES)
+
+
 def test_the_table_of_the_readme_is_what_was_measured() -> None:
-    def reached(study: str, **point: object) -> str:
-        trials = records.read_frame(ROOT / "results" / study / "trials.csv")
-        for axis, value in point.items():
-            trials = trials[trials[axis] == value]
-        return f"{percent(trials['accuracy'].mean())} ± {percent(trials['accuracy'].std())}"
+    def reached(study: str, point: str) -> str:
+        accuracies = accuracies_of(study).query("point == @point")["accuracy"]
+        return f"{percent(accuracies.mean())} ± {percent(accuracies.std())}"
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    ours = [reached("clipart-samples", samples_per_class=n) for n in (2, 4, 8, 16)]
+    ours = [reached("clipart-samples", f"samples_per_class={n}") for n in (2, 4, 8, 16)]
     assert f"| test accuracy, % (mean ± std) | {' | '.join(ours)} |" in readme
     for head, title in (
         ("logistic", "logistic regression, its C tuned"),
         ("nearest_mean", "nearest class mean"),
     ):
-        low, high = (reached("clipart-baselines", head=head, samples_per_class=n) for n in (2, 16))
+        points = [f"head={head},samples_per_class={n}" for n in (2, 16)]
+        low, high = (reached("clipart-baselines", point) for point in points)
         assert f"| {title} | {low} | | | {high} |" in readme
-    taught = reached("clipart-distillation", teacher_pictures="disjoint", teacher_weight=0.9)
+    taught = reached("clipart-distillation", "teacher_pictures=disjoint,teacher_weight=0.9")
     assert f"that a teacher of 8 other labels labels (5 splits) | {taught} |" in readme
 
 
 def test_the_intervals_of_the_readme_are_those_of_the_page(tmp_path: Path) -> None:
     raw = params.read_params(ROOT / "params.yaml")
     write_splits("clipart", raw.dataset("clipart"), ROOT / "data/clipart.tar", tmp_path / "clipart")
-    trials = records.read_frame(ROOT / "results" / "clipart-samples" / "trials.csv")
+    trials = accuracies_of("clipart-samples")
     tests = {}
     for seed in raw.study("clipart-samples").grid["seed"]:
         frame = read_manifest(tmp_path / "clipart" / f"{seed}.csv")
         tests[seed] = frozenset(frame.loc[frame["role"] == "test", "path"])
     cells = []
-    for _, rows in trials.groupby("samples_per_class"):
+    for _, rows in trials.groupby("point", sort=False):
         interval = intervals.over_splits(rows.set_index("seed")["accuracy"], tests)
         cells.append(f"{percent(interval.low or 0)} to {percent(interval.high or 0)}")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

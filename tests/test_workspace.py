@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from vgg16_transfer.heads.records import FRAMES, METRICS, PROBABILITIES
+from vgg16_transfer.heads.records import ACCURACIES, FRAMES, METRICS, PROBABILITIES
 from vgg16_transfer.images.cards import card_path
 from vgg16_transfer.workspace import Workspace
 
@@ -39,12 +39,16 @@ def paths(stage: str, *kinds: str) -> set[str]:
             "train",
             [
                 LAYOUT.heads("s"),
+                LAYOUT.record("s") / ACCURACIES,
                 LAYOUT.record("s") / METRICS,
                 LAYOUT.record("s") / PROBABILITIES,
                 *(LAYOUT.record("s") / f"{name}.csv" for name in FRAMES),
             ],
         ),
-        ("report", [LAYOUT.reports / "report.html", LAYOUT.reports / "figures"]),
+        (
+            "report",
+            [LAYOUT.reports / name for name in ("report.html", "figures", "accuracies.csv")],
+        ),
     ],
 )
 def test_a_stage_writes_where_dvc_looks(stage: str, written: list[Path]) -> None:

@@ -73,7 +73,7 @@ def test_the_same_results_keep_their_first_origin(tmp_path) -> None:
 def write_results(folder, accuracy: float) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "metrics.json").write_text(f'{{"s": {{"seed=0": {accuracy}}}}}', encoding="utf-8")
-    (folder / "trials.csv").write_text(f"trial,accuracy\nseed=0,{accuracy}\n", encoding="utf-8")
+    (folder / "accuracies.csv").write_text(f"seed=0,0,{accuracy}\n", encoding="utf-8")
 
 
 def test_equal_results_of_another_cpu_keep_their_first_origin_and_other_results_do_not(tmp_path):

@@ -197,6 +197,21 @@ def ui(
     os.execv(mlflow, [mlflow, "ui", *options])  # noqa: S606
 
 
+@app.command()
+def plots(
+    revisions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REVISION]...", help="commits, tags or experiments to compare"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder to write to")] = Path("dvc_plots"),
+) -> None:
+    """Draw what dvc plots draws, as one page that needs no network."""
+    from vgg16_transfer.versions.plots import draw
+
+    read()
+    typer.echo(draw(out, revisions or []))
+
+
 def _has_a_screen() -> bool:
     """Whether there is a desktop. Without one, Python would open a browser in the terminal."""
     return sys.platform in {"darwin", "win32"} or bool(

@@ -8,7 +8,11 @@
                     (n, classes); rows as in ``predictions.csv``, classes in the order of labels
 ``confusion.csv``   one row per trial and pair of true and predicted class: number of pictures
 ``per_class.csv``   one row per trial and class: test accuracy
+``accuracies.csv``  one row per trial: point of the grid, seed and test accuracy
 ``metrics.json``    by study and point of the grid, the mean accuracy: what DVC compares
+
+The last two are in git: they are the same on every kind of CPU, unless a prediction differs. The
+others are DVC's, because their last digits differ.
 
 A trial fails when its loss is not finite after an epoch. Its curves are recorded up to the epoch
 before. It has no measures and no predictions, and is not part of any mean.
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 FRAMES = ("trials", "history", "predictions", "confusion", "per_class")
 METRICS = "metrics.json"
+ACCURACIES = "accuracies.csv"
 PROBABILITIES = "probabilities.npz"
 
 AVERAGED = (*measures.NAMES, "train_accuracy")
@@ -196,11 +201,15 @@ def write(study: Study, record: Record, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(FRAMES, record, strict=True):
         write_frame(frame, folder / f"{name}.csv")
+    trials = record.trials
+    names = [point_name(study, row) for row in trials.to_dict("records")]
+    accuracies = trials[["seed", "accuracy"]].assign(point=names)[["point", "seed", "accuracy"]]
+    write_frame(accuracies, folder / ACCURACIES)
     # One number per point, so that `dvc exp show` fits a screen; trials.csv has the others.
     metrics = {
         study.name: {
             point_name(study, row): _rounded(row["accuracy_mean"])
-            for row in summarise(study, record.trials).to_dict("records")
+            for row in summarise(study, trials).to_dict("records")
         }
     }
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

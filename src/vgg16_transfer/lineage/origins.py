@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads.records import METRICS
+from vgg16_transfer.heads.records import ACCURACIES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ _KEPT: dict[str, tuple[type, ...]] = {
 }
 
 _RESULTS = "results_md5"
-_IN_GIT = (METRICS, "trials.csv")
+_IN_GIT = (METRICS, ACCURACIES)
 
 _DIGITS = 4  # of seconds and of pictures per second
 

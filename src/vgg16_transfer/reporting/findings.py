@@ -187,7 +187,7 @@ def gap(study: Study, trials: pd.DataFrame) -> str:
     reached = f"{low} % in every trial" if low == high else f"between {low} % and {high} %"
     apart = (train - trials["accuracy"]).groupby(_point(study, trials), sort=False).mean()
     text = f"On their training pictures, the heads reach {reached}; test accuracy is "
-    low, high = percent(apart.min()), percent(apart.max())
+    low, high = (percent(points).replace("-", "−") for points in (apart.min(), apart.max()))
     if low == high:
         return f"{text}{low} points lower."
     return f"{text}lower by {low} to {high} points on average, depending on the setting."

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 _EXPONENT = re.compile(r"\bn\^(−?\d+\.\d+)")
 _GRADIENTS = {"weights": str, "layer": str, "checked": int, "average": float, "max": float}
+ACCURACIES = "accuracies.csv"
 _ALWAYS_LISTED = ("layer", "samples_per_class", "epochs")
 
 
@@ -65,14 +66,14 @@ def write_report(
     gradients: Path,
     explained: Path,
 ) -> None:
-    """Writes the page and its figures.
+    """Writes the page, its figures, and the mean accuracies of all studies for dvc plots.
 
     Filters, gradients, explained pictures, near-duplicates and data cards are optional: the page
     leaves out what is missing.
 
     Args:
         params: Datasets, networks and studies; the page has them in this order.
-        out: Folder to write ``report.html`` and ``figures/`` to.
+        out: Folder to write ``report.html``, ``figures/`` and ``accuracies.csv`` to.
         results: Folder with one folder per study: its record.
         splits: Folder with one folder per dataset: its manifests and near-duplicates; and with one
             file per dataset: its data card.
@@ -156,6 +157,8 @@ def write_report(
         )
     with replacing(out / "report.html") as fresh:
         fresh.write_text(page, encoding="utf-8")
+    with replacing(out / ACCURACIES) as fresh:
+        records.write_frame(tables.accuracies(measured, studies), fresh)
 
 
 def setting(study: Study) -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from vgg16_transfer.heads.measures import MEASURES
-from vgg16_transfer.heads.records import has_failed
+from vgg16_transfer.heads.records import has_failed, point_name
 from vgg16_transfer.reporting import alternatives, intervals
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pandas as pd
 
     from vgg16_transfer.heads.measures import Measure
     from vgg16_transfer.heads.records import Record
@@ -78,6 +78,33 @@ def _shown(summary: pd.DataFrame, record: Record) -> list[Measure]:
     if all(_with_spread(row, recall) == _with_spread(row, "accuracy") for row in rows):
         useless.add(recall)
     return [measure for measure in MEASURES if measure.heading and measure.name not in useless]
+
+
+def accuracies(measured: Mapping[str, Record], studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Mean accuracies of studies with their 95 % intervals, one row per point of a grid.
+
+    Args:
+        measured: Results by study.
+        studies: The studies, in the order of the rows.
+
+    Returns:
+        The columns ``study``, ``point``, ``accuracy``, ``low``, ``high``, ``splits`` and
+        ``test_pictures``; see :func:`~vgg16_transfer.reporting.intervals.summarise`.
+    """
+    rows = [
+        {
+            "study": name,
+            "point": point_name(study, row),
+            "accuracy": row["accuracy_mean"],
+            "low": row["accuracy_low"],
+            "high": row["accuracy_high"],
+            "splits": row["seeds"],
+            "test_pictures": row["test_pictures"],
+        }
+        for name, study in studies.items()
+        for row in intervals.summarise(study, measured[name]).to_dict("records")
+    ]
+    return pd.DataFrame(rows)
 
 
 def interval(row: Mapping[Any, Any]) -> str:
