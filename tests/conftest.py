@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import gc
+import importlib.util
 import io
 import shutil
 import subprocess
@@ -158,6 +159,32 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     git(workspace.root, "add", "params.yaml", "dvc.lock")
     git(workspace.root, "commit", "--quiet", "--message", "a study")
     return workspace
+
+
+def load_chromium() -> Any:
+    """The class of tools/screenshots/chromium.py, which is no package."""
+    path = Path(__file__).parents[1] / "tools" / "screenshots" / "chromium.py"
+    spec = importlib.util.spec_from_file_location("chromium", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Chromium
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    program = shutil.which("chromium")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium; apt-get install chromium")
+        pytest.skip("no chromium; apt-get install chromium")
+    browser = load_chromium()(program, tmp_path_factory.mktemp("profile"))
+    try:
+        browser.attach()
+        yield browser
+    finally:
+        browser.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,7 +44,11 @@ def drawn(request, tmp_path) -> tuple[str, dict[str, Any], str]:
     data = rows(request.param, tmp_path)
     renderer = VegaRenderer(data, "plot", template_dir=str(ROOT / ".dvc" / "plots"), **settings)
     specification = renderer.get_filled_template()
-    return request.param, specification, vl_convert.vegalite_to_svg(json.dumps(specification))
+    return (
+        request.param,
+        specification,
+        vl_convert.vegalite_to_svg(json.dumps(specification)),
+    )
 
 
 EXPECTED = {

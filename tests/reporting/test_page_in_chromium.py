@@ -1,10 +1,6 @@
 """The page as a browser shows it: headless Chromium, driven through its debugging pipe."""
 
-import importlib.util
 import io
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +16,11 @@ DETAILS = "document.querySelectorAll('details')"
 WHITE, DARK = (255, 255, 255), (0x15, 0x19, 0x1E)
 
 
-def load_chromium() -> Any:
-    """The class of tools/screenshots/chromium.py, which is no package."""
-    path = Path(__file__).parents[2] / "tools" / "screenshots" / "chromium.py"
-    spec = importlib.util.spec_from_file_location("chromium", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Chromium
-
-
 def show(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
     browser.size(width, 844, phone=width == PHONE)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.call("Emulation.setEmulatedMedia", features=[feature])
     browser.open(page.as_uri())
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("no chromium; apt-get install chromium")
-        pytest.skip("no chromium; apt-get install chromium")
-    browser = load_chromium()(program, tmp_path_factory.mktemp("profile"))
-    try:
-        browser.attach()
-        yield browser
-    finally:
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.artifacts import remove, replacing
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LOADED = re.compile(r"(?:\s*<script src=[^>]*></script>)+")
 _SCRIPT, _MODULE = '<script type = "text/javascript">', '<script type="module">'
 _PAGE = "index.html"
+_SCHEMA = "schema/vega-lite/v{}.json"
 
 
 class PlotsError(InputError):
@@ -47,10 +48,10 @@ def draw(out: Path, revisions: Sequence[str]) -> Path:
     from dvc.cli import main  # noqa: PLC0415 - takes a second
 
     command = ["diff", *revisions] if revisions else ["show"]
-    if main(["plots", *command, "--quiet", "--out", str(out)]):
-        what = f"dvc plots {' '.join(command)}"
-        raise PlotsError(f"plots: {what} failed; run it to see why")
     page = out / _PAGE
+    remove(page)
+    if main(["plots", *command, "--quiet", "--out", str(out)]) or not page.exists():
+        raise PlotsError(f"plots: dvc plots {' '.join(command)} drew nothing; run it to see why")
     text = page.read_text(encoding="utf-8")
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # This tag would end the script also within a string of JavaScript.
@@ -60,5 +61,6 @@ def draw(out: Path, revisions: Sequence[str]) -> Path:
         raise PlotsError(f"{page}: loads no scripts as DVC's pages do; dvc plots show drew it")
     with replacing(page) as fresh:
         # Modules run in their order, after all other scripts: the plots wait for Vega.
-        fresh.write_text(whole.replace(_SCRIPT, _MODULE), encoding="utf-8")
+        whole = whole.replace(_SCRIPT, _MODULE).replace(_SCHEMA.format(5), _SCHEMA.format(6))
+        fresh.write_text(whole, encoding="utf-8")
     return page
