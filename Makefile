@@ -13,7 +13,7 @@ SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage torture quick check ui clean constraints
+.PHONY: help reproduce paper test coverage torture quick check ui clean schema constraints
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	rm -rf mlflow.db .mlflow.db.lock mlartifacts
 	find data models reports results -name '.??????????????????????.tmp' -type f -delete
+
+schema: $(VENV)/run ## write the JSON schema of params.yaml that editors read
+	python tools/params_schema.py
 
 constraints: $(VENV)/dev ## write what is installed to constraints.txt
 	@{ head -n 1 constraints.txt; pip freeze --exclude-editable; } > constraints.new
