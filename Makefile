@@ -13,7 +13,7 @@ SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage torture quick check ui clean schema constraints
+.PHONY: help reproduce paper test coverage torture quick check ui clean schema constraints platforms
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,15 +59,17 @@ clean: ## remove what can be made again, and the runs; DVC's cache stays
 schema: $(VENV)/run ## write the JSON schema of params.yaml that editors read
 	python tools/params_schema.py
 
-constraints: $(VENV)/dev ## write what is installed to constraints.txt
-	@{ head -n 1 constraints.txt; pip freeze --exclude-editable; } > constraints.new
-	@mv constraints.new constraints.txt
+constraints: $(VENV)/dev ## write what is installed to constraints.txt, and to pyproject.toml for uv
+	python tools/constraints.py
+
+platforms: $(VENV)/dev ## ask the package registry what can be installed on other systems
+	python tools/platforms.py
 
 $(VENV)/run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
 	@touch $@

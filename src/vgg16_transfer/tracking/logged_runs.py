@@ -9,6 +9,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
@@ -164,13 +165,7 @@ def now() -> int:
 
 
 def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # signal 0 only checks that the process exists
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # the process exists, but belongs to another user
-    return True
+    return bool(psutil.pid_exists(pid))  # os.kill(pid, 0) is Ctrl-C to others on Windows
 
 
 def _by_trial(
