@@ -13,7 +13,7 @@ SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage torture quick check ui clean schema constraints platforms
+.PHONY: help reproduce paper test coverage torture quick check ui clean docs schema constraints platforms
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,8 +53,11 @@ ui: $(VENV)/run ## open the MLflow UI on loopback
 
 clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
-	rm -rf mlflow.db .mlflow.db.lock mlartifacts
+	rm -rf mlflow.db .mlflow.db.lock mlartifacts site
 	find data models reports results -name '.??????????????????????.tmp' -type f -delete
+
+docs: $(VENV)/dev ## build the site of the documentation in site/
+	sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
 
 schema: $(VENV)/run ## write the JSON schema of params.yaml that editors read
 	python tools/params_schema.py
