@@ -89,8 +89,9 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/own-pictures.md"])
+def test_the_own_pictures_example_is_valid(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     examples = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     for example in examples:
@@ -98,6 +99,14 @@ def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
             raw[section] |= entries
     assert examples
     assert params.check_params(raw).studies.keys() > {"clipart-samples"}
+
+
+def test_the_study_of_the_first_steps_is_valid() -> None:
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    raw["studies"] |= YAML(typ="safe", pure=True).load(example)
+    assert "clipart-heads" in params.check_params(raw).studies
 
 
 def test_the_table_of_the_readme_is_what_was_measured() -> None:

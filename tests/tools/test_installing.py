@@ -1,5 +1,6 @@
 """What is installed on which system: extras, versions, and what make and uv are told."""
 
+import importlib.metadata
 import importlib.util
 import re
 import subprocess
@@ -101,6 +102,22 @@ def test_every_dependency_has_a_constraint_within_its_bounds() -> None:
         (pin,) = pinned[canonicalize_name(requirement.name)]
         (clause,) = pin.specifier
         assert requirement.specifier.contains(clause.version, prereleases=False), requirement
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+def test_every_constraint_is_for_the_oldest_release_of_each_python(python: str) -> None:
+    refused, seen = [], 0
+    for name, (pin,) in pins().items():
+        try:
+            metadata = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # what other systems install
+        if metadata["Version"] in pin.specifier:
+            seen += 1
+            needed = SpecifierSet(metadata.get("Requires-Python", ""))
+            refused += [] if needed.contains(python) else [f"{pin} needs Python {needed}"]
+    assert seen > 150
+    assert refused == []
 
 
 def test_every_tensorflow_is_the_same_version() -> None:
