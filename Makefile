@@ -13,7 +13,7 @@ SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage torture quick check ui clean constraints
+.PHONY: help reproduce paper test coverage torture quick check ui clean docs schema constraints platforms
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,18 +53,26 @@ ui: $(VENV)/run ## open the MLflow UI on loopback
 
 clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
-	rm -rf mlflow.db .mlflow.db.lock mlartifacts
+	rm -rf mlflow.db .mlflow.db.lock mlartifacts site
 	find data models reports results -name '.??????????????????????.tmp' -type f -delete
 
-constraints: $(VENV)/dev ## write what is installed to constraints.txt
-	@{ head -n 1 constraints.txt; pip freeze --exclude-editable; } > constraints.new
-	@mv constraints.new constraints.txt
+docs: $(VENV)/dev ## build the site of the documentation in site/
+	sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
+
+schema: $(VENV)/run ## write the JSON schema of params.yaml that editors read
+	python tools/params_schema.py
+
+constraints: $(VENV)/dev ## write what is installed to constraints.txt, and to pyproject.toml for uv
+	python tools/constraints.py
+
+platforms: $(VENV)/dev ## ask the package registry what can be installed on other systems
+	python tools/platforms.py
 
 $(VENV)/run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
 	@touch $@

@@ -65,7 +65,7 @@ def test_the_sample_profile_is_what_params_yaml_holds() -> None:
     assert sample == (ROOT / "params.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "profiles").iterdir()), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_profile_is_in_order(path: Path) -> None:
     assert params.read_params(path).studies
 
@@ -89,8 +89,9 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/own-pictures.md"])
+def test_the_own_pictures_example_is_valid(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     examples = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     for example in examples:
@@ -102,6 +103,14 @@ def test_the_own_pictures_example_of_the_readme_is_valid() -> None:
 
 def accuracies_of(study: str) -> pd.DataFrame:
     return pd.read_csv(ROOT / "results" / study / records.ACCURACIES)
+
+
+def test_the_study_of_the_first_steps_is_valid() -> None:
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    raw["studies"] |= YAML(typ="safe", pure=True).load(example)
+    assert "clipart-heads" in params.check_params(raw).studies
 
 
 def test_the_table_of_the_readme_is_what_was_measured() -> None:

@@ -710,6 +710,10 @@ def test_a_network_can_be_there_twice_under_names_of_its_own() -> None:
         ({"backbone": {"default": "vgg16"}}, "backbone.weights: is missing"),
         ({"backbone": TWO | {"default": 3}}, "backbone.default: there is no '3' in backbone; kno"),
         (
+            {"backbone": TWO | {"default": []}},
+            "backbone.default: there is no '[]' in backbone; kno",
+        ),
+        (
             {"backbone": TWO | {"vgg19": {"weights": "random", "imagesize": 3}}},
             "backbone.vgg19.imagesize: unknown key; did you mean 'image_size'?",
         ),

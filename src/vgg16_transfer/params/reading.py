@@ -146,7 +146,7 @@ def _backbones(raw: object, mistakes: list[str]) -> dict[str, Backbone]:
         backbone = _section(Backbone, named, path, mistakes)
         if backbone is not None:
             backbones[name] = backbone
-    if default not in entries:
+    if not isinstance(default, str) or default not in entries:  # a list is no key of a mapping
         known = nearest(str(default), [str(name) for name in entries])
         mistakes.append(f"backbone.{_DEFAULT_KEY}: there is no '{default}' in backbone; {known}")
     return dict(sorted(backbones.items(), key=lambda item: (item[0] != default, item[0])))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
@@ -159,13 +160,7 @@ def _process_of(run: Run) -> tuple[str, int, int]:
 
 
 def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # signal 0 only checks that the process exists
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # the process exists, but belongs to another user
-    return True
+    return bool(psutil.pid_exists(pid))  # os.kill(pid, 0) is Ctrl-C to others on Windows
 
 
 def _by_trial(
