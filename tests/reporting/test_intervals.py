@@ -60,6 +60,16 @@ def test_one_test_set_for_all_splits_leaves_the_spread_of_the_training_pictures(
     assert intervals.over_splits(values, one) == intervals.over_splits(values, {})
 
 
+def test_an_interval_of_accuracies_ends_at_1() -> None:
+    near = intervals.over_splits(pd.Series([1.0, 1.0, 0.9]), {})
+    assert near.high is not None
+    assert near.high > 1
+    assert near.of_shares() == near._replace(high=1.0)
+    assert intervals.over_splits(pd.Series([0.0, 0.05]), {}).of_shares().low == 0
+    single = intervals.over_splits(pd.Series([0.5]), {})
+    assert single.of_shares() == single
+
+
 def test_an_interval_that_knows_the_overlap_holds_the_true_mean_as_often_as_it_says() -> None:
     """A classifier is right on each picture with some probability; splits share test pictures.
 

@@ -62,7 +62,7 @@ def headline(study: Study, record: Record) -> Headline:
     values, _, trials = findings.comparable(study, done, axis)
     if len(values) == 1 or trials.empty:
         by_seed = done.groupby("seed")["accuracy"].mean()
-        reached = intervals.over_splits(by_seed, tests)
+        reached = intervals.over_splits(by_seed, tests).of_shares()
         what = f"test accuracy {_interval(reached, percent, ' %')}"
         return Headline(question, f"{percent(reached.mean)} %", what)
     first, last = values[0], values[-1]

@@ -51,6 +51,15 @@ class Interval(NamedTuple):
     high: float | None
     splits: int
 
+    def of_shares(self) -> Interval:
+        """The interval of a mean of shares, such as accuracies: none is below 0 or above 1.
+
+        A t interval does not know that.
+        """
+        if self.low is None or self.high is None:
+            return self
+        return self._replace(low=max(0.0, self.low), high=min(1.0, self.high))
+
 
 def over_splits(by_seed: pd.Series, tests: TestSets) -> Interval:
     """The mean over splits, and its interval.
@@ -97,7 +106,7 @@ def summarise(study: Study, record: Record) -> pd.DataFrame:
     intervals, pictures = {}, {}
     for key, rows in done.groupby(axes, sort=False):
         by_seed = rows.groupby("seed")["accuracy"].mean()
-        intervals[key] = over_splits(by_seed, tests)
+        intervals[key] = over_splits(by_seed, tests).of_shares()
         sets = [tests.get(int(seed), frozenset[str]()) for seed in by_seed.index]
         pictures[key] = len(frozenset[str]().union(*sets))
     keys = list(summary[axes].itertuples(index=False, name=None))
