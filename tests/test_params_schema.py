@@ -29,7 +29,7 @@ RIGHT = {
     "studies": {"s": {"dataset": "d", "samples_per_class": [2, 4]}},
 }
 SEVERAL = {"default": "vgg19", "vgg19": {"weights": "random"}}
-GONE = object()
+GONE = "(removed)"
 VALUES = [
     *(None, True, -1, 0, 1, 1.5, 1e9, "", "vgg16", "none", "block5_pool", "softmax", "A b"),
     *([], [1, 1], [0, 1], ["flip"], ["sgd", "adam"], {}, {"weights": "random"}, {"default": "x"}),

@@ -6,12 +6,12 @@ import platform
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag, ViewType
 
+from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking import publish, study_runs
 from vgg16_transfer.tracking.logged_runs import (
     LOGGING_PROCESS,
     is_logged_elsewhere,
     logged_runs,
-    now,
     remove_duplicates,
 )
 
@@ -99,8 +99,8 @@ def run_logged_by(process: str, status: str = "RUNNING") -> Run:
     ids=["alive", "oneself", "dead", "too long", "elsewhere", "elsewhere too long"],
 )
 def test_a_run_that_another_process_is_logging_is_left_to_it(process, age, elsewhere) -> None:
-    assert is_logged_elsewhere(run_logged_by(f"{process} {now() - age}")) is elsewhere
-    assert not is_logged_elsewhere(run_logged_by(f"{process} {now() - age}", "FINISHED"))
+    assert is_logged_elsewhere(run_logged_by(f"{process} {milliseconds() - age}")) is elsewhere
+    assert not is_logged_elsewhere(run_logged_by(f"{process} {milliseconds() - age}", "FINISHED"))
 
 
 def test_a_run_without_a_logging_process_is_nobodys() -> None:
