@@ -14,12 +14,12 @@ import sys
 import typer
 
 from vgg16_transfer.artifacts import unwritable
-from vgg16_transfer.cli import models, releases, remotes, runs, stages
+from vgg16_transfer.cli import models, releases, remotes, runs, serving, stages
 from vgg16_transfer.cli.app import app
 from vgg16_transfer.cli.quiet import silence
 from vgg16_transfer.errors import TERMINATED, InputError, shown
 
-__all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages"]
+__all__ = ["app", "main", "models", "releases", "remotes", "runs", "serving", "stages"]
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _ORDER = (
     # as one works
     *("check", "results", "ui", "compare", "lineage", "publish", "register", "predict"),
+    *("export", "serve"),
     *("release", "changes", "verify"),
     # as DVC does
     *("fetch", "splits", "sources", "weights", "features", "filters", "gradients"),

@@ -1,0 +1,111 @@
+"""An exported model gives the probabilities of ``predict``, in every format and for every head."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tests.heads import small
+
+from vgg16_transfer.backbones import base as networks
+from vgg16_transfer.head_kinds import HEAD_KINDS
+from vgg16_transfer.heads import base, calibration, classifier
+from vgg16_transfer.heads.base import Data, Pictures
+from vgg16_transfer.heads.classifier import Classifier, Recipe
+from vgg16_transfer.heads.selection import assemble
+from vgg16_transfer.images import pictures
+from vgg16_transfer.images.archives import open_archive
+from vgg16_transfer.params import Trial
+from vgg16_transfer.registry import exports
+from vgg16_transfer.registry.formats import FORMATS
+
+
+def compare(model: Classifier, name: str, files: list[bytes], out: Path) -> None:
+    """Exports a classifier, and runs what was written as somebody without this package would."""
+    exports.export(model, name, out, {})
+    facts = json.loads(exports.json_path(out).read_text(encoding="utf-8"))
+    size = facts["image_size"]
+    way = facts["resize"]["way"]
+    squares = np.stack([pictures.to_square(pictures.decode(file), size, way) for file in files])
+    assert list(squares.shape[1:]) == facts["input"]["shape"][1:]
+    expected = np.stack([model.probabilities(file) for file in files])
+    assert expected.max(axis=0).min() > expected.min()  # they differ
+    result = FORMATS[name].run(out, squares)
+    assert list(result.shape[1:]) == facts["output"]["shape"][1:]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def of_study(trained: Any, study: str) -> Classifier:
+    chosen = trained.params.study(study)
+    trial = chosen.trial_name(chosen.trials()[-1])
+    return assemble(trained.layout.heads(study) / f"{trial}.keras", trained.layout.weights)
+
+
+@pytest.fixture(scope="module")
+def files(trained) -> list[bytes]:
+    with open_archive(trained.layout.source("animals")) as archive:
+        return [archive.read(name) for name in ("ant/0.jpg", "bee/5.jpg", "cat/3.jpg")]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("study", ["few", "tuned"])
+def test_a_study_s_head_gives_the_probabilities_of_predict(
+    trained, files: list[bytes], study: str, name: str, tmp_path: Path
+) -> None:
+    compare(of_study(trained, study), name, files, tmp_path / "model")
+
+
+def fitted(kind: str, network: str, model: keras.Model, layer: str, size: int) -> Classifier:
+    """A classifier of a kind of head, trained on noise of three colours."""
+    tapped = networks.tap(network, model, [layer])
+    shape = tapped.shapes[layer]
+    squares, labels = noise(size, 12)
+    activations = np.concatenate([tapped.forward(square[np.newaxis])[layer] for square in squares])
+    features = activations.reshape(len(squares), -1).astype("float16").astype("float32")
+    training = Pictures(features, labels)
+    trial = Trial(head=kind, epochs=20, layer=layer)
+    data = Data(training, {"train": training}, shape, 3)
+    head = base.fit_of(kind)(trial, data).model
+    if calibration.can_scale(head):
+        calibration.scale(head, 0.5)
+    recipe = Recipe(network, layer, size, "squash", "float16", ("ant", "bee", "cat"))
+    return classifier.make(recipe, model, head)
+
+
+def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    pixels = (
+        random.integers(0, 128, (count, size, size, 3))
+        + 100 * np.eye(3, dtype=int)[labels, np.newaxis, np.newaxis]
+    )
+    return pixels.astype(np.uint8), labels
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
+def test_every_kind_of_head_can_be_exported(
+    kind: str, name: str, files: list[bytes], tmp_path: Path
+) -> None:
+    model = fitted(kind, "vgg16", small.network(), "block5_pool", small.SIDE)
+    compare(model, name, files, tmp_path / "model")
+
+
+def mobile() -> keras.Model:
+    """MobileNetV2 with random weights, and with the means that its batch normalisation learns."""
+    keras.utils.set_random_seed(0)
+    model = networks.architecture("mobilenetv2", dense=False, image_size=32)
+    inputs = networks.preprocess("mobilenetv2", noise(32, 12)[0])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(inputs, training=True)
+    return model
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_another_network_can_be_exported(name: str, files: list[bytes], tmp_path: Path) -> None:
+    model = fitted("softmax", "mobilenetv2", mobile(), "out_relu", 32)
+    compare(model, name, files, tmp_path / "model")
