@@ -1,13 +1,19 @@
-"""An exported model gives the probabilities of ``predict``, in every format and for every head."""
+"""An exported model gives the probabilities of ``predict``, in every format and for every head.
+
+A program of its own as well: ``python -m tests.registry.test_exports FOLDER`` exports a small
+classifier.
+"""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from tests.heads import small
 
 from vgg16_transfer.backbones import base as networks
 from vgg16_transfer.head_kinds import HEAD_KINDS
@@ -19,7 +25,10 @@ from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.params import Trial
 from vgg16_transfer.registry import exports
+from vgg16_transfer.registry.exports import ExportError
 from vgg16_transfer.registry.formats import FORMATS
+
+ROOT = Path(__file__).parents[2]
 
 
 def compare(model: Classifier, name: str, files: list[bytes], out: Path) -> None:
@@ -84,13 +93,75 @@ def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.uint8), labels
 
 
+def network() -> keras.Model:
+    """Two convolutions, with names of VGG16."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3), name="pictures")
+    outputs = keras.layers.Conv2D(4, 3, 2, "same", activation="relu")(inputs)
+    outputs = keras.layers.MaxPooling2D(4, name="block4_pool")(outputs)
+    outputs = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(outputs)
+    return keras.Model(inputs, keras.layers.MaxPooling2D(2, name="block5_pool")(outputs))
+
+
+def small(kind: str = "softmax") -> Classifier:
+    return fitted(kind, "vgg16", network(), "block5_pool", 32)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_every_kind_of_head_can_be_exported(
     kind: str, name: str, files: list[bytes], tmp_path: Path
 ) -> None:
-    model = fitted(kind, "vgg16", small.network(), "block5_pool", small.SIDE)
-    compare(model, name, files, tmp_path / "model")
+    compare(small(kind), name, files, tmp_path / "model")
+
+
+DETERMINISTIC = [name for name in FORMATS if name != "savedmodel"]
+
+
+def test_the_same_head_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    for folder, seed in (("a", "1"), ("b", "2")):
+        subprocess.run(
+            [sys.executable, "-m", "tests.registry.test_exports", str(tmp_path / folder)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+    for name in DETERMINISTIC:
+        first, second = ((tmp_path / one / f"few.{name}").read_bytes() for one in "ab")
+        assert first == second
+
+
+def test_activations_are_rounded_as_those_of_training(files: list[bytes], tmp_path: Path) -> None:
+    """The difference is larger than that between runtimes: the rounding is in the model."""
+    model = small()
+    sharp = keras.models.clone_model(model.head)
+    sharp.set_weights(model.head.get_weights())
+    calibration.scale(sharp, 0.05)
+    rounded, exact = (
+        classifier.make(model.recipe._replace(dtype=dtype), model.backbone, sharp)
+        for dtype in ("float16", "float32")
+    )
+    by_rounded, by_exact = (
+        np.stack([each.probabilities(file) for file in files]) for each in (rounded, exact)
+    )
+    assert np.abs(by_rounded - by_exact).max() > 1e-4
+    for name in FORMATS:
+        compare(rounded, name, files, tmp_path / name)
+
+
+def test_an_operation_that_a_format_lacks_is_named(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 4), name="pictures")
+    grouped = keras.layers.Conv2D(4, 3, 2, groups=4, name="grouped")(inputs)
+    model = small()
+    colours = keras.layers.Conv2D(4, 1)(model.backbone.input)
+    whole = keras.Model(model.backbone.input, keras.Model(inputs, grouped)(colours))
+    flat = keras.layers.GlobalAveragePooling2D(name="block5_pool")(whole.output)
+    model = fitted("softmax", "vgg16", keras.Model(whole.input, flat), "block5_pool", 32)
+    with pytest.raises(ExportError, match=r"can't be written as onnx .*; choose another --format"):
+        exports.export(model, "onnx", tmp_path / "few.onnx", {})
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def mobile() -> keras.Model:
@@ -109,3 +180,8 @@ def mobile() -> keras.Model:
 def test_another_network_can_be_exported(name: str, files: list[bytes], tmp_path: Path) -> None:
     model = fitted("softmax", "mobilenetv2", mobile(), "out_relu", 32)
     compare(model, name, files, tmp_path / "model")
+
+
+if __name__ == "__main__":
+    for each in DETERMINISTIC:
+        exports.export(small(), each, Path(sys.argv[1]) / f"few.{each}", {})

@@ -15,7 +15,7 @@ from vgg16_transfer.errors import InputError
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from vgg16_transfer.heads.classifier import Classifier
     from vgg16_transfer.heads.selection import Chosen
@@ -125,7 +125,7 @@ def _asked(
 ) -> tuple[tuple[str, ...], Probabilities]:
     """The class names of a study's best head or of a registered model, and what classifies."""
     if study is None and model is None and len(params.studies) > 1:
-        model = newest(params, workspace)
+        model = newest(workspace, params.studies)
     if model is not None:
         from vgg16_transfer.registry import registry
 
@@ -169,8 +169,13 @@ def best_of(params: Params, workspace: Workspace, study_name: str) -> tuple[Chos
     return chosen, model
 
 
-def newest(params: Params, workspace: Workspace) -> str | None:
-    """The model of this workspace's studies that was registered last, or None. It is printed."""
+def newest(workspace: Workspace, studies: Iterable[str]) -> str | None:
+    """The model that was registered last of some studies, or None. Its name is printed on stderr.
+
+    Args:
+        workspace: Paths of the workspace.
+        studies: Names of studies.
+    """
     store = tracking_store(workspace)
     if store.database and not store.database.exists():
         return None
@@ -179,7 +184,7 @@ def newest(params: Params, workspace: Workspace) -> str | None:
     from vgg16_transfer.tracking.reach import reached
 
     with reached(store):
-        model = registry.newest(store, params.studies)
+        model = registry.newest(store, studies)
     if model is not None:
         typer.echo(f"{model} is the newest registered model", err=True)
     return model
