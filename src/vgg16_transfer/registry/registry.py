@@ -54,6 +54,9 @@ PREVIOUS = "previous-champion"
 INPUT = "picture"
 """Name of the only column of a request: a picture's bytes, in JSON as base64."""
 
+_ENCODED = re.compile("[%?#]")
+"""What MLflow does not take for a part of a path."""
+
 _MODEL = "classifier"
 _LINEAGE = ("dvc.lock_digest", "dvc.splits_md5", "dvc.features_md5", "git.commit", "git.dirty")
 
@@ -174,7 +177,10 @@ def open_folder(folder: Path) -> PyFuncModel:
             f"{folder}: holds no {MLMODEL_FILE_NAME}; name models:/NAME@champion, or a folder that "
             "mlflow artifacts download made of it"
         )
-    return _loaded(str(folder), "", None)
+    plain = folder.resolve()
+    if _ENCODED.search(str(plain)):
+        plain = Path(shutil.copytree(plain, _temporary() / _MODEL))
+    return _loaded(str(plain), "", None, name=str(folder))
 
 
 def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
@@ -204,21 +210,22 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
     return tuple(model.metadata.signature.outputs.input_names()), probabilities
 
 
-def _loaded(uri: str, source: str, folder: str | None) -> PyFuncModel:
-    """Loads a model, and checks that it takes pictures.
+def _loaded(uri: str, source: str, folder: str | None, name: str | None = None) -> PyFuncModel:
+    """Loads a model, and checks that it takes pictures. ``name`` stands for it in messages.
 
     Raises:
         TrackingError: It can't be loaded, or it does not take pictures.
     """
+    name = name or uri
     try:
         model = mlflow.pyfunc.load_model(uri, dst_path=folder)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise TrackingError(f"{uri}: can't be loaded{source}: {reason}") from None
+        raise TrackingError(f"{name}: can't be loaded{source}: {reason}") from None
     signature = model.metadata.signature
     if signature is None or signature.inputs.input_names() != [INPUT]:
         raise TrackingError(
-            f"{uri}: takes no pictures; name a model that vgg16-transfer register made"
+            f"{name}: takes no pictures; name a model that vgg16-transfer register made"
         )
     return model
 
@@ -243,9 +250,14 @@ def _folder(store: Store) -> str | None:
     """
     if store.artifacts is None or "%" not in str(store.artifacts):
         return None
+    return str(_temporary())
+
+
+def _temporary() -> Path:
+    """A new folder that is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="vgg16-transfer-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
 def _lost(client: mlflow.MlflowClient, uri: str) -> str | None:
