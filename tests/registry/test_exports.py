@@ -161,6 +161,18 @@ def test_activations_are_rounded_as_those_of_training(files: list[bytes], tmp_pa
         compare(rounded, name, files, tmp_path / name)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_network_that_scales_its_input_by_fixed_means_can_be_exported(
+    name: str, files: list[bytes], tmp_path: Path
+) -> None:
+    scaled = keras.layers.Normalization(mean=[99.0, 90.0, 80.0], variance=[50.0, 60.0, 70.0])
+    inputs = keras.Input((32, 32, 3), name="pictures")
+    model = keras.Model(inputs, network()(scaled(inputs)))
+    flat = keras.layers.Flatten(name="block5_pool")(model.output)
+    made = fitted("softmax", "vgg16", keras.Model(inputs, flat), "block5_pool", 32)
+    compare(made, name, files, tmp_path / "model")
+
+
 def test_an_operation_that_a_format_lacks_is_named(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((32, 32, 4), name="pictures")

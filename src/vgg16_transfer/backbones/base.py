@@ -191,11 +191,6 @@ def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in _flat(network) if isinstance(layer, kinds)]
 
 
-def normalizations(network: keras.Model) -> list[keras.layers.Layer]:
-    """All layers of a network that scale its input by fixed means and variances."""
-    return [layer for layer in _flat(network) if isinstance(layer, keras.layers.Normalization)]
-
-
 def weighted(network: keras.Model) -> list[keras.layers.Layer]:
     """All layers of a network that have a kernel: convolutions and dense layers."""
     return [layer for layer in _flat(network) if getattr(layer, "kernel", None) is not None]

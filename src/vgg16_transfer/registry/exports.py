@@ -45,9 +45,10 @@ class _Whole(keras.Model):  # type: ignore[misc]  # Keras has no types
         super().__init__(name="classifier")
         self._network, self._dtype = classifier.recipe.network, classifier.recipe.dtype
         self._backbone, self._head = classifier.backbone, classifier.head
-        for layer in base.normalizations(classifier.backbone):
-            # As tensors they would become inputs of an ONNX model; as arrays they are constants.
-            layer.mean, layer.variance = np.array(layer.mean), np.array(layer.variance)
+        for layer in self._backbone.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                # Tensors would become inputs of an ONNX model; arrays become constants.
+                layer.mean, layer.variance = np.array(layer.mean), np.array(layer.variance)
         self._flatten = keras.layers.Flatten(dtype=self._dtype)
 
     def call(self, pictures: Any) -> dict[str, Any]:
