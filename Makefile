@@ -36,7 +36,7 @@ coverage: check ## what make test does, and the share of the package that it run
 
 torture: $(VENV)/dev ## 20,000 hostile inputs, full disks, 65 kills in all stages, servers under load
 	TORTURE=1 pytest --numprocesses 2 tests/torture/test_generated_inputs.py
-	TORTURE=1 pytest $(SPREAD) tests/torture tests/team/test_serving.py \
+	TORTURE=1 pytest $(SPREAD) tests/torture tests/team/test_serving.py tests/team/test_pictures_over_http.py \
 	  tests/pipeline/test_repro.py --deselect tests/torture/test_generated_inputs.py
 
 quick: check ## lint, types, import contracts and the tests that need no pipeline and no server
@@ -74,5 +74,5 @@ $(VENV)/run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,export,team,dev]'
 	@touch $@

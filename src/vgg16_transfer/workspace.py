@@ -104,6 +104,11 @@ class Workspace:
         """A study's trained heads."""
         return self.root / "models" / "heads" / study
 
+    @property
+    def exports(self) -> Path:
+        """Models in other formats, which git and DVC ignore."""
+        return self.root / "exports"
+
     def record(self, study: str) -> Path:
         """What a study measured."""
         return self.results / study

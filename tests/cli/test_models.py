@@ -3,6 +3,11 @@
 import csv
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +90,66 @@ def test_a_study_and_its_registered_model_say_the_same(run: Run, registered: Out
         assert sum(likely) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_first_study_is_asked_unless_one_is_named(run: Run) -> None:
-    first, named = (run("predict", "mine", "--json", *study) for study in ([], ["--study", "few"]))
-    assert answers(first) == answers(named)
-    other = run("predict", "mine", "--json", "--study", "tuned")
+def test_another_study_can_be_asked(run: Run) -> None:
+    first, other = (run("predict", "mine", "--json", "--study", name) for name in ("few", "tuned"))
     assert "tuned: trial 'only' has the highest validation accuracy" in other.err
     assert answers(other) != answers(first)
+
+
+def test_without_a_name_the_newest_registered_model_is_asked(
+    run: Run, registered: Outcome, workspace, publish
+) -> None:
+    newest = run("predict", "mine", "--json")
+    assert f"{URI} is the newest registered model\n" in newest.err
+    assert answers(newest) == answers(run("predict", "mine", "--json", "--model", URI))
+
+
+def test_without_a_name_and_a_registered_model_the_first_study_is_asked(
+    run: Run, trained, workspace, monkeypatch
+) -> None:
+    monkeypatch.chdir(trained.root)  # it has no store
+    mine = str(workspace.root / "mine")
+    first = run("predict", mine, "--json")
+    assert first.err.startswith("few: trial '")
+    assert answers(first) == answers(run("predict", mine, "--json", "--study", "few"))
+    assert not (trained.root / "mlflow.db").exists()
+
+
+def test_without_a_name_the_only_study_is_asked_whatever_is_registered(
+    run: Run, registered: Outcome, workspace, relock, tmp_path: Path, monkeypatch
+) -> None:
+    root = tmp_path / "only"
+    workspace.copy(root)
+    params = YAML(typ="safe", pure=True).load(workspace.layout.params)
+    del params["studies"]["few"]
+    YAML(typ="safe", pure=True).dump(params, root / "params.yaml")
+    monkeypatch.chdir(root)
+    outcome = run("predict", "mine", "--json")
+    assert outcome.code == 0
+    assert outcome.err.startswith("tuned: trial 'only'")
+
+
+@pytest.mark.parametrize("where", [["--study", "few"], ["--model", URI]], ids=str)
+def test_json_is_all_that_is_printed_to_stdout_even_on_a_terminal(
+    registered: Outcome, where: list[str]
+) -> None:
+    main, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "vgg16_transfer", "predict", "mine", "--json", *where],
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            check=True,
+        )
+        said = os.read(main, 100_000).decode()
+    finally:
+        os.close(terminal)
+        os.close(main)
+    assert json.loads(done.stdout)[0]["picture"] == "mine/ant/0.jpg"
+    assert done.stdout.startswith(b"[\n")
+    assert done.stdout.endswith(b"]\n")
+    assert "predict: 100%" in said  # the progress bar
 
 
 def test_csv_holds_what_json_holds(run: Run) -> None:
@@ -188,7 +247,10 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(
     assert problem in outcome.err
 
 
-@pytest.mark.parametrize("command", [["register", "few"], ["predict", "mine"]], ids=str)
+FEW = ["--study", "few"]
+
+
+@pytest.mark.parametrize("command", [["register", "few"], ["predict", "mine", *FEW]], ids=str)
 def test_a_study_without_validation_pictures_is_refused(
     run: Run, workspace, relock, tmp_path: Path, monkeypatch, command: list[str]
 ) -> None:
@@ -217,7 +279,7 @@ def test_results_that_are_not_those_of_the_lock_file_are_refused(
     path = root / "results" / "few" / "trials.csv"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     monkeypatch.chdir(root)
-    for command in (["register", "few"], ["predict", "mine"], ["results"]):
+    for command in (["register", "few"], ["predict", "mine", *FEW], ["results"]):
         outcome = run(*command)
         assert (outcome.code, outcome.out) == (2, "")
         assert "results/few/trials.csv: is not what train@few made, by dvc.lock" in outcome.err
@@ -232,11 +294,11 @@ def test_a_class_that_was_renamed_since_keeps_the_name_that_the_head_learned(
     with open_archive(copied.layout.source("animals")) as archive:
         picture.write_bytes(archive.read("bee/3.jpg"))
     monkeypatch.chdir(root)
-    before = run("predict", "bee.jpg", "--csv")
+    before = run("predict", "bee.jpg", "--csv", *FEW)
     for split in copied.layout.splits("animals").glob("?.csv"):
         text = split.read_text(encoding="utf-8").replace(",ant,", ",zebra,")
         split.write_text(text, encoding="utf-8")
-    after = run("predict", "bee.jpg", "--csv")
+    after = run("predict", "bee.jpg", "--csv", *FEW)
     assert (after.code, after.out) == (0, before.out)
     assert "was trained on another split than" in after.err
     assert "was trained on another split than" not in before.err

@@ -474,6 +474,32 @@ def test_a_version_that_lost_its_files_gets_them_back(fresh: Registry) -> None:
     assert fresh.register() == Registered("1", added=False, previous=None)
 
 
+def test_the_newest_model_is_the_one_whose_champion_was_registered_last(fresh: Registry) -> None:
+    assert registry.newest(fresh.store, ["many", STUDY]) is None
+    fresh.log()
+    fresh.register()
+    assert registry.newest(fresh.store, ["many", STUDY]) == f"models:/{STUDY}@champion"
+    source = fresh.versions()[0].source
+    fresh.client.create_registered_model("many")
+    fresh.client.create_model_version("many", source)
+    assert registry.newest(fresh.store, ["many", STUDY]) == f"models:/{STUDY}@champion"
+    fresh.client.set_registered_model_alias("many", "champion", "1")
+    assert registry.newest(fresh.store, [STUDY, "many"]) == "models:/many@champion"
+    assert registry.newest(fresh.store, [STUDY]) == f"models:/{STUDY}@champion"
+
+
+def test_a_model_is_loaded_from_a_folder_whose_name_looks_encoded(
+    registered: Registry, folder: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "my%20model ?#ü"
+    shutil.copytree(folder, copied)
+    mlflow.set_tracking_uri(None)
+    model = registry.open_folder(copied)
+    answer = model.predict(pd.DataFrame({"picture": [registered.picture()]})).to_numpy()[0]
+    expected = registered.contents().model.probabilities(registered.picture())
+    np.testing.assert_array_equal(answer, expected)
+
+
 def test_a_model_is_found_below_a_path_that_looks_encoded(make_store, trained, tmp_path) -> None:
     made = Registry(make_store(tmp_path / "my%20project ?#ü"), trained)
     made.log()

@@ -1,138 +1,54 @@
 """A registered model behind `mlflow models serve`: the same numbers, and mistakes survived."""
 
-import base64
-import io
 import json
 import os
 import random
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import requests
-from PIL import Image
-
-from vgg16_transfer import cli
-from vgg16_transfer.images.archives import open_archive
+from tests.team.served import (
+    AT_ONCE,
+    MALFORMED,
+    MLFLOW,
+    PICTURES,
+    ROUNDS,
+    SCRIPT,
+    URI,
+    Served,
+    bomb,
+    command,
+    free_port,
+    leaks,
+    megabytes,
+    records,
+    split,
+    started,
+    text,
+)
 
 pytestmark = pytest.mark.server
-
-SCRIPT = Path(sys.executable).with_name("vgg16-transfer")
-MLFLOW = Path(sys.executable).with_name("mlflow")
-STUDY = "few"
-URI = f"models:/{STUDY}@champion"
-PICTURES = ["ant/0.jpg", "bee/5.jpg", "cat/3.jpg"]
-
-_STARTED_WITHIN = 180  # seconds, on a machine that does other things as well
 
 Bodies = Callable[[bytes], Any]
 
 
-class Served(NamedTuple):
-    """A workspace, the address of the server of its champion, and some pictures."""
-
-    workspace: Any
-    address: str
-    server: "subprocess.Popen[bytes]"
-
-    def ask(self, body: Any, kind: str = "application/json") -> requests.Response:
-        data = body if isinstance(body, (bytes, str)) else json.dumps(body)
-        where = f"{self.address}/invocations"
-        return requests.post(where, data=data, headers={"Content-Type": kind}, timeout=60)
-
-    def picture(self, path: str = PICTURES[0]) -> bytes:
-        with open_archive(self.workspace.layout.source("animals")) as archive:
-            return archive.read(path)
-
-
-def environment(**more: str) -> dict[str, str]:
-    leaking = ("DVC_", "MLFLOW_", "GIT_")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(leaking)}
-    return clean | more
-
-
-def command(workspace: Any, *arguments: str) -> str:
-    """What the console script prints."""
-    done = subprocess.run(
-        [SCRIPT, *arguments],
-        cwd=workspace.root,
-        capture_output=True,
-        check=True,
-        text=True,
-        env=environment(),
-    )
-    return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def served(trained, publish, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(registered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Registered by our command, served by MLflow's, in a folder that holds nothing."""
     if not MLFLOW.exists():
         missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         missing(f"{MLFLOW}: no such program")
-    workspace = trained.copy(tmp_path_factory.mktemp("served") / "workspace")
-    publish(workspace, STUDY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.chdir(workspace.root)
-        cli.models.register(STUDY)
     port = free_port()
-    folder = tmp_path_factory.mktemp("server")
     where = ["--host", "127.0.0.1", "--port", str(port), "--env-manager", "local"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [MLFLOW, "models", "serve", "--model-uri", URI, *where],
-            cwd=folder,
-            env=environment(MLFLOW_TRACKING_URI=f"sqlite:///{workspace.root / 'mlflow.db'}"),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            result = Served(workspace, f"http://127.0.0.1:{port}", server)
-            wait_for(result, folder / "log")
-            yield result
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(60)
-
-
-def wait_for(served: Served, log: Path, page: str = "/ping") -> None:
-    deadline = time.monotonic() + _STARTED_WITHIN
-    while time.monotonic() < deadline:
-        assert served.server.poll() is None, log.read_text()
-        try:
-            if requests.get(f"{served.address}{page}", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    pytest.fail(f"no answer within {_STARTED_WITHIN} s: {log.read_text()}")
-
-
-def text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def records(*contents: Any) -> dict[str, Any]:
-    return {"dataframe_records": [{"picture": content} for content in contents]}
-
-
-def split(*contents: Any) -> dict[str, Any]:
-    return {"dataframe_split": {"columns": ["picture"], "data": [[one] for one in contents]}}
+    command = [MLFLOW, "models", "serve", "--model-uri", URI, *where]
+    store = f"sqlite:///{registered.root / 'mlflow.db'}"
+    folder = tmp_path_factory.mktemp("server")
+    with started(registered, command, folder, port, MLFLOW_TRACKING_URI=store) as server:
+        yield server
 
 
 def test_python_command_line_and_http_give_the_same_probabilities(
@@ -169,12 +85,6 @@ def test_both_forms_of_a_table_give_the_same(served: Served) -> None:
     assert first.status_code == 200
     assert first.json() == second.json()
     assert sum(first.json()["predictions"][0].values()) == pytest.approx(1, abs=1e-6)
-
-
-def bomb() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("1", (20_000, 10_000)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -241,28 +151,6 @@ def test_no_pictures_are_no_answers(served: Served) -> None:
 
 # Under load
 
-FULL = os.environ.get("TORTURE") == "1"
-AT_ONCE = 200
-MALFORMED = 1000 if FULL else 100
-ROUNDS = 4 if FULL else 3
-LEAK = 30  # MB
-
-
-def leaks(sizes: list[float]) -> bool:
-    """Whether each round of the same load left more behind.
-
-    The first rounds fill what a server keeps anyway: threads, connections, caches. The UI's four
-    processes kept 220 MB more after one such round. A leak goes on.
-    """
-    return bool(min(np.diff(sizes)) > LEAK)
-
-
-def megabytes(server: "subprocess.Popen[bytes]") -> float:
-    """Memory of a server and of the processes that it started."""
-    process = psutil.Process(server.pid)
-    alive = [process, *process.children(recursive=True)]
-    return sum(each.memory_info().rss for each in alive) / 1e6
-
 
 def malformed(choose: random.Random, good: bytes) -> bytes:
     """A body that is damaged, or a table with something else than a picture."""
@@ -303,26 +191,12 @@ def test_200_at_once_and_malformed_bodies_in_between(served: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def browsed(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def browsed(registered) -> Iterator[Served]:
     """The UI of the same workspace, as our command starts it."""
     port = free_port()
-    log = tmp_path_factory.mktemp("ui") / "log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [SCRIPT, "ui", "--port", str(port)],
-            cwd=served.workspace.root,
-            env=environment(),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            result = Served(served.workspace, f"http://127.0.0.1:{port}", server)
-            wait_for(result, log, "/health")
-            yield result
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(60)
+    command = [SCRIPT, "ui", "--port", str(port)]
+    with started(registered, command, registered.root, port, "/health") as server:
+        yield server
 
 
 SEARCH = "/api/2.0/mlflow/runs/search"

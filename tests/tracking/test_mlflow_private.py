@@ -65,6 +65,23 @@ def test_the_attempts_to_connect_are_limited(monkeypatch) -> None:
     assert utils.MAX_RETRY_COUNT == 3
 
 
+def test_the_scoring_server_is_an_application_with_the_documented_pages() -> None:
+    class Model:
+        class metadata:  # noqa: N801
+            @staticmethod
+            def get_input_schema() -> None:
+                """It has none."""
+
+    app = mlflow_private.scoring_app(Model)
+    pages = {(path, method) for path, its in app.openapi()["paths"].items() for method in its}
+    assert pages == {
+        ("/ping", "get"),
+        ("/health", "get"),
+        ("/version", "get"),
+        ("/invocations", "post"),
+    }
+
+
 def test_the_scoring_server_answers_with_the_message_and_the_reason() -> None:
     error = mlflow_private.bad_request("picture 1 is empty", "is empty")
     answer = json.loads(error.serialize_as_json())

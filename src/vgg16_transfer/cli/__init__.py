@@ -13,12 +13,12 @@ import sys
 import typer
 
 from vgg16_transfer.artifacts import unwritable
-from vgg16_transfer.cli import models, releases, remotes, runs, stages, start
+from vgg16_transfer.cli import models, releases, remotes, runs, serving, stages, start
 from vgg16_transfer.cli.app import app
 from vgg16_transfer.errors import TERMINATED, InputError, shown
 from vgg16_transfer.quiet import silence_tensorflow
 
-__all__ = ["app", "main", "models", "releases", "remotes", "runs", "stages", "start"]
+__all__ = ["app", "main", "models", "releases", "remotes", "runs", "serving", "stages", "start"]
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 

@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 
 _ORDER = (
     # as one works
-    *(
-        "init",
-        "check",
-        "results",
-        "ui",
-        "plots",
-        "compare",
-        "lineage",
-        "publish",
-        "register",
-        "predict",
-    ),
+    *("init", "check", "results", "ui", "plots", "compare", "lineage", "publish"),
+    *("register", "predict", "export", "serve"),
     *("release", "changes", "verify"),
     # as DVC does
     *("fetch", "splits", "sources", "weights", "features", "filters", "gradients"),

@@ -15,8 +15,9 @@ from vgg16_transfer.errors import InputError
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from vgg16_transfer.heads.classifier import Classifier
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.params import Params
     from vgg16_transfer.workspace import Workspace
@@ -73,7 +74,10 @@ def predict(
     ],
     study: Annotated[
         str | None,
-        typer.Option(help="use the best head of this study; the default is the first study"),
+        typer.Option(
+            help="use the best head of this study; the default is the newest registered model, or "
+            "else the first study"
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="use a registered model, as models:/NAME@champion")
@@ -97,14 +101,7 @@ def predict(
         gone = os.strerror(errno.ENOENT)
         raise UnreadableError("\n".join(f"{picture}: {gone}" for picture in pictures))
     params, workspace = read()
-    if model is None:
-        class_names, probabilities = _of_study(
-            params, workspace, study or next(iter(params.studies))
-        )
-    else:
-        from vgg16_transfer.registry import registry
-
-        class_names, probabilities = registry.load(tracking_store(workspace), model)
+    class_names, probabilities = _asked(params, workspace, study, model)
     answers, mistakes = _ask(pictures, class_names, probabilities, top)
     if as_json:
         _print_json(answers)
@@ -123,10 +120,35 @@ def _choice(study: str, chosen: Chosen) -> str:
     )
 
 
-def _of_study(
-    params: Params, workspace: Workspace, study_name: str
-) -> tuple[tuple[str, ...], Callable[[bytes], Any]]:
-    """The class names of a study's best head, and a function that classifies a picture."""
+def _asked(
+    params: Params, workspace: Workspace, study: str | None, model: str | None
+) -> tuple[tuple[str, ...], Probabilities]:
+    """The class names of a study's best head or of a registered model, and what classifies."""
+    if study is None and model is None and len(params.studies) > 1:
+        model = newest(workspace, params.studies)
+    if model is not None:
+        from vgg16_transfer.registry import registry
+
+        return registry.load(tracking_store(workspace), model)
+    _, classifier = best_of(params, workspace, study or next(iter(params.studies)))
+    return classifier.recipe.class_names, classifier.probabilities
+
+
+def best_of(params: Params, workspace: Workspace, study_name: str) -> tuple[Chosen, Classifier]:
+    """The best trial of a study in the workspace, and its classifier.
+
+    One line about the choice is printed on stderr. If the split changed since the training, so is a
+    warning.
+
+    Args:
+        params: Params of the workspace.
+        workspace: Paths of the workspace.
+        study_name: Study name.
+
+    Raises:
+        InputError: There is no such study or no head to choose, or something is missing, damaged
+            or not what training made.
+    """
     study = params.study(study_name)
 
     from vgg16_transfer.heads import records
@@ -144,7 +166,28 @@ def _of_study(
     except InputError as error:
         # The head's file holds its own class names, so its answers are still correct.
         typer.echo(f"warning: {error}", err=True)
-    return model.recipe.class_names, model.probabilities
+    return chosen, model
+
+
+def newest(workspace: Workspace, studies: Iterable[str]) -> str | None:
+    """The model that was registered last of some studies, or None. Its name is printed on stderr.
+
+    Args:
+        workspace: Paths of the workspace.
+        studies: Names of studies.
+    """
+    store = tracking_store(workspace)
+    if store.database and not store.database.exists():
+        return None
+
+    from vgg16_transfer.registry import registry
+    from vgg16_transfer.tracking.reach import reached
+
+    with reached(store):
+        model = registry.newest(store, studies)
+    if model is not None:
+        typer.echo(f"{model} is the newest registered model", err=True)
+    return model
 
 
 def _ask(

@@ -88,9 +88,24 @@ class Classifier:
         Raises:
             PictureError: The file is not a usable picture. The message is the reason.
         """
-        recipe = self.recipe
         picture = pictures.decode(content)
-        square = pictures.to_square(picture, recipe.image_size, recipe.resize)
+        return self.of_square(
+            pictures.to_square(picture, self.recipe.image_size, self.recipe.resize)
+        )
+
+    def of_square(self, square: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Computes the probability of each class for one picture of the network's size.
+
+        Args:
+            square: Shape (image_size, image_size, 3), RGB, 0 to 255.
+
+        Returns:
+            Shape (classes,), float32. The probabilities sum to 1.
+
+        Raises:
+            PictureError: The activations are beyond the number format of the features.
+        """
+        recipe = self.recipe
         activations = self._tapped.forward(square[np.newaxis])[recipe.layer].reshape(1, -1)
         largest, most = float(np.abs(activations).max()), float(np.finfo(recipe.dtype).max)
         if not largest <= most:

@@ -13,6 +13,7 @@ from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.heads.measures import MEASURES
 from vgg16_transfer.markdown import plain
 from vgg16_transfer.networks import NETWORKS
+from vgg16_transfer.registry import licences
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
@@ -72,14 +73,16 @@ def write_card(
     roles = manifest["role"].value_counts()
     dataset = params.dataset(study.dataset)
     version, alias = previous or ("", "")
+    network = NETWORKS[recipe.network]
     weights = params.backbones[chosen.trial.backbone].weights
+    origin = licences.of_weights(network, weights)
     return environment.get_template("model_card.md.j2").render(
         study=study,
         trial=chosen.trial,
         name=chosen.name,
         trials=len(study.trials()),
         source=redacted(dataset.source or dataset.layout),
-        licence=(dataset.licence or "licence not stated").rstrip("."),
+        licence=licences.of_pictures(dataset),
         calibrated=_calibration(chosen, record),
         recipe=recipe,
         classes=recipe.class_names,
@@ -89,10 +92,9 @@ def write_card(
         lineage=lineage,
         previous=version,
         previous_alias=alias,
-        network=NETWORKS[recipe.network],
+        network=network,
         head=HEAD_KINDS[chosen.trial.head].what,
-        weights=redacted(weights),
-        imagenet=weights.startswith("imagenet"),
+        weights=origin if weights.startswith("imagenet") else plain(origin),
         **_measured(study, chosen, record, int(roles["test"])),
     )
 

@@ -21,6 +21,7 @@ import pandas as pd
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, Schema
 
 import vgg16_transfer
@@ -33,11 +34,12 @@ from vgg16_transfer.tracking.mlflow_store import TrackingError
 from vgg16_transfer.tracking.stored import model_is_whole, note_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.lineage.lineage import Lineage
@@ -51,6 +53,9 @@ CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 INPUT = "picture"
 """Name of the only column of a request: a picture's bytes, in JSON as base64."""
+
+_ENCODED = re.compile("[%?#]")
+"""What MLflow does not take for a part of a path."""
 
 _MODEL = "classifier"
 _LINEAGE = ("dvc.lock_digest", "dvc.splits_md5", "dvc.features_md5", "git.commit", "git.dirty")
@@ -115,6 +120,69 @@ def register(
     return Registered(version, added, champion, restored)
 
 
+def newest(store: Store, names: Iterable[str]) -> str | None:
+    """The champion that was registered last.
+
+    Args:
+        store: The MLflow store.
+        names: Names of registered models. Some may not exist.
+
+    Returns:
+        An address like ``models:/NAME@champion``, or None if no model has a champion.
+
+    Raises:
+        TrackingError: The store does not exist, or can't be opened.
+    """
+    client = _client(store)
+    champions = []
+    for name in names:
+        number = _champion(client, name)
+        if number is not None:
+            version = client.get_model_version(name, number)
+            champions.append((version.creation_timestamp, name))
+    return f"models:/{max(champions)[1]}@{CHAMPION}" if champions else None
+
+
+def open_model(store: Store, uri: str) -> PyFuncModel:
+    """Loads a registered classifier as MLflow's own kind of model.
+
+    Args:
+        store: The MLflow store.
+        uri: Like ``models:/NAME@champion`` or ``models:/NAME/3``. The model's own code is run.
+
+    Raises:
+        TrackingError: The model does not exist, has lost its files, or does not take pictures.
+    """
+    client = _client(store)
+    lost = _lost(client, uri)
+    if lost:
+        raise TrackingError(
+            f"{uri}: {store} has lost its files; vgg16-transfer register {lost} restores them"
+        )
+    return _loaded(uri, f" from {store}", _folder(store))
+
+
+def open_folder(folder: Path) -> PyFuncModel:
+    """Loads a classifier that was registered from a folder; no store is needed.
+
+    Args:
+        folder: Files of a registered model, such as ``mlflow artifacts download`` gets them. The
+            model's own code is run.
+
+    Raises:
+        TrackingError: The folder holds no model, or its model does not take pictures.
+    """
+    if not (folder / MLMODEL_FILE_NAME).is_file():
+        raise TrackingError(
+            f"{folder}: holds no {MLMODEL_FILE_NAME}; name models:/NAME@champion, or a folder that "
+            "mlflow artifacts download made of it"
+        )
+    plain = folder.resolve()
+    if _ENCODED.search(str(plain)):
+        plain = Path(shutil.copytree(plain, _temporary() / _MODEL))
+    return _loaded(str(plain), "", None, name=str(folder))
+
+
 def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
     """Loads a registered classifier.
 
@@ -129,22 +197,7 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
     Raises:
         TrackingError: The model does not exist, has lost its files, or does not take pictures.
     """
-    client = _client(store)
-    lost = _lost(client, uri)
-    if lost:
-        raise TrackingError(
-            f"{uri}: {store} has lost its files; vgg16-transfer register {lost} restores them"
-        )
-    try:
-        model = mlflow.pyfunc.load_model(uri, dst_path=_folder(store))
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise TrackingError(f"{uri}: can't be loaded from {store}: {reason}") from None
-    signature = model.metadata.signature
-    if signature is None or signature.inputs.input_names() != [INPUT]:
-        raise TrackingError(
-            f"{uri}: takes no pictures; name a model that vgg16-transfer register made"
-        )
+    model = open_model(store, uri)
 
     def probabilities(content: bytes) -> np.ndarray:
         try:
@@ -154,7 +207,27 @@ def load(store: Store, uri: str) -> tuple[tuple[str, ...], Probabilities]:
         values: np.ndarray = answer.to_numpy()[0]
         return values
 
-    return tuple(signature.outputs.input_names()), probabilities
+    return tuple(model.metadata.signature.outputs.input_names()), probabilities
+
+
+def _loaded(uri: str, source: str, folder: str | None, name: str | None = None) -> PyFuncModel:
+    """Loads a model, and checks that it takes pictures. ``name`` stands for it in messages.
+
+    Raises:
+        TrackingError: It can't be loaded, or it does not take pictures.
+    """
+    name = name or uri
+    try:
+        model = mlflow.pyfunc.load_model(uri, dst_path=folder)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise TrackingError(f"{name}: can't be loaded{source}: {reason}") from None
+    signature = model.metadata.signature
+    if signature is None or signature.inputs.input_names() != [INPUT]:
+        raise TrackingError(
+            f"{name}: takes no pictures; name a model that vgg16-transfer register made"
+        )
+    return model
 
 
 def _client(store: Store) -> mlflow.MlflowClient:
@@ -177,9 +250,14 @@ def _folder(store: Store) -> str | None:
     """
     if store.artifacts is None or "%" not in str(store.artifacts):
         return None
+    return str(_temporary())
+
+
+def _temporary() -> Path:
+    """A new folder that is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="vgg16-transfer-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
 def _lost(client: mlflow.MlflowClient, uri: str) -> str | None:

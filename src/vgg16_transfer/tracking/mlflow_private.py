@@ -9,6 +9,8 @@ inside the functions.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -19,6 +21,9 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.utils.uri import get_uri_scheme, is_local_uri
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
 
 RETRY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
 """The first logs a line for each retry. The second prints a traceback before it raises."""
@@ -54,6 +59,17 @@ def limit_connection_attempts(attempts: int) -> None:
     from mlflow.store.db import utils  # noqa: PLC0415 - takes a second, and a server needs none
 
     utils.MAX_RETRY_COUNT = attempts
+
+
+def scoring_app(model: PyFuncModel) -> Any:
+    """The ASGI application of ``mlflow models serve``: /ping, /version and /invocations.
+
+    Args:
+        model: The model that answers.
+    """
+    from mlflow.pyfunc import scoring_server  # noqa: PLC0415 - most commands serve nothing
+
+    return scoring_server.init(model)
 
 
 def bad_request(message: str, reason: str) -> MlflowException:
