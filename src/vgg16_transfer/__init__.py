@@ -13,17 +13,10 @@ from vgg16_transfer.errors import InputError
 from vgg16_transfer.quiet import silence_tensorflow
 
 if TYPE_CHECKING:
-    from vgg16_transfer.api import (
-        Data,
-        Features,
-        Head,
-        Predictions,
-        Results,
-        dataset,
-        features,
-        fit,
-        study,
-    )
+    from vgg16_transfer.api.activations import Features, features
+    from vgg16_transfer.api.data import Data, dataset
+    from vgg16_transfer.api.heads import Head, Results, fit, study
+    from vgg16_transfer.api.predictions import Predictions
 
 __all__ = [
     "Data",
@@ -38,13 +31,26 @@ __all__ = [
     "study",
 ]
 
+_MODULES = {
+    "Data": "data",
+    "dataset": "data",
+    "Features": "activations",
+    "features": "activations",
+    "Head": "heads",
+    "Results": "heads",
+    "fit": "heads",
+    "study": "heads",
+    "Predictions": "predictions",
+}
+"""The module of :mod:`vgg16_transfer.api` that has each name."""
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     silence_tensorflow()
-    return getattr(importlib.import_module("vgg16_transfer.api"), name)
+    return getattr(importlib.import_module(f"vgg16_transfer.api.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), *_MODULES]

@@ -16,21 +16,3 @@ from the same pictures and settings. What DVC adds is lineage: data and code of 
 
 Mistakes raise :class:`~vgg16_transfer.errors.InputError`, with one sentence per mistake.
 """
-
-from vgg16_transfer.api.activations import Features, features
-from vgg16_transfer.api.data import Data, dataset
-from vgg16_transfer.api.heads import Head, Results, fit, study
-from vgg16_transfer.api.predictions import Prediction, Predictions
-
-__all__ = [
-    "Data",
-    "Features",
-    "Head",
-    "Prediction",
-    "Predictions",
-    "Results",
-    "dataset",
-    "features",
-    "fit",
-    "study",
-]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from pathlib import Path  # noqa: TC003 (Typer reads it)
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,19 +14,13 @@ from vgg16_transfer.errors import InputError
 from vgg16_transfer.rounding import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Sequence
 
+    from vgg16_transfer.api.predictions import Prediction, Probabilities
     from vgg16_transfer.heads.classifier import Classifier
     from vgg16_transfer.heads.selection import Chosen
     from vgg16_transfer.params import Params
     from vgg16_transfer.workspace import Workspace
-
-    Answer = dict[str, Any]
-    Probabilities = Callable[[bytes], Any]
-
-
-class UnreadableError(InputError):
-    """Pictures that can't be read. The message is one line per picture."""
 
 
 @app.command()
@@ -99,18 +92,25 @@ def predict(
         raise typer.BadParameter(f"--model {model}: must be like models:/NAME@champion")
     if not any(picture.exists() for picture in pictures):  # said before seconds of loading
         gone = os.strerror(errno.ENOENT)
-        raise UnreadableError("\n".join(f"{picture}: {gone}" for picture in pictures))
+        raise InputError("\n".join(f"{picture}: {gone}" for picture in pictures))
     params, workspace = read()
     class_names, probabilities = _asked(params, workspace, study, model)
-    answers, mistakes = _ask(pictures, class_names, probabilities, top)
+
+    from vgg16_transfer.api.predictions import ask, files_in
+
+    predictions = ask(files_in(pictures), class_names, probabilities, top)
+    skipped, answers = predictions.skipped, predictions.answers
+    if skipped:
+        more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        typer.echo(f"skipped, no pictures: {skipped[0]}{more}", err=True)
     if as_json:
         _print_json(answers)
     elif as_csv:
-        _print_csv(answers)
+        typer.echo(predictions.frame.to_csv(index=False, lineterminator="\n"), nl=False)
     elif answers:
         _print_table(answers)
-    if mistakes:
-        raise UnreadableError("\n".join(mistakes))
+    if predictions.mistakes:
+        raise InputError("\n".join(predictions.mistakes))
 
 
 def _choice(study: str, chosen: Chosen) -> str:
@@ -190,90 +190,20 @@ def newest(workspace: Workspace, studies: Iterable[str]) -> str | None:
     return model
 
 
-def _ask(
-    paths: list[Path], class_names: tuple[str, ...], probabilities: Probabilities, top: int
-) -> tuple[list[Answer], list[str]]:
-    """Classifies pictures. Returns the answers, and a sentence per picture that can't be read."""
-    from tqdm import tqdm
-
-    from vgg16_transfer.images.pictures import PictureError
-
-    answers, mistakes, skipped = [], [], []
-    for path, content, named in tqdm(
-        list(_files(paths)), desc="predict", unit="picture", disable=None
-    ):
-        try:
-            values = [float(value) for value in probabilities(content())]
-        except (InputError, OSError) as error:
-            if not named and isinstance(error, PictureError) and error.kind == "is no picture":
-                skipped.append(path)
-                continue
-            reason = error.strerror if isinstance(error, OSError) else error
-            mistakes.append(f"{path}: {reason}")
-            continue
-        ranked = sorted(zip(class_names, values, strict=True), key=lambda pair: -pair[1])[:top]
-        classes = [{"class": name, "probability": probability} for name, probability in ranked]
-        answers.append({"picture": str(path), "classes": classes})
-    if skipped:
-        more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-        typer.echo(f"skipped, no pictures: {skipped[0]}{more}", err=True)
-    return answers, mistakes
-
-
-def _files(paths: list[Path]) -> Iterator[tuple[Path, Callable[[], bytes], bool]]:
-    """The files to classify, those in folders sorted by name.
-
-    Yields:
-        Path, a function that reads the file, and whether the user named the path.
-    """
-    from vgg16_transfer.images.archives import open_archive
-    from vgg16_transfer.images.ignored import passed_by
-
-    for path in paths:
-        if not path.is_dir():
-            yield path, partial(_read, path), True
-            continue
-        with open_archive(path) as folder:  # follows links as training does
-            names = folder.names()
-        within = sorted(path / name for name in names if passed_by(name) is None)
-        if not within:
-            yield path, lambda: _refuse("is a folder without pictures"), True
-        for one in within:
-            yield one, partial(_read, one), False
-
-
-def _read(path: Path) -> bytes:
-    from vgg16_transfer.images.archives import MAX_BYTES
-
-    if path.exists() and not path.is_file():
-        raise UnreadableError("is neither a file nor a folder")
-    if path.exists() and path.stat().st_size > MAX_BYTES:
-        raise UnreadableError(f"holds more than {MAX_BYTES / 1e6:.0f} MB, more than any picture")
-    return path.read_bytes()
-
-
-def _refuse(reason: str) -> bytes:
-    raise UnreadableError(reason)
-
-
-def _print_json(answers: list[Answer]) -> None:
+def _print_json(answers: Sequence[Prediction]) -> None:
     import json
 
-    typer.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+    listed = [
+        {
+            "picture": answer.picture,
+            "classes": [{"class": name, "probability": p} for name, p in answer.classes],
+        }
+        for answer in answers
+    ]
+    typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
 
 
-def _print_csv(answers: list[Answer]) -> None:
-    import csv
-    import sys
-
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["picture", "rank", "class", "probability"])
-    for answer in answers:
-        for rank, one in enumerate(answer["classes"], start=1):
-            writer.writerow([answer["picture"], rank, one["class"], one["probability"]])
-
-
-def _print_table(answers: list[Answer]) -> None:
+def _print_table(answers: Sequence[Prediction]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -282,8 +212,7 @@ def _print_table(answers: list[Answer]) -> None:
     table.add_column("class", overflow="fold")
     table.add_column("%", justify="right")
     for answer in answers:
-        for rank, one in enumerate(answer["classes"]):
-            picture = "" if rank else answer["picture"]
-            table.add_row(picture, one["class"], percent(one["probability"]))
+        for rank, (name, probability) in enumerate(answer.classes):
+            table.add_row("" if rank else answer.picture, name, percent(probability))
         table.add_section()
     Console().print(table)
