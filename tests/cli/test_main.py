@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from tensorflow.errors import ResourceExhaustedError
 
 from vgg16_transfer import cli
+from vgg16_transfer.cli.app import QUIET, VERBOSE
 from vgg16_transfer.images import fetch
 
 from .conftest import Run
@@ -536,3 +537,38 @@ def test_a_mistake_is_reported_before_anything_heavy_is_imported(command: list[s
     if len(command) == 1:
         write_params({"backbone/dtype": "int8"})
     assert imported_by(*command)[0] == set()
+
+
+@pytest.fixture
+def switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What --quiet and --verbose set in this process does not outlive the test."""
+    for name in (QUIET, VERBOSE):
+        monkeypatch.setenv(name, "0")
+
+
+@pytest.mark.usefixtures("switches")
+def test_quiet_prints_results_and_errors_only(run: Run, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert run("check").err == "params.yaml is valid: 1 network, 1 dataset, 1 trial in few\n"
+    assert run("--quiet", "check") == (0, "", "")
+    refused = run("-q", "predict", "nowhere.jpg")
+    assert (refused.code, refused.err) == (2, "error: nowhere.jpg: No such file or directory\n")
+
+
+@pytest.mark.usefixtures("switches")
+def test_verbose_prints_the_traceback_of_an_error(run: Run) -> None:
+    refused = run("--verbose", "predict", "nowhere.jpg")
+    assert refused.code == 2
+    assert refused.err.startswith("Traceback (most recent call last):")
+    assert refused.err.endswith("error: nowhere.jpg: No such file or directory\n")
+
+
+@pytest.mark.usefixtures("switches")
+def test_quiet_and_verbose_exclude_each_other(run: Run) -> None:
+    assert run("-q", "-v", "check").code == 2
+
+
+@pytest.mark.usefixtures("switches")
+def test_quiet_draws_no_progress_bar_on_a_terminal(run: Run) -> None:
+    run("--quiet", "predict", "nowhere.jpg")
+    assert not sys.stderr.isatty()

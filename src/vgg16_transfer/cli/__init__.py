@@ -9,14 +9,14 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import traceback
 
 import typer
 
 from vgg16_transfer.artifacts import unwritable
 from vgg16_transfer.cli import models, releases, remotes, runs, serving, stages, start
-from vgg16_transfer.cli.app import app
+from vgg16_transfer.cli.app import VERBOSE, app, is_set
 from vgg16_transfer.errors import TERMINATED, InputError, shown
-from vgg16_transfer.quiet import silence_tensorflow
 
 __all__ = ["app", "main", "models", "releases", "remotes", "runs", "serving", "stages", "start"]
 
@@ -28,7 +28,6 @@ def main() -> None:
 
     Bad input prints one sentence per mistake, without a traceback, and exits with code 2.
     """
-    silence_tensorflow()
     # Importing it creates a million objects that live as long as the process. Collecting garbage
     # less often, and not at all at exit, halves the time of a short command.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -40,6 +39,8 @@ def main() -> None:
         sentence = _sentence(error)
         if sentence is None:
             raise
+        if is_set(VERBOSE):
+            traceback.print_exc()
         for mistake in shown(sentence):
             typer.echo(f"error: {mistake}", err=True)
         sys.exit(2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -11,12 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vgg16_transfer.errors import redacted
 from vgg16_transfer.params import Params, read_params
+from vgg16_transfer.quiet import silence_tensorflow
 from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.mlflow_store import Store
+
+QUIET, VERBOSE = "VGG16_TRANSFER_QUIET", "VGG16_TRANSFER_VERBOSE"
+"""Environment variables: 1 is the option of the same name, also for what a command starts."""
 
 _ORDER = (
     # as one works
@@ -52,12 +59,48 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _of_all_commands(
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", envvar=QUIET, help="print results, warnings and errors only"),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", envvar=VERBOSE, help="print what libraries log, and tracebacks"
+        ),
+    ] = False,
     _: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
 ) -> None:
     """Transfer learning with a frozen VGG16: dvc repro runs the stages, these commands the rest."""
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    os.environ[QUIET], os.environ[VERBOSE] = str(int(quiet)), str(int(verbose))
+    if quiet:
+        # A progress bar is drawn on terminals only.
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    else:
+        silence_tensorflow()
+
+
+def is_set(switch: str) -> bool:
+    """Whether :data:`QUIET` or :data:`VERBOSE` is set."""
+    return os.environ.get(switch) == "1"
+
+
+def note(sentence: str) -> None:
+    """Prints what happens on stderr, unless ``--quiet`` is set."""
+    if not is_set(QUIET):
+        typer.echo(sentence, err=True)
+
+
+def warn(sentence: str) -> None:
+    """Prints a warning on stderr, without passwords."""
+    typer.echo(redacted(sentence), err=True)
 
 
 def _name(argument: str) -> str:

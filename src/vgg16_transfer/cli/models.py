@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import StudyName, app, read, tracking_store
+from vgg16_transfer.cli.app import StudyName, app, note, read, tracking_store, warn
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.rounding import percent
 
@@ -45,7 +45,7 @@ def register(study_name: StudyName) -> None:
     check_current(workspace.root, [stage])
     trained = lineage.locked_stages(workspace.root, [stage])[stage]
     store = tracking_store(workspace)
-    typer.echo(_choice(study_name, chosen), err=True)
+    note(_choice(study_name, chosen))
     with reached(store):
         champion = registry.register(
             store, study, chosen, trained, lambda: collect(params, workspace, study_name, chosen)
@@ -102,7 +102,7 @@ def predict(
     skipped, answers = predictions.skipped, predictions.answers
     if skipped:
         more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-        typer.echo(f"skipped, no pictures: {skipped[0]}{more}", err=True)
+        note(f"skipped, no pictures: {skipped[0]}{more}")
     if as_json:
         _print_json(answers)
     elif as_csv:
@@ -159,13 +159,13 @@ def best_of(params: Params, workspace: Workspace, study_name: str) -> tuple[Chos
 
     check_locked(workspace.root, [f"train@{study_name}"])
     chosen = choose(study, records.read(workspace.record(study_name)))
-    typer.echo(_choice(study_name, chosen), err=True)
+    note(_choice(study_name, chosen))
     model = classifier_of(params, workspace, study_name, chosen)
     try:
         check_split(workspace, study.dataset, study_name, chosen)
     except InputError as error:
         # The head's file holds its own class names, so its answers are still correct.
-        typer.echo(f"warning: {error}", err=True)
+        warn(f"warning: {error}")
     return chosen, model
 
 
@@ -186,7 +186,7 @@ def newest(workspace: Workspace, studies: Iterable[str]) -> str | None:
     with reached(store):
         model = registry.newest(store, studies)
     if model is not None:
-        typer.echo(f"{model} is the newest registered model", err=True)
+        note(f"{model} is the newest registered model")
     return model
 
 

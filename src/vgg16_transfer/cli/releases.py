@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import DatasetName, app, read
+from vgg16_transfer.cli.app import DatasetName, app, note, read
 
 if TYPE_CHECKING:
     from vgg16_transfer.workspace import Workspace
@@ -50,9 +50,7 @@ def release(dataset: DatasetName) -> None:
             f"data/splits/{dataset}: nothing changed since {last}, so there is nothing to release"
         )
     releases.add_entry(workspace.changes, version, entry)
-    typer.echo(
-        f"data/splits/CHANGES.md: {version} is the first entry; check it, then run:", err=True
-    )
+    note(f"data/splits/CHANGES.md: {version} is the first entry; check it, then run:")
     tag = shlex.quote(version)
     paths = ["params.yaml", "dvc.lock", "results", "data/splits/CHANGES.md"]
     existing = " ".join(path for path in paths if (workspace.root / path).exists())

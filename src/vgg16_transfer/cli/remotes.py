@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import app, read
+from vgg16_transfer.cli.app import app, note, read
 
 
 @app.command()
@@ -29,7 +29,7 @@ def verify(
     count, damages = remotes.verify_remote(workspace.root, remote, repair=repair)
     for damage in damages:
         if damage.repaired:
-            typer.echo(f"repaired: {damage.path}: {damage.place} {damage.problem}", err=True)
+            note(f"repaired: {damage.path}: {damage.place} {damage.problem}")
     unrepaired = [damage for damage in damages if not damage.repaired]
     if unrepaired:
         remedy = (
@@ -40,4 +40,4 @@ def verify(
         raise remotes.RemoteError(
             "\n".join(f"{one.path}: {one.place} {one.problem}; {remedy}" for one in unrepaired)
         )
-    typer.echo(f"{count} objects are undamaged", err=True)
+    note(f"{count} objects are undamaged")

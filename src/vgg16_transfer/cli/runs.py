@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import app, read, tracking_store
+from vgg16_transfer.cli.app import app, note, read, tracking_store
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.log import drawing_stages, log_pages, log_study
@@ -41,10 +41,7 @@ def publish(
 
     store_exists = to or (workspace.root / "mlflow.db").exists()
     if if_new and store_exists and logged.is_noted(workspace.root, to, stages):
-        typer.echo(
-            "these results are already logged to MLflow; vgg16-transfer publish checks the store",
-            err=True,
-        )
+        note("these results are already logged to MLflow; vgg16-transfer publish checks the store")
         return
 
     from vgg16_transfer.lineage import lineage, origins
@@ -58,9 +55,9 @@ def publish(
     for study in params.studies:
         origin = origins.recall(workspace.record(study), locked[f"train@{study}"])
         replayed = replace(origin, replayed=True)
-        typer.echo(log_study(store, params, workspace, study, replayed, None), err=True)
+        note(log_study(store, params, workspace, study, replayed, None))
     for sentence in log_pages(store, params, workspace, locked["report"], check=True):
-        typer.echo(sentence, err=True)
+        note(sentence)
     for origin in locked.values():
         logged.note(workspace.root, to, origin)
 
@@ -185,11 +182,11 @@ def ui(
             page = address(store, dataset, studies)
             if page is not None:
                 pages[dataset] = f"http://{host}:{port}/{page}"
-    typer.echo(f"MLflow UI of {store} on http://{host}:{port}", err=True)
+    note(f"MLflow UI of {store} on http://{host}:{port}")
     for dataset, page in pages.items():
-        typer.echo(f"runs of {dataset}: {page}", err=True)
+        note(f"runs of {dataset}: {page}")
     if not pages:
-        typer.echo("it has no runs yet; dvc repro makes some", err=True)
+        note("it has no runs yet; dvc repro makes some")
     if show and pages and _has_a_screen():
         _open_when_ready(f"http://{host}:{port}", next(iter(pages.values())))
     mlflow = str(Path(sys.executable).with_name("mlflow"))

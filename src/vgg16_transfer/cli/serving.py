@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import StudyName, app, read, tracking_store
+from vgg16_transfer.cli.app import StudyName, app, note, read, tracking_store
 from vgg16_transfer.cli.models import best_of, newest
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.registry.formats import FORMATS, usable
@@ -96,7 +96,7 @@ def serve(
         from vgg16_transfer.registry import serving
 
         answers = serving.application(served, max_mb, allow_origin or ())
-        typer.echo(f"answers on http://{host}:{port}/invocations; Ctrl-C ends it", err=True)
+        note(f"answers on http://{host}:{port}/invocations; Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
             serving.serve(answers, listener)
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vgg16_transfer.cli.app import DatasetName, StudyName, app, read, source_of, tracking_store
+from vgg16_transfer.cli.app import (
+    DatasetName,
+    StudyName,
+    app,
+    note,
+    read,
+    source_of,
+    tracking_store,
+    warn,
+)
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking import logged
@@ -32,10 +41,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Params, Study
     from vgg16_transfer.tracking.study_runs import StudyRuns
     from vgg16_transfer.workspace import Workspace
-
-
-def _warn(sentence: str) -> None:
-    typer.echo(redacted(sentence), err=True)
 
 
 def _home() -> Path | None:
@@ -61,7 +66,7 @@ def check() -> None:
     }
     listed = ", ".join(f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items())
     studies = ", ".join(params.studies)
-    typer.echo(f"params.yaml is valid: {listed} in {studies}", err=True)
+    note(f"params.yaml is valid: {listed} in {studies}")
 
 
 @app.command()
@@ -91,7 +96,7 @@ def splits(dataset: DatasetName) -> None:
     out = workspace.splits(dataset)
     written = write_splits(dataset, params.dataset(dataset), workspace.source(dataset), out)
     for line in written.lines(out.relative_to(workspace.root)):
-        typer.echo(line, err=True)
+        note(line)
 
 
 @app.command()
@@ -146,16 +151,16 @@ def features(dataset: DatasetName) -> None:
     for name, (computed, damaged) in written.items():
         if damaged is None:
             sentence = "its index was damaged; all features were computed again"
-            typer.echo(f"{outs[name]}: {sentence}", err=True)
+            note(f"{outs[name]}: {sentence}")
         elif damaged:
             sentence = "pictures were missing or damaged; they were computed again"
-            typer.echo(f"{outs[name]}: the rows of {damaged} {sentence}", err=True)
+            note(f"{outs[name]}: the rows of {damaged} {sentence}")
         which = name if params.named else "the network"
-        typer.echo(f"{computed} pictures went through {which}", err=True)
+        note(f"{computed} pictures went through {which}")
     if run is not None and stage is not None:
         from vgg16_transfer.backbones.store import FeatureStore
 
-        with or_later(stage, _warn):
+        with or_later(stage, warn):
             computed = sum(each.computed for each in written.values())
             held = sum(len(FeatureStore.open(outs[name]).ids) for name in written)
             root = next(iter(outs.values()))  # the stores of other networks are in it
@@ -238,12 +243,10 @@ def train(study_name: StudyName) -> None:
             watch=live,
         )
     for failure in done.failures:
-        typer.echo(f"warning: {study_name}: trial failed: {failure}", err=True)
+        warn(f"warning: {study_name}: trial failed: {failure}")
 
     if stage is None:
-        typer.echo(
-            "not run by dvc repro, so nothing is logged to MLflow: there is no lineage", err=True
-        )
+        note("not run by dvc repro, so nothing is logged to MLflow: there is no lineage")
         return
 
     from vgg16_transfer.lineage import lineage, origins
@@ -255,11 +258,11 @@ def train(study_name: StudyName) -> None:
         times={name: origins.rounded(times._asdict()) for name, times in done.times.items()},
     )
     origins.remember(workspace.record(study_name), origin)
-    with or_later(stage, _warn):
+    with or_later(stage, warn):
         store = tracking_store(workspace)
         already = live.completed if live is not None else 0
         sentence = log_study(store, params, workspace, study_name, origin, parent_run_id, already)
-        typer.echo(sentence, err=True)
+        note(sentence)
         logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
@@ -351,8 +354,8 @@ def report() -> None:
         from vgg16_transfer.lineage import lineage
 
         origin = lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
-        with or_later(stage, _warn):
+        with or_later(stage, warn):
             store = tracking_store(workspace)
             for sentence in log_pages(store, params, workspace, origin, check=False):
-                typer.echo(sentence, err=True)
+                note(sentence)
             logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vgg16_transfer.cli.app import app, read
+from vgg16_transfer.cli.app import app, note, read
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.networks import LAST, layer_name
 from vgg16_transfer.params import Layout, Split, Trial
@@ -68,7 +68,7 @@ def init(
     entries = _entries(proposal)
     text = add(workspace.params.read_bytes().decode("utf-8"), entries)
     for line in _seen(source, proposal):
-        typer.echo(line, err=True)
+        note(line)
     if dry_run:
         for section, named in entries.items():
             typer.echo("\n  ".join([f"{section}:", *in_lines(named)]))
@@ -76,9 +76,9 @@ def init(
     with replacing(workspace.params) as fresh:
         fresh.write_bytes(text.encode("utf-8"))
     (study,) = entries["studies"]
-    typer.echo(f"params.yaml: added datasets.{proposal.name} and studies.{study}", err=True)
-    typer.echo(f"next: dvc repro train@{study}", err=True)
-    typer.echo(f"then: vgg16-transfer predict --study {study} PICTURE", err=True)
+    note(f"params.yaml: added datasets.{proposal.name} and studies.{study}")
+    note(f"next: dvc repro train@{study}")
+    note(f"then: vgg16-transfer predict --study {study} PICTURE")
 
 
 def _as_written(source: Path, workspace: Workspace) -> str:
