@@ -345,6 +345,7 @@ def test_filters_that_were_not_drawn_are_not_missed(workspace) -> None:
 
 def test_nothing_but_the_page_and_its_figures_is_left_behind(written) -> None:
     assert sorted(path.name for path in written.out.iterdir()) == [
+        "accuracies.csv",
         "figures",
         "filters",
         "report.html",
