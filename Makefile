@@ -66,5 +66,5 @@ $(VENV)/run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,team,dev]'
+	pip install --quiet --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,ncnn,openvino,team,dev]'
 	@touch $@

@@ -57,8 +57,8 @@ ENGINES = {
         what="short numbers, on a CPU that has instructions for them",
         precisions={
             "float32": Precision(1e-4),
-            "bfloat16": Precision(0.05),
-            "int8": Precision(0.5, calibrated=True),
+            "bfloat16": Precision(0.1),
+            "int8": Precision(0.25, calibrated=True),
         },
         extra="openvino",
         packages=("openvino",),

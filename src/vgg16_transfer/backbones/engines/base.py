@@ -257,7 +257,12 @@ def recipe(backbone: Backbone) -> dict[str, Any]:
 
 
 def distance(one: Floats, other: Floats) -> float:
-    """The length of the difference of two arrays, as a share of the length of the second."""
+    """The length of the difference of two arrays, as a share of the length of the second.
+
+    Arrays of different shapes are infinitely far from each other.
+    """
+    if one.shape != other.shape:
+        return float("inf")
     length = float(np.linalg.norm(other.astype(np.float64)))
     difference = float(np.linalg.norm(one.astype(np.float64) - other))
     return difference / max(length, float(np.finfo(np.float32).tiny))

@@ -72,7 +72,7 @@ def open_run(
             raise EngineError("ncnn refuses the translation of the network")
     layers = [layer.name for layer in model.layers if layer.name in model.output]
     flat = {layer for layer in layers if len(model.output[layer].shape) == 2}  # noqa: PLR2004
-    name = model.input.name
+    name = model.inputs[0].name
     pool = ThreadPoolExecutor(cores())
 
     def one(picture: Floats) -> dict[str, Floats]:
@@ -104,6 +104,9 @@ def translated(model: keras.Model) -> tuple[str, bytes]:
     Raises:
         EngineError: ncnn, or this table, has no such layer.
     """
+    for layer in model.layers:
+        if type(layer).__name__ not in _KINDS:
+            raise _unknown(layer, type(layer).__name__)
     names = {id(layer.output): layer.name for layer in model.layers}
     inputs = {layer.name: _inputs(layer, names) for layer in model.layers}
     readers = Counter(itertools.chain.from_iterable(inputs.values()))
@@ -144,10 +147,7 @@ def _text(line: _Line, name: str, below: Sequence[str], above: Sequence[str]) ->
 
 def _lines(layer: keras.layers.Layer) -> list[_Line]:
     """The layers of ncnn that do what a layer of Keras does."""
-    kind = type(layer).__name__
-    if kind not in _KINDS:
-        raise _unknown(layer, kind)
-    return [*_KINDS[kind](layer), *_activation(layer)]
+    return [*_KINDS[type(layer).__name__](layer), *_activation(layer)]
 
 
 def _activation(layer: keras.layers.Layer) -> list[_Line]:

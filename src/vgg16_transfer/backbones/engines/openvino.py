@@ -48,7 +48,12 @@ def open_run(
             "INFERENCE_NUM_THREADS": cores(),
         },
     )
-    places = {layer: compiled.output(layer).index for layer in model.output}
+    places = {
+        layer: place
+        for place, output in enumerate(compiled.outputs)
+        for layer in model.output
+        if layer in output.get_names()
+    }
     queue = openvino.AsyncInferQueue(compiled, cores())
 
     def run(pictures: Floats) -> dict[str, Floats]:
@@ -111,7 +116,7 @@ def _exported(model: keras.Model) -> Any:
         path = str(Path(folder) / _MODEL)
         model.export(path, format="openvino", verbose=False)
         graph = openvino.Core().read_model(path)
-    graph.reshape([1, *model.input.shape[1:]])
+    graph.reshape([1, *model.inputs[0].shape[1:]])
     return graph
 
 
