@@ -56,11 +56,14 @@ class Measured(NamedTuple):
     """What an engine did.
 
     Attributes:
-        seconds: Of each batch.
+        seconds: Of each batch, per picture.
+        processor: Seconds of all cores together, of each batch, per picture. What else the machine
+            does hardly changes them.
         features: The last layer's, in the order of the pictures, as they are stored.
     """
 
     seconds: list[float]
+    processor: list[float]
     features: npt.NDArray[np.float16]
 
 
@@ -105,10 +108,11 @@ def measure(
         batch = pictures[start : start + BATCH]
         expected: Any = None
         for name, network in opened.items():
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             size = network.batch_size
             parts = [network.forward(batch[row : row + size]) for row in range(0, len(batch), size)]
             measured[name].seconds.append((time.perf_counter() - began) / len(batch))
+            measured[name].processor.append((time.process_time() - used) / len(batch))
             output = {each: np.concatenate([part[each] for part in parts]) for each in parts[0]}
             measured[name].features[start : start + BATCH] = output[layer].reshape(len(batch), -1)
             expected = output if expected is None else expected
@@ -121,11 +125,13 @@ def measure(
                 ),
             )
     for name, one in measured.items():
-        ratios = np.divide(measured[DEFAULT_ENGINE].seconds, one.seconds)
-        rate = 1 / np.median(one.seconds)
+        reference = measured[DEFAULT_ENGINE]
+        ratios = np.divide(reference.seconds, one.seconds)
+        processor = np.median(np.divide(reference.processor, one.processor))
         print(
-            f"{name}: {rate:.1f} pictures/s, {np.median(ratios):.2f} times {DEFAULT_ENGINE} "
-            f"({np.quantile(ratios, 0.25):.2f} to {np.quantile(ratios, 0.75):.2f}); largest "
+            f"{name}: {1 / np.median(one.seconds):.1f} pictures/s, {np.median(ratios):.2f} times "
+            f"{DEFAULT_ENGINE} ({np.quantile(ratios, 0.25):.2f} to "
+            f"{np.quantile(ratios, 0.75):.2f}), by processor time {processor:.2f}; largest "
             f"difference {worst[name]:.2g}"
         )
     return measured

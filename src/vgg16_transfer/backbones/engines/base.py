@@ -281,7 +281,7 @@ def described(backbone: Backbone) -> str:
 
 def refusal(backbone: Backbone, what: str, error: Exception) -> EngineError:
     """The sentence about a library that raised an error."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     return EngineError(
         f"params.yaml: backbone.engine: {described(backbone)} {what} {backbone.network}: {reason}; "
         f"set engine: {DEFAULT_ENGINE}"
