@@ -102,7 +102,9 @@ def measure(
 ) -> dict[str, Measured]:
     """Sends all pictures through all engines, a batch at a time."""
     width = int(np.prod(opened[DEFAULT_ENGINE].shapes[layer]))
-    measured = {name: Measured([], np.empty((len(pictures), width), np.float16)) for name in opened}
+    measured = {
+        name: Measured([], [], np.empty((len(pictures), width), np.float16)) for name in opened
+    }
     worst = dict.fromkeys(opened, 0.0)
     for start in range(0, len(pictures), BATCH):
         batch = pictures[start : start + BATCH]

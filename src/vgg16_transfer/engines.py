@@ -15,8 +15,8 @@ class Precision(NamedTuple):
     """A number format that an engine computes in.
 
     Attributes:
-        tolerance: The most that a picture's activations may differ from TensorFlow's: the length
-            of the difference, as a share of the length of TensorFlow's.
+        tolerance: The most that a layer's activations may differ from TensorFlow's: the length of
+            the difference as a share of the length of TensorFlow's, on average over a few pictures.
         calibrated: Whether the network is first converted with the help of a few pictures.
     """
 
@@ -40,8 +40,8 @@ class Engine(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
-# The tolerances are five times the largest difference of any of 735 photographs and 571 drawings
-# (docs/engines.md), and far below what a wrong layer, layout or preprocessing makes, which is 1.
+# VGG16's largest differences (840 photographs, 571 drawings) are 4e-6, 0.02 and, on average over
+# four of them, 0.21 (docs/engines.md). A wrong layer, layout or preprocessing makes about 1.
 ENGINES = {
     "tensorflow": Engine(
         what="the reference: Keras's own forward pass",
@@ -58,7 +58,7 @@ ENGINES = {
         precisions={
             "float32": Precision(1e-4),
             "bfloat16": Precision(0.1),
-            "int8": Precision(0.25, calibrated=True),
+            "int8": Precision(0.3, calibrated=True),
         },
         extra="openvino",
         packages=("openvino",),

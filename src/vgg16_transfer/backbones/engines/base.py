@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Pictures per call of an engine. Each core takes the next one when it is done."""
 
-_COMPARED = 2  # pictures that are computed by TensorFlow too
+_COMPARED = 4  # pictures that are computed by TensorFlow too
 
 
 class EngineError(InputError):
@@ -141,32 +141,31 @@ class Checked:
                 TensorFlow.
         """
         if self._run is None:
-            self._run = self._compared(self._open(), pictures[:_COMPARED])
+            self._run = self._compared(pictures[:_COMPARED])
         return self._run(preprocessed(self._backbone, pictures))
 
-    def _open(self) -> Run:
-        open_run = cast("OpenRun", _module_of(self._backbone.engine).open_run)
+    def _compared(self, pictures: npt.NDArray[np.uint8]) -> Run:
+        """Opens the engine, and compares it with TensorFlow, layer by layer."""
+        backbone = self._backbone
+        open_run = cast("OpenRun", _module_of(backbone.engine).open_run)
         try:
-            return open_run(self._model, self._backbone.precision, self._calibrated)
+            run = open_run(self._model, backbone.precision, self._calibrated)
+            computed = run(preprocessed(backbone, pictures))
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - each library has its own, RuntimeError too
-            raise refusal(self._backbone, "can't run", error) from None
-
-    def _compared(self, run: Run, pictures: npt.NDArray[np.uint8]) -> Run:
-        """Compares an engine with TensorFlow, picture by picture and layer by layer."""
-        computed = run(preprocessed(self._backbone, pictures))
-        allowed = ENGINES[self._backbone.engine].precisions[self._backbone.precision].tolerance
-        for row, picture in enumerate(pictures):
-            for layer, expected in self._reference.forward(picture[np.newaxis]).items():
-                difference = distance(computed[layer][row], expected[0])
-                if not difference <= allowed:  # NaN is no number of any size
-                    raise EngineError(
-                        f"params.yaml: backbone.engine: {described(self._backbone)} computes "
-                        f"another {layer} of {self._backbone.network} than TensorFlow: the "
-                        f"difference is {difference:.2g} of its length, and may be {allowed:g}; "
-                        f"set engine: {DEFAULT_ENGINE}"
-                    )
+            raise refusal(backbone, "can't run", error) from None
+        expected = [self._reference.forward(picture[np.newaxis]) for picture in pictures]
+        allowed = ENGINES[backbone.engine].precisions[backbone.precision].tolerance
+        for layer in self.shapes:
+            pairs = zip(computed[layer], (each[layer][0] for each in expected), strict=True)
+            difference = float(np.mean([distance(ours, theirs) for ours, theirs in pairs]))
+            if not difference <= allowed:  # NaN is no number of any size
+                raise EngineError(
+                    f"params.yaml: backbone.engine: {described(backbone)} computes another {layer} "
+                    f"of {backbone.network} than TensorFlow: the difference is {difference:.2g} of "
+                    f"its length, and may be {allowed:g}; set engine: {DEFAULT_ENGINE}"
+                )
         return run
 
 
@@ -222,7 +221,7 @@ def calibrate(
         function(model, backbone.precision, list(preprocessed(backbone, pictures)), out)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - see Checked._open
+    except Exception as error:  # noqa: BLE001 - see Checked._compared
         raise refusal(backbone, "can't convert", error) from None
 
 

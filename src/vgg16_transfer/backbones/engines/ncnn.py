@@ -69,7 +69,7 @@ def open_run(
         file = Path(folder) / "weights.bin"
         file.write_bytes(weights)
         if net.load_param_mem(text) or net.load_model(str(file)):
-            raise EngineError("ncnn refuses the translation of the network")
+            raise RuntimeError("it refuses the translation of the network")
     layers = [layer.name for layer in model.layers if layer.name in model.output]
     flat = {layer for layer in layers if len(model.output[layer].shape) == 2}  # noqa: PLR2004
     name = model.inputs[0].name
@@ -83,7 +83,7 @@ def open_run(
         for layer in layers:  # from the picture upwards: what lies below is computed once
             failed, output = extractor.extract(layer)
             if failed:
-                raise EngineError(f"ncnn can't compute {layer}")
+                raise RuntimeError(f"it can't compute {layer}")
             values = np.array(output)
             outputs[layer] = values if layer in flat else values.transpose(1, 2, 0)
         return outputs
@@ -102,7 +102,7 @@ def translated(model: keras.Model) -> tuple[str, bytes]:
         model: A model of one input.
 
     Raises:
-        EngineError: ncnn, or this table, has no such layer.
+        EngineError: The table below has no such layer.
     """
     for layer in model.layers:
         if type(layer).__name__ not in _KINDS:

@@ -54,6 +54,8 @@ def open_run(
         for layer in model.output
         if layer in output.get_names()
     }
+    if len(places) < len(model.output):
+        raise RuntimeError("the export has lost a layer")
     queue = openvino.AsyncInferQueue(compiled, cores())
 
     def run(pictures: Floats) -> dict[str, Floats]:
