@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from vgg16_transfer import params
+from vgg16_transfer.engines import ENGINES
 from vgg16_transfer.heads import records
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.images.splits import write_splits
@@ -50,6 +51,14 @@ def test_every_network_is_explained() -> None:
         assert row.published in line
         for layer in (*row.layers, *row.dense, *row.fine_tune):
             assert f"`{layer}`" in line
+
+
+def test_every_engine_is_explained() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    for name, row in ENGINES.items():
+        precisions = ", ".join(f"`{precision}`" for precision in row.precisions)
+        extra = "–" if row.extra is None else f"`{row.extra}`"
+        assert f"| `{name}` | {row.what} | {precisions} | {extra} |" in text
 
 
 def test_every_dataset_with_published_numbers_is_listed() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from vgg16_transfer.engines import DEFAULT_ENGINE, ENGINES
 from vgg16_transfer.head_kinds import HEAD_KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,9 @@ def imported(node: ast.AST) -> set[str]:
             result |= {name if is_module(name) else str(child.module) for name in names}
         if isinstance(child, ast.Call) and getattr(child.func, "attr", "") == "fit_of":
             result |= {f"{PACKAGE}.heads.kinds.{kind}" for kind in HEAD_KINDS}  # by importlib
+        if isinstance(child, ast.Call) and getattr(child.func, "id", "") == "_module_of":
+            others = ENGINES.keys() - {DEFAULT_ENGINE}  # by importlib too
+            result |= {f"{PACKAGE}.backbones.engines.{engine}" for engine in others}
         result |= imported(child)
     return result
 

@@ -361,6 +361,49 @@ def test_names_that_the_network_has_not_got_are_told(
 
 
 @pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"backbone/engine": "openvin"}, "backbone.engine: unknown value 'openvin'; did you mean"),
+        (
+            {"backbone/precision": "int4"},
+            "backbone.precision: unknown value 'int4'; did you mean 'int8'?",
+        ),
+        (
+            {"backbone/precision": "int8"},
+            "backbone.precision: int8 is computed by engine: openvino only, not by tensorflow; set",
+        ),
+        (
+            {
+                "backbone": {
+                    "default": "a",
+                    "a": {"network": "vgg16", "weights": "random-conv"},
+                    "b": {
+                        "network": "vgg16",
+                        "weights": "random-conv",
+                        "engine": "openvino",
+                        "precision": "bfloat16",
+                    },
+                },
+                "studies/s/backbone": ["a", "b"],
+                "studies/s/approach": ["features", "end_to_end"],
+            },
+            "studies.s.approach: end_to_end trains in float32, and would be measured on",
+        ),
+    ],
+)
+def test_an_engine_that_can_not_do_it_is_told(changes: dict[str, Any], sentence: str) -> None:
+    (mistake,) = mistakes(changes)
+    assert mistake.startswith(sentence)
+
+
+def test_an_engine_and_its_precision_are_two_keys_that_may_be_left_out() -> None:
+    plain = check().backbone
+    assert (plain.engine, plain.precision) == ("tensorflow", "float32")
+    short = check(**{"backbone/engine": "openvino", "backbone/precision": "int8"}).backbone
+    assert (short.engine, short.precision) == ("openvino", "int8")
+
+
+@pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({"head": "softmx"}, "studies.s.head: unknown value 'softmx'; did you mean 'softmax'?"),

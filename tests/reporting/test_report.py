@@ -285,6 +285,13 @@ def test_the_page_says_what_the_network_learned_before(
     assert "secret" not in written.text()
 
 
+def test_the_page_says_what_computed_the_features_if_it_was_not_tensorflow(written) -> None:
+    assert "were computed by" not in written.text()
+    other = PARAMS.backbone.model_copy(update={"engine": "openvino", "precision": "int8"})
+    written.write(replace(PARAMS, backbones={"vgg16": other}))
+    assert "Features of VGG16 were computed by openvino in int8." in written.text()
+
+
 def test_remarks_on_a_dataset_stand_beside_the_answer(written) -> None:
     assert "templates" not in written.text()
     remarks = {"remarks": ["Half of them are drawn from templates."]}

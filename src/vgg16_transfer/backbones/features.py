@@ -22,7 +22,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer.artifacts import alone, put, remove, room
-from vgg16_transfer.backbones import base
+from vgg16_transfer.backbones import base, calibrated
+from vgg16_transfer.backbones.decoding import decode
+from vgg16_transfer.backbones.engines import base as engines
 from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
@@ -34,9 +36,12 @@ from vgg16_transfer.networks import stored_layers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import keras
     import numpy.typing as npt
 
     from vgg16_transfer.backbones.base import Tapped
+    from vgg16_transfer.backbones.calibrated import Calibrated
+    from vgg16_transfer.backbones.engines.base import Network
     from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
 
@@ -112,17 +117,20 @@ def write_features(
 
     Raises:
         WeightsError: The weights have no such layer.
+        EngineError: The engine is not installed, can't run a network here, or computes other
+            activations than TensorFlow.
         SourceError: The source does not have the pictures of the manifests.
         OverflowInFeaturesError: An activation is too large for the number format. The old stores
             are left unchanged.
         ArtifactError: The disk is full. Complete chunks are kept for the next run.
     """
-    networks = {}
+    loaded = {}
     for name, backbone in backbones.items():
         stored = stored_layers(backbone.network, layers)
         if stored:
             model = base.load(backbone.network, weights[name], backbone.image_size)
-            networks[name] = base.tap(backbone.network, model, stored)
+            tapped = base.tap(backbone.network, model, stored)
+            loaded[name] = recipe(backbone, weights[name]), model, tapped
     root = next(iter(outs.values()))
     complete: dict[str, Path] = {}
     written = {}
@@ -133,28 +141,20 @@ def write_features(
     ):
         picture_files = distinct_pictures(splits, opened.archive.names())
         opened.check_names(picture.path for picture in picture_files)
-        for name, network in networks.items():
+        for name, (content, model, tapped) in loaded.items():
             backbone, out = backbones[name], outs[name]
-            content = recipe(backbone, weights[name])
-            store, path = _begin(content, picture_files, network.shapes, root, out)
+            converted = _converted(backbone, content, model, tapped, splits, opened, root, out)
+            if converted is not None:
+                content["engine"]["calibrated"] = converted.recipe
+            store, path = _begin(content, picture_files, tapped.shapes, root, out)
+            if converted is not None:
+                calibrated.put_into(path, converted)
+            network = engines.opened(backbone, tapped, model, converted and converted.folder)
             others = _others(path, root, out)
             written[name] = _compute(store, picture_files, network, backbone, opened, others, out)
             complete[name] = path
         _publish(complete, outs, root)
     return written
-
-
-def decode(content: bytes, backbone: Backbone) -> Square:
-    """Reads a picture as input of the network.
-
-    Args:
-        content: Bytes of a picture file.
-        backbone: The section ``backbone`` of params.yaml.
-
-    Returns:
-        Shape (image_size, image_size, 3), RGB, 0 to 255.
-    """
-    return pictures.to_square(pictures.decode(content), backbone.image_size, backbone.resize)
 
 
 def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[PictureFile]:
@@ -174,7 +174,11 @@ def distinct_pictures(splits: Path, archive_order: Sequence[str]) -> list[Pictur
 
 
 def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
-    """Everything that decides the numbers of a row, except the picture and the layer."""
+    """Everything that decides the numbers of a row, except the picture and the layer.
+
+    Raises:
+        EngineError: The engine is not installed.
+    """
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (pictures, base))
     versions = {name: importlib.metadata.version(name) for name in ("keras", "pillow")}
     return {
@@ -185,7 +189,32 @@ def recipe(backbone: Backbone, weights: Path) -> dict[str, Any]:
         "dtype": backbone.dtype,
         "code_sha256": hashlib.sha256(code).hexdigest(),
         "versions": versions | {"tensorflow": tf.__version__},
-    }
+    } | engines.recipe(backbone)
+
+
+def _converted(
+    backbone: Backbone,
+    content: dict[str, Any],
+    model: keras.Model,
+    tapped: Tapped,
+    splits: Path,
+    opened: Pictures,
+    root: Path,
+    out: Path,
+) -> Calibrated | None:
+    """The network as its precision needs it, or None if it needs no conversion."""
+    if not calibrated.is_needed(backbone):
+        return None
+    picture_files = [PictureFile(*each) for each in calibrated.chosen(splits)]
+    return calibrated.provided(
+        backbone,
+        engines.tapped_model(model, list(tapped.shapes)),
+        content,
+        [picture.sha256 for picture in picture_files],
+        lambda: np.stack(list(_squares(opened, picture_files, backbone))),
+        [out, *_unfinished(root, out)],
+        root,
+    )
 
 
 def _begin(
@@ -210,7 +239,7 @@ def _begin(
 def _compute(
     store: FeatureStore,
     picture_files: Sequence[PictureFile],
-    network: Tapped,
+    network: Network,
     backbone: Backbone,
     opened: Pictures,
     others: Sequence[FeatureStore | None],
@@ -254,7 +283,9 @@ def _squares(
         yield square
 
 
-def _forward(network: Tapped, stream: Iterator[Square], count: int, dtype: str, bar: Any) -> Blocks:
+def _forward(
+    network: Network, stream: Iterator[Square], count: int, dtype: str, bar: Any
+) -> Blocks:
     """The features of the next ``count`` pictures of a stream, by layer, flattened."""
     parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {
         layer: [np.empty((0, int(np.prod(shape))), dtype)]
@@ -322,10 +353,15 @@ def _others(path: Path, root: Path, out: Path) -> list[FeatureStore | None]:
 
     Stores of other networks among them have another recipe.
     """
+    return [_opened(out), *(_opened(other) for other in _unfinished(root, out) if other != path)]
+
+
+def _unfinished(root: Path, out: Path) -> list[Path]:
+    """Folders that runs which were killed have left."""
     unfinished = sorted(root.parent.glob(f".{root.name}.*.partial"))
     if out != root:  # a run that was killed between the two renames of _publish
         unfinished += [folder / out.name for folder in unfinished]
-    return [_opened(out), *(_opened(other) for other in unfinished if other != path)]
+    return unfinished
 
 
 def _opened(path: Path) -> FeatureStore | None:

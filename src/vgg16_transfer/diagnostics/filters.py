@@ -16,7 +16,7 @@ from PIL import Image
 
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbones import base
-from vgg16_transfer.backbones.features import decode
+from vgg16_transfer.backbones.decoding import decode
 from vgg16_transfer.images.cards import GAP, THUMBNAIL, examples, samples
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.networks import NETWORKS

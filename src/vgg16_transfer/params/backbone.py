@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vgg16_transfer.engines import DEFAULT_ENGINE, ENGINES
 from vgg16_transfer.networks import DEFAULT, NETWORKS
 from vgg16_transfer.params.section import Section
 
@@ -35,4 +36,13 @@ class Backbone(Section):
     )
     dtype: Literal["float16", "float32"] = Field(
         default="float16", description="number format that features are stored in"
+    )
+    engine: str = Field(
+        default=DEFAULT_ENGINE,
+        description="what computes features: "
+        + ", ".join(f"`{name}`" for name in ENGINES)
+        + " ([engines.md](engines.md))",
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = Field(
+        default="float32", description="number format that the engine computes in"
     )

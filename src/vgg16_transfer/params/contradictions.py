@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import regex
 
+from vgg16_transfer.engines import ENGINES
 from vgg16_transfer.errors import redacted
 from vgg16_transfer.head_kinds import DEFAULT_HEAD, HEAD_KINDS
 from vgg16_transfer.networks import DENSE_LAYERS, LAST, NETWORKS, layer_name, stored_layers
@@ -57,7 +58,7 @@ def contradictions(params: Params) -> list[str]:
     unknown = _unknown_names(params)
     if unknown:  # the other checks need known names
         return unknown
-    mistakes = []
+    mistakes = _precision_contradictions(params)
     for name, dataset in params.datasets.items():
         mistakes += _dataset_contradictions(name, dataset, params)
     for name, study in params.studies.items():
@@ -92,6 +93,28 @@ def contradictions(params: Params) -> list[str]:
                 f"{MAX_TRIAL_NAME} characters, not {len(longest)}; make two studies of it"
             )
         mistakes += _study_contradictions(path, study.grid, study.dataset, params)
+    return mistakes
+
+
+def _precision_contradictions(params: Params) -> list[str]:
+    """Precisions that an engine does not compute in, or that training does not have."""
+    mistakes = []
+    for name, backbone in params.backbones.items():
+        precision, key = backbone.precision, f"{params.key(name)}.precision"
+        if precision not in ENGINES[backbone.engine].precisions:
+            able = [engine for engine, row in ENGINES.items() if precision in row.precisions]
+            mistakes.append(
+                f"{key}: {precision} is computed by engine: {', '.join(able)} only, not by "
+                f"{backbone.engine}; set that engine, or precision: float32"
+            )
+        mistakes += [
+            f"studies.{study.name}.approach: end_to_end trains in float32, and would be measured "
+            f"on features of {key}: {precision}; set float32 there, or approach: features"
+            for study in params.studies.values()
+            if precision != "float32"
+            and name in study.grid["backbone"]
+            and "end_to_end" in study.grid["approach"]
+        ]
     return mistakes
 
 
@@ -327,10 +350,11 @@ def _group_mistakes(path: str, pattern: str) -> list[str]:
 
 
 def _unknown_names(params: Params) -> list[str]:
-    """Unknown names of networks, layers, blocks, heads, optimisers and known datasets."""
+    """Unknown names of networks, engines, layers, blocks, heads, optimisers, known datasets."""
     mistakes = []
     for name, backbone in params.backbones.items():
         mistakes += _unknown(f"{params.key(name)}.network", backbone.network, list(NETWORKS))
+        mistakes += _unknown(f"{params.key(name)}.engine", backbone.engine, list(ENGINES))
     if mistakes:  # the other checks need known networks
         return mistakes
     mistakes += [

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vgg16_transfer.artifacts import replacing
+from vgg16_transfer.engines import DEFAULT_ENGINE
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import records
 from vgg16_transfer.networks import NETWORKS
@@ -215,6 +216,10 @@ def _networks(params: Params) -> list[str]:
             sentences.add(f"{title} has random weights: it was not trained on anything.")
         else:
             sentences.add(f"{title} has the weights of {PurePath(weights).name}.")
+        if settings.engine != DEFAULT_ENGINE:
+            sentences.add(
+                f"Features of {title} were computed by {settings.engine} in {settings.precision}."
+            )
     return sorted(sentences)
 
 

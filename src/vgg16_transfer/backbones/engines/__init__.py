@@ -1,0 +1,1 @@
+"""Engines: one module each, named like its row in ``ENGINES``."""
