@@ -27,6 +27,7 @@ NAVIGATION = {
         "docs/params",
         "docs/datasets",
         "docs/networks",
+        "docs/engines",
         "docs/weights",
         "docs/heads",
         "docs/training",

@@ -135,6 +135,13 @@ def test_features_are_computed_once(data, features):
     assert np.array_equal(x, again.arrays("train", samples_per_class=2)[0][[0, 2, 4]])
 
 
+def test_no_picture_that_is_tested_calibrates_an_engine(data):
+    roles = data.manifest().set_index("path")["role"]
+    tested = {path for seed in (0, 1) for path in data.split(seed).query("role == 'test'")["path"]}
+    assert set(roles[roles == "test"].index) == tested
+    assert len(roles) == 18
+
+
 def test_damaged_weights_in_the_cache_are_made_again(data, features):
     good = features.weights.read_bytes()
     features.weights.write_bytes(good[:-1] + b"?")

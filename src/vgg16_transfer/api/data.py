@@ -18,7 +18,7 @@ from vgg16_transfer.api.checked import check
 from vgg16_transfer.artifacts import located
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.images import pictures
-from vgg16_transfer.images.manifests import COLUMNS, read_manifest
+from vgg16_transfer.images.manifests import COLUMNS, read_manifest, read_manifests
 from vgg16_transfer.images.proposals import propose
 from vgg16_transfer.images.source import Source
 from vgg16_transfer.images.splits import write_surveyed
@@ -96,10 +96,22 @@ class Data:
         return {picture.path: picture.sha256 for picture in self.surveyed}
 
     def manifest(self) -> pd.DataFrame:
-        """All usable pictures as one manifest, for their features."""
+        """All usable pictures as one manifest, for their features.
+
+        Its test pictures are those that any split tests on: nothing is calibrated with them.
+        """
         labels = {name: label for label, name in enumerate(self.class_names)}
+        splits = read_manifests(self.splits)
+        tested = {path for frame in splits for path in frame.loc[frame["role"] == "test", "path"]}
         rows = [
-            (each.path, labels[each.class_name], each.class_name, each.sha256, "train", rank)
+            (
+                each.path,
+                labels[each.class_name],
+                each.class_name,
+                each.sha256,
+                "test" if each.path in tested else "train",
+                rank,
+            )
             for rank, each in enumerate(self.surveyed)
         ]
         return pd.DataFrame(rows, columns=COLUMNS)
