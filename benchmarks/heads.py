@@ -66,7 +66,7 @@ def matmul_rate() -> float:
 
 def our_fit(trial: Trial, shape: tuple[int, ...], roles: dict[str, Pictures]) -> float:
     """Seconds for a whole head, with every epoch measured on train and test."""
-    return seconds(lambda: softmax.fit(trial, shape, roles["train"], roles, CLASSES))
+    return seconds(lambda: softmax.fit(trial, Data(roles["train"], roles, shape, CLASSES)))
 
 
 def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
@@ -143,7 +143,7 @@ def against_sklearn(workspace: Path, dataset: str) -> None:
             trial = Trial(samples_per_class=samples, seed=int(path.stem))
             start = time.perf_counter()
             shape = store.shapes["block5_pool"]
-            fitted = softmax.fit(trial, shape, roles["train"], roles, classes)
+            fitted = softmax.fit(trial, Data(roles["train"], roles, shape, classes))
             our_time += time.perf_counter() - start
             ours.append(fitted.history["test_accuracy"].iloc[-1])
             unit = {

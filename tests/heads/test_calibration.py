@@ -31,7 +31,9 @@ def fitted(kind: str = "softmax", roles: dict[str, Pictures] = ROLES, **settings
     return trial, base.fit_of(kind)(trial, data).model, data
 
 
-def test_the_temperature_has_the_smallest_cross_entropy() -> None:
+def test_the_temperature_has_the_smallest_cross_entropy_with_one_more_picture_of_any_class() -> (
+    None
+):
     random = np.random.default_rng(0)
     labels = random.integers(0, CLASSES, 300)
     logits = (6 * (np.eye(CLASSES)[labels] + random.standard_normal((300, CLASSES)))).astype("f")
@@ -39,10 +41,27 @@ def test_the_temperature_has_the_smallest_cross_entropy() -> None:
 
     def loss(t: float) -> float:
         odds = np.exp(logits / t - (logits / t).max(axis=1, keepdims=True))
-        return log_loss(labels, odds / odds.sum(axis=1, keepdims=True), labels=range(CLASSES))
+        sure = odds / odds.sum(axis=1, keepdims=True)
+        all_labels = [
+            log_loss(np.full(300, c), sure, labels=range(CLASSES)) for c in range(CLASSES)
+        ]
+        return (
+            300 * log_loss(labels, sure, labels=range(CLASSES)) + float(np.mean(all_labels))
+        ) / 301
 
     assert loss(best) <= min(loss(t) for t in np.geomspace(0.01, 100, 2000)) + 1e-5
     assert loss(best) < loss(1)
+
+
+@pytest.mark.parametrize("count", [3, 12, 60])
+def test_a_few_pictures_that_are_all_right_show_no_certainty(count: int) -> None:
+    labels = np.arange(count) % CLASSES
+    logits = np.eye(CLASSES, dtype="f")[labels]
+    t = calibration.temperature(logits, labels)
+    odds = np.exp(logits / t)
+    sure = (odds.max(axis=1) / odds.sum(axis=1)).mean()
+    # All of them have the same margin, so this is the share of the labels in the targets.
+    assert sure == pytest.approx(1 - (1 - 1 / CLASSES) / (count + 1), abs=2e-3)
 
 
 def test_a_head_that_is_calibrated_predicts_the_same_classes_and_means_what_it_says() -> None:

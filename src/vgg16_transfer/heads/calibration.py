@@ -3,6 +3,10 @@
 A head divides its logits by T before its softmax (Guo et al. 2017, On calibration of modern neural
 networks, section 4.2). T has the smallest cross-entropy on pictures that the head was not trained
 on, and that are no test pictures. The predicted classes stay the same.
+
+A few pictures can all be right. The cross-entropy is then smallest for certainty, which they don't
+show. So one more picture is assumed, whose class is any one, as in Laplace's rule of succession and
+in Platt 1999 (Probabilistic outputs for support vector machines, section 2.2).
 """
 
 from __future__ import annotations
@@ -32,16 +36,21 @@ _FOLDS = 5
 def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
     """The T whose softmax(logits / T) has the smallest cross-entropy, with three digits.
 
+    The target of each of n pictures is 1 - 1 / (n + 1) for its label, and the rest for all classes
+    alike.
+
     Args:
         logits: Shape (n, classes).
         labels: Shape (n,).
     """
-    rows = np.arange(len(labels))
+    rows, unknown = np.arange(len(labels)), 1 / (len(labels) + 1)
 
     def loss(log_inverse: float) -> float:
         # In 1 / T, the cross-entropy is convex: it has one minimum.
-        scaled = logits * np.float32(math.exp(log_inverse))
-        return float(-log_softmax(scaled)[rows, labels].mean(dtype=np.float64))
+        logarithms = log_softmax(logits * np.float32(math.exp(log_inverse)))
+        of_labels = logarithms[rows, labels].mean(dtype=np.float64)
+        of_all = logarithms.mean(dtype=np.float64)
+        return float(-(1 - unknown) * of_labels - unknown * of_all)
 
     bounds = (-math.log(HOTTEST), -math.log(COLDEST))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
