@@ -25,7 +25,7 @@ import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
 from vgg16_transfer.backbones.store import FeatureStore
-from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.optimizers import OPTIMIZERS, move

@@ -26,7 +26,7 @@ from vgg16_transfer.images import fetch
 from .conftest import Run
 
 SCRIPT = Path(sys.executable).with_name("vgg16-transfer")
-HEAVY = {"tensorflow", "keras", "mlflow", "dvc"}
+HEAVY = {"tensorflow", "keras", "mlflow", "dvc", "numpy", "pandas", "sklearn"}
 ALL = [str(command.callback.__name__) for command in cli.app.registered_commands]
 
 PARAMS = {
@@ -496,6 +496,31 @@ def test_help_lists_every_command_and_answers_at_once() -> None:
     assert {"fetch", "splits", "weights", "features", "train", "report", "publish"} < set(ALL)
     for name in ALL:
         assert re.search(rf"^\W*{name} +[A-Z]", printed, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "diagnostics.explain",
+        "lineage.locked",
+        "reporting.report",
+        "tracking.comparison",
+        "tracking.pages",
+        "tracking.publish",
+    ],
+)
+def test_what_reads_and_logs_results_needs_no_tensorflow(module: str) -> None:
+    code = f"import sys, vgg16_transfer.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=clean_environment(),
+    )
+    imported = set(done.stdout.split())
+    assert f"vgg16_transfer.{module}" in imported
+    assert imported & {"tensorflow", "keras", "sklearn"} == set()
 
 
 def test_commands_are_listed_as_one_works(run: Run) -> None:

@@ -8,12 +8,8 @@ from PIL import Image
 from tests.backbones.conftest import SIDE, picture, write_archive, write_split
 
 from vgg16_transfer.backbones import base, features
-from vgg16_transfer.diagnostics.filters import (
-    activation_strip,
-    kernel_sheet,
-    sample_sheet,
-    write_filters,
-)
+from vgg16_transfer.diagnostics.filters import activation_strip, sample_sheet, write_filters
+from vgg16_transfer.diagnostics.tiles import kernel_sheet
 from vgg16_transfer.images.source import Source
 from vgg16_transfer.networks import NETWORKS
 

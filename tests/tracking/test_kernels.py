@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from vgg16_transfer.backbones import base
-from vgg16_transfer.diagnostics.kernels import before_and_after, deep_kernel_sheet
+from vgg16_transfer.diagnostics.kernels import before_and_after
+from vgg16_transfer.diagnostics.tiles import deep_kernel_sheet
 from vgg16_transfer.heads import model_files
 from vgg16_transfer.tracking.mlflow_store import find_store
 

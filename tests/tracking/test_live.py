@@ -315,7 +315,7 @@ from pathlib import Path
 from vgg16_transfer.heads import studies
 from vgg16_transfer.tracking.log import preload
 
-assert preload()
+assert preload(heads=True)
 from tests.tracking.conftest import make_study
 from tests.tracking.test_live import TIMES, Training
 from vgg16_transfer.tracking.mlflow_store import find_store
@@ -341,10 +341,44 @@ print(",".join(sorted(imported)))
 """
 
 
-def test_the_thread_imports_no_package_that_training_imports(tmp_path, database) -> None:
+FEATURES = """
+import importlib.abc
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+from vgg16_transfer.backbones import features
+from vgg16_transfer.tracking.log import preload
+
+assert preload(heads=False)
+from vgg16_transfer.lineage.lineage import Lineage
+from vgg16_transfer.tracking.features_run import FeaturesRun
+from vgg16_transfer.tracking.mlflow_store import find_store
+
+imported = set()
+
+
+class Recorder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if threading.current_thread() is not threading.main_thread():
+            imported.add(name)
+
+
+sys.meta_path.insert(0, Recorder())
+store = partial(find_store, Path(sys.argv[1]), None)
+lineage = Lineage("features@animals", "", {}, None, dirty=False, experiment=None)
+run = FeaturesRun("animals", {"layers": "fc1"}, store, lambda: lineage)
+run.end({"seconds": 1.0})
+print(",".join(sorted(imported)))
+"""
+
+
+@pytest.mark.parametrize("script", [IMPORTS, FEATURES], ids=["train", "features"])
+def test_the_thread_imports_no_package_that_its_stage_imports(script, tmp_path, database) -> None:
     shutil.copyfile(database, tmp_path / database.name)
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS, str(tmp_path)],
+        [sys.executable, "-c", script, str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         check=False,

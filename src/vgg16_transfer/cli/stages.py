@@ -134,7 +134,7 @@ def features(dataset: DatasetName) -> None:
     from vgg16_transfer.backbones.features import write_features
 
     run = None
-    if stage is not None and preload():
+    if stage is not None and preload(heads=False):
         run = _features_run(params, workspace, dataset, stage)
     outs = workspace.features_of(dataset, params.backbones)
     began = time.perf_counter()
@@ -228,7 +228,7 @@ def train(study_name: StudyName) -> None:
     from vgg16_transfer.heads.studies import Streamed, train_study
 
     live = None
-    if stage is not None and preload():
+    if stage is not None and preload(heads=True):
         live = _live(params, workspace, study, stage, parent_run_id, started)
     with watched(live):
         done = train_study(

@@ -17,7 +17,8 @@ from PIL import Image
 from vgg16_transfer.artifacts import replacing
 from vgg16_transfer.backbones import base
 from vgg16_transfer.backbones.decoding import decode
-from vgg16_transfer.images.cards import GAP, THUMBNAIL, examples, samples
+from vgg16_transfer.diagnostics.tiles import kernel_sheet, sheet
+from vgg16_transfer.images.cards import THUMBNAIL, examples, samples
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.networks import NETWORKS
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 MAPS = 6
 _TILE = 160
-_KERNEL = 24
 
 
 def write_filters(
@@ -86,27 +86,10 @@ def write_filters(
         folder.mkdir()
         kernel_sheet(kernels).save(folder / "kernels.png")
         _tile(probe).save(folder / "probe.png")
-        _sheet(list(map(_tile, trained_on)), len(trained_on)).save(folder / "examples.png")
+        sheet(list(map(_tile, trained_on)), len(trained_on)).save(folder / "examples.png")
         sample_sheet(thumbnails).save(folder / "samples.png")
         for convolution, maps in activations.items():
             activation_strip(maps[0]).save(folder / f"{convolution}.png")
-
-
-def kernel_sheet(kernels: npt.NDArray[np.float32]) -> Image.Image:
-    """Draws all kernels of the first convolution, eight per row, on a common scale.
-
-    Args:
-        kernels: Shape (height, width, 3, n): height, width, colour in the order BGR, kernel.
-    """
-    bound = np.abs(kernels).max()
-    colours = np.round((kernels[:, :, ::-1] / bound + 1) * 127.5).astype(np.uint8)
-    tiles = [
-        Image.fromarray(np.ascontiguousarray(colours[..., kernel])).resize(
-            (_KERNEL, _KERNEL), Image.Resampling.NEAREST
-        )
-        for kernel in range(colours.shape[-1])
-    ]
-    return _sheet(tiles, columns=8)
 
 
 def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
@@ -121,7 +104,7 @@ def activation_strip(maps: npt.NDArray[np.float32]) -> Image.Image:
             np.uint8
         )
         tiles.append(Image.fromarray(grey).resize((_TILE, _TILE), Image.Resampling.NEAREST))
-    return _sheet(tiles, columns=MAPS)
+    return sheet(tiles, columns=MAPS)
 
 
 def sample_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -129,18 +112,8 @@ def sample_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     columns = max(map(len, rows))
     empty = Image.new(rows[0][0].mode, rows[0][0].size, "white")
     tiles = [tile for row in rows for tile in [*row, *[empty] * (columns - len(row))]]
-    return _sheet(tiles, columns)
+    return sheet(tiles, columns)
 
 
 def _tile(square: npt.NDArray[np.uint8], side: int = _TILE) -> Image.Image:
     return Image.fromarray(square).resize((side, side))
-
-
-def _sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
-    side = tiles[0].width + GAP
-    rows = -(-len(tiles) // columns)
-    size = (columns * side - GAP, rows * side - GAP)
-    sheet = Image.new(tiles[0].mode, size, "white")
-    for index, tile in enumerate(tiles):
-        sheet.paste(tile, (index % columns * side, index // columns * side))
-    return sheet

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from vgg16_transfer.artifacts import reading, replacing
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads.records import ACCURACIES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +38,6 @@ _KEPT: dict[str, tuple[type, ...]] = {
 }
 
 _RESULTS = "results_md5"
-_IN_GIT = (METRICS, ACCURACIES)
 
 _DIGITS = 4  # of seconds and of pictures per second
 
@@ -103,8 +101,10 @@ def _is_of(noted: Mapping[str, Any], folder: Path, lineage: Lineage) -> bool:
 
 def _results_md5(folder: Path) -> str | None:
     """The md5 of what git has of a study's results, or None if a file is missing."""
+    from vgg16_transfer.heads.records import ACCURACIES, METRICS  # noqa: PLC0415 - imports pandas
+
     try:
-        md5s = [file_md5(folder / name) for name in _IN_GIT]
+        md5s = [file_md5(folder / name) for name in (METRICS, ACCURACIES)]
     except OSError:
         return None
     return hashlib.md5("".join(md5s).encode(), usedforsecurity=False).hexdigest()

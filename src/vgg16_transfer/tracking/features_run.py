@@ -94,7 +94,7 @@ class FeaturesRun:
         from mlflow.entities import Param  # noqa: PLC0415
 
         from vgg16_transfer.tracking.reach import reached  # noqa: PLC0415
-        from vgg16_transfer.tracking.study_runs import source_tags  # noqa: PLC0415
+        from vgg16_transfer.tracking.source_tags import source_tags  # noqa: PLC0415
         from vgg16_transfer.tracking.system import Monitor  # noqa: PLC0415
 
         store = self._open()

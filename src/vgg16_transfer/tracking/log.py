@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 
 _OF_THREADS = (
-    "mlflow.keras",
     "mlflow.store.tracking.rest_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "vgg16_transfer.lineage.lineage",
     "vgg16_transfer.tracking.reach",
-    "vgg16_transfer.tracking.study_runs",
+    "vgg16_transfer.tracking.source_tags",
     "vgg16_transfer.tracking.system",
 )
 """Modules that a thread which logs needs, and that import others."""
+
+_OF_HEADS = ("mlflow.keras", "vgg16_transfer.tracking.study_runs")
+"""Modules that a thread which logs heads needs besides."""
 
 
 def log_study(
@@ -81,18 +83,21 @@ def log_study(
     return f"{study}: {count + already} runs logged to MLflow at {store}"
 
 
-def preload() -> bool:
+def preload(*, heads: bool) -> bool:
     """Imports what a thread that logs needs, in the main thread.
 
     Two threads that import one package at once can see it half made: TensorFlow, which MLflow and
     the stages both import, then fails. So the main thread first imports what the stage needs, then
     calls this, then starts the thread.
 
+    Args:
+        heads: Whether the thread logs trained heads.
+
     Returns:
         Whether all could be imported. If not, what is logged at the end of the stage says why.
     """
     with suppress(Exception):
-        for name in _OF_THREADS:
+        for name in (*_OF_THREADS, *(_OF_HEADS if heads else ())):
             importlib.import_module(name)
 
         from vgg16_transfer.lineage import dvc_private

@@ -8,7 +8,6 @@ difference to what the run holds in the end.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import math
@@ -31,7 +30,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from vgg16_transfer.diagnostics.kernels import deep_kernel_sheet
+from vgg16_transfer.diagnostics.tiles import deep_kernel_sheet
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.heads import measures, records
 from vgg16_transfer.heads.watching import milliseconds
@@ -51,6 +50,7 @@ from vgg16_transfer.tracking.logged_runs import (
     logging_process,
 )
 from vgg16_transfer.tracking.mlflow_store import DESCRIPTION
+from vgg16_transfer.tracking.source_tags import source_tags
 from vgg16_transfer.tracking.stored import note_run
 from vgg16_transfer.tracking.system import Monitor
 
@@ -363,29 +363,6 @@ def digest(record: records.Record) -> str:
     frames = (record.history.dropna(axis="columns", how="all"), record.predictions)
     text = "".join(frame.to_csv(index=False, float_format="%.6g") for frame in frames)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def source_tags(lineage: Lineage, command: str) -> dict[str, str]:
-    """The tags of a run that MLflow's UI shows in columns of their own.
-
-    Args:
-        lineage: Lineage of the results.
-        command: The command that made them.
-    """
-    tags = {
-        "mlflow.user": _user(),
-        "mlflow.source.name": command,
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": lineage.commit,
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container may run as a user without a name
-        return "unknown"
 
 
 def _curves(

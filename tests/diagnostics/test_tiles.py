@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vgg16_transfer.diagnostics.kernels import deep_kernel_sheet
+from vgg16_transfer.diagnostics.tiles import deep_kernel_sheet
 
 SIDE = 28  # of a tile of 24 pixels, with the gap beside it
 
