@@ -203,6 +203,4 @@ def test_dvc_shows_what_experiments_change(ada) -> None:
     rows = list(csv.DictReader(io.StringIO(ada.run("dvc", "exp", "show", "--csv"))))
     named = {row["Experiment"]: row for row in rows}
     assert named["fewer"]["studies.samples.epochs"] == "5"
-    accuracy = [key for key in rows[0] if key.endswith("accuracy") and "samples_per_class=4" in key]
-    assert accuracy
-    assert all(float(named["fewer"][key]) >= 0 for key in accuracy)
+    assert 0 <= float(named["fewer"]["samples.samples_per_class=4"]) <= 1
