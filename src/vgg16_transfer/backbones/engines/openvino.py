@@ -84,7 +84,7 @@ def calibrate(model: keras.Model, precision: str, pictures: Sequence[Floats], ou
     import nncf  # noqa: PLC0415 - only this function needs it
 
     del precision
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own call changes handlers of others
     # Weights take 7 of the 8 bits. On a CPU without VNNI, sums of two products overflow otherwise.
     advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     with contextlib.redirect_stdout(sys.stderr):  # the bars of its progress
