@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import gc
-import importlib.util
 import io
 import shutil
 import subprocess
@@ -26,6 +25,10 @@ from ruamel.yaml import YAML
 
 from vgg16_transfer.params import Params, read_params
 from vgg16_transfer.workspace import Workspace
+
+from .tools.loading import load
+
+_CHROMIUM = Path(__file__).parents[1] / "tools" / "screenshots" / "chromium.py"
 
 CLASSES = ["ant", "bee", "cat"]
 STUDIES = {
@@ -161,17 +164,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return workspace
 
 
-def load_chromium() -> Any:
-    """The class of tools/screenshots/chromium.py, which is no package."""
-    path = Path(__file__).parents[1] / "tools" / "screenshots" / "chromium.py"
-    spec = importlib.util.spec_from_file_location("chromium", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Chromium
-
-
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     program = shutil.which("chromium")
@@ -179,7 +171,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if os.environ.get("CI"):
             pytest.fail("no chromium; apt-get install chromium")
         pytest.skip("no chromium; apt-get install chromium")
-    browser = load_chromium()(program, tmp_path_factory.mktemp("profile"))
+    browser = load(_CHROMIUM).Chromium(program, tmp_path_factory.mktemp("profile"))
     try:
         browser.attach()
         yield browser

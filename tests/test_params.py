@@ -22,6 +22,8 @@ from vgg16_transfer.params import (
     read_params,
 )
 
+from .edits import GONE, edited
+
 ROOT = Path(__file__).parents[1]
 RIGHT = {
     "backbone": {"weights": "random-conv"},
@@ -29,32 +31,16 @@ RIGHT = {
     "studies": {"s": {"dataset": "d"}},
 }
 LAYERS = [*NETWORKS["vgg16"].layers, *NETWORKS["vgg16"].dense]
-GONE = object()
-
-
-def edited(changes: dict[str, Any]) -> dict[str, Any]:
-    """What is right, with other values at some paths like ``datasets/d/layers``."""
-    raw = copy.deepcopy(RIGHT)
-    for path, value in changes.items():
-        *above, key = path.split("/")
-        section: Any = raw
-        for name in above:
-            section = section.setdefault(name, {})
-        if value is GONE:
-            del section[key]
-        else:
-            section[key] = value
-    return raw
 
 
 def check(**changes: Any) -> Params:
-    return check_params(edited(changes))
+    return check_params(edited(RIGHT, changes))
 
 
 def mistakes(changes: dict[str, Any]) -> list[str]:
     """The sentences about what is right but for some changes."""
     with pytest.raises(ParamsError) as caught:
-        check_params(edited(changes))
+        check_params(edited(RIGHT, changes))
     assert str(caught.value) == "\n".join(f"params.yaml: {one}" for one in caught.value.mistakes)
     return caught.value.mistakes
 
@@ -278,7 +264,7 @@ def test_a_dataset_can_not_have_the_name_of_another_experiment(name: str) -> Non
     "name", ["Caps", "a/b", "a b", "..", "-a", "a_", "a__b", "", "ä", "a\n", 7]
 )
 def test_names_that_would_not_be_safe_everywhere(section: str, name: Any) -> None:
-    raw = edited({})
+    raw = edited(RIGHT, {})
     raw[section][name] = copy.deepcopy(next(iter(raw[section].values())))
     with pytest.raises(ParamsError) as caught:
         check_params(raw)
@@ -302,7 +288,7 @@ def test_the_name_of_a_trial_must_fit_into_a_file_name() -> None:
     axes |= {"epochs": [10, 99999], "batch_size": [10, 9999], "samples_per_class": [1, 16]}
     axes |= {"seed": [0, 1], "normalise": ["none", "l2"], "layer": ["block4_pool", "block5_pool"]}
     changes = {f"studies/s/{key}": values for key, values in axes.items()}
-    (study,) = check_params(edited(changes)).studies.values()
+    (study,) = check_params(edited(RIGHT, changes)).studies.values()
     longest = max(map(len, map(study.trial_name, study.trials())))
     assert 170 < longest <= 200
     changes |= {"studies/s/optimizer": ["sgd", "nesterov"]}
@@ -695,7 +681,7 @@ COMPARED = {
 
 
 def test_networks_are_an_axis_of_a_study_and_last_is_the_last_layer_of_each() -> None:
-    study = check_params(edited(COMPARED)).studies["s"]
+    study = check_params(edited(RIGHT, COMPARED)).studies["s"]
     assert study.compared == ("backbone",)
     assert [(trial.backbone, trial.layer) for trial in study.trials()] == [
         ("vgg16", "block5_pool"),
@@ -714,7 +700,7 @@ def test_last_has_the_same_name_in_a_grid_as_in_its_trials() -> None:
 def test_the_default_is_what_a_study_uses_that_names_no_network() -> None:
     backbones = TWO | {"default": "resnet50v2"}
     changes = {"backbone": backbones, "datasets/d/layers": ["last"], "studies/s/layer": "last"}
-    params = check_params(edited(changes))
+    params = check_params(edited(RIGHT, changes))
     assert list(params.backbones) == ["resnet50v2", "vgg16"]
     assert params.backbone.network == "resnet50v2"
     assert [trial.backbone for trial in params.studies["s"].trials()] == ["resnet50v2"]
@@ -723,11 +709,11 @@ def test_the_default_is_what_a_study_uses_that_names_no_network() -> None:
 def test_the_order_of_networks_in_the_file_has_no_meaning() -> None:
     """DVC compares params without their order."""
     turned = {"backbone": dict(reversed(TWO.items()))}
-    assert check_params(edited(COMPARED | turned)) == check_params(edited(COMPARED))
+    assert check_params(edited(RIGHT, COMPARED | turned)) == check_params(edited(RIGHT, COMPARED))
 
 
 def test_one_network_has_the_name_of_its_row() -> None:
-    params = check_params(edited({}))
+    params = check_params(edited(RIGHT, {}))
     assert list(params.backbones) == ["vgg16"]
     assert params.studies["s"].trials()[0].backbone == "vgg16"
 
@@ -737,7 +723,7 @@ def test_a_network_can_be_there_twice_under_names_of_its_own() -> None:
     small = large | {"image_size": 96}
     several = {"default": "large", "small": small, "large": large}
     changes = {"backbone": several, "studies/s/backbone": "small"}
-    params = check_params(edited(changes))
+    params = check_params(edited(RIGHT, changes))
     assert [row.image_size for row in params.backbones.values()] == [224, 96]
     assert params.studies["s"].trials()[0].layer == "block5_pool"
 

@@ -1,7 +1,5 @@
 """params.schema.json: what an editor says of params.yaml is what the code says."""
 
-import copy
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -20,6 +18,9 @@ from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params import Backbone, Dataset, ParamsError, Split, Trial, check_params
 from vgg16_transfer.params.json_schema import json_schema
 
+from .edits import GONE, edited
+from .tools.loading import load as load_script
+
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
 SCHEMA = json_schema()
@@ -29,7 +30,6 @@ RIGHT = {
     "studies": {"s": {"dataset": "d", "samples_per_class": [2, 4]}},
 }
 SEVERAL = {"default": "vgg19", "vgg19": {"weights": "random"}}
-GONE = "(removed)"
 VALUES = [
     *(None, True, -1, 0, 1, 1.5, 1e9, "", "vgg16", "none", "block5_pool", "softmax", "A b"),
     *([], [1, 1], [0, 1], ["flip"], ["sgd", "adam"], {}, {"weights": "random"}, {"default": "x"}),
@@ -38,21 +38,6 @@ VALUES = [
 
 def load(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path)
-
-
-def edited(changes: dict[str, Any]) -> dict[str, Any]:
-    """What is right, with other values at some paths like ``datasets/d/layers``."""
-    raw: Any = copy.deepcopy(RIGHT)
-    for path, value in changes.items():
-        *above, key = path.split("/")
-        section = raw
-        for name in above:
-            section = section.setdefault(name, {})
-        if value is GONE:
-            del section[key]
-        else:
-            section[key] = value
-    return dict(raw)
 
 
 def from_file(uri: str) -> Resource[Any]:
@@ -69,11 +54,7 @@ def paths(raw: Any, above: str = "") -> list[str]:
 
 
 def test_the_files_are_what_make_schema_writes(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "params_schema.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_script(ROOT / "tools" / "params_schema.py")
     (tmp_path / "profiles").mkdir()
     tool.write(tmp_path)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -146,7 +127,7 @@ def test_heads_and_optimisers_are_those_of_the_tables() -> None:
     ids=str,
 )
 def test_what_is_right_is_accepted(changes: dict[str, Any]) -> None:
-    raw = edited(changes)
+    raw = edited(RIGHT, changes)
     assert check_params(raw).studies
     assert [error.message for error in Draft7Validator(SCHEMA).iter_errors(raw)] == []
 
@@ -185,7 +166,7 @@ def test_what_is_right_is_accepted(changes: dict[str, Any]) -> None:
     ids=str,
 )
 def test_what_is_misspelt_is_rejected(changes: dict[str, Any]) -> None:
-    raw = edited(changes)
+    raw = edited(RIGHT, changes)
     with pytest.raises(ParamsError):
         check_params(raw)
     assert not Draft7Validator(SCHEMA).is_valid(raw)

@@ -1,6 +1,5 @@
 """The site of the documentation: complete, without a broken link, and without the network."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+
+from .tools.loading import load
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "vgg16_transfer"
@@ -66,11 +67,7 @@ def pages(site: Path) -> dict[Path, Page]:
 
 
 def navigation() -> list[str]:
-    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
-    assert spec is not None
-    assert spec.loader is not None
-    conf = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(conf)
+    conf = load(ROOT / "docs" / "conf.py")
     return [conf.root_doc, *(page for pages in conf.NAVIGATION.values() for page in pages)]
 
 

@@ -314,16 +314,21 @@ def test_an_engine_that_is_not_installed_is_one_sentence(
         engines.recipe(backbone)
 
 
+def printed(program: str) -> str:
+    """What a program prints in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
 def test_an_engine_that_is_not_used_is_not_imported() -> None:
     program = (
         "import sys, vgg16_transfer.backbones.features, vgg16_transfer.backbones.engines.ncnn, "
         "vgg16_transfer.backbones.engines.openvino\n"
         "print([name for name in ('ncnn', 'nncf', 'openvino') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert printed(program) == "[]"
 
 
 def test_openvino_finds_nothing_to_send_reports_with() -> None:
@@ -333,10 +338,7 @@ def test_openvino_finds_nothing_to_send_reports_with() -> None:
         "import nncf.telemetry, openvino.tools.ovc.convert_impl as converter\n"
         "print(type(nncf.telemetry.telemetry).__name__, converter.tm.__name__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["MagicMock", "openvino.tools.ovc.telemetry_stub"]
+    assert printed(program).split() == ["MagicMock", "openvino.tools.ovc.telemetry_stub"]
 
 
 # The stage

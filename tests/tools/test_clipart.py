@@ -2,7 +2,6 @@
 
 import collections
 import hashlib
-import importlib.util
 import io
 import itertools
 import os
@@ -11,11 +10,12 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 from PIL import Image
+
+from .loading import load
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "clipart" / "build.py"
@@ -23,16 +23,6 @@ TAR = ROOT / "data" / "clipart.tar"
 SELECTION = yaml.safe_load(TOOL.with_name("selection.yaml").read_text(encoding="utf-8"))
 WORDS = "[a-z0-9]+(_[a-z0-9]+)*"
 MEMBER = re.compile(rf"clipart/(?P<label>[a-z]+)/(?P<stem>{WORDS})__{WORDS}\.jpg")
-
-
-def load_tool() -> ModuleType:
-    """Import the tool, which is a script and not part of a package."""
-    spec = importlib.util.spec_from_file_location("clipart_build", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_tool(deb: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -92,7 +82,7 @@ def test_every_picture_is_a_small_rgb_jpeg(contents: dict[str, bytes]) -> None:
 
 def test_no_two_pictures_are_the_same(contents: dict[str, bytes]) -> None:
     assert len({hashlib.sha256(content).digest() for content in contents.values()}) == len(contents)
-    tool, limits = load_tool(), SELECTION["limits"]
+    tool, limits = load(TOOL), SELECTION["limits"]
     hashes: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
     for name, content in contents.items():
         with Image.open(io.BytesIO(content)) as picture:
@@ -113,11 +103,11 @@ def test_no_two_pictures_are_the_same(contents: dict[str, bytes]) -> None:
     ],
 )
 def test_names_show_what_belongs_together(path: str, name: str) -> None:
-    assert load_tool().output_name(path, SELECTION["names"]) == name
+    assert load(TOOL).output_name(path, SELECTION["names"]) == name
 
 
 def test_pick_prefers_new_stems() -> None:
-    tool = load_tool()
+    tool = load(TOOL)
     blank = Image.new("RGB", (1, 1))
     names = ["a__1", "a__2", "a__3", "a__4", "b__1", "c__1"]
     fit = [tool.Candidate(name, name, blank) for name in names]
@@ -130,7 +120,7 @@ def test_pick_prefers_new_stems() -> None:
 
 
 def test_a_huge_picture_is_never_decoded() -> None:
-    tool = load_tool()
+    tool = load(TOOL)
     header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR"
     limits = SELECTION["limits"]
     sizes = {(60_000, 60_000): "huge", (20, 90): "tiny", (700, 50): "thin", (90, 90): None}

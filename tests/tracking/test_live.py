@@ -306,7 +306,20 @@ def test_what_the_machine_does_is_logged_with_an_end_to_end_trial(training, monk
 
 
 # In a fresh process, as in a stage: which packages does the thread import?
-IMPORTS = """
+RECORDER = """
+imported = set()
+
+
+class Recorder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if threading.current_thread() is not threading.main_thread():
+            imported.add(name)
+
+
+sys.meta_path.insert(0, Recorder())
+"""
+
+IMPORTS = f"""
 import importlib.abc
 import sys
 import threading
@@ -319,17 +332,7 @@ assert preload(heads=True)
 from tests.tracking.conftest import make_study
 from tests.tracking.test_live import TIMES, Training
 from vgg16_transfer.tracking.mlflow_store import find_store
-
-imported = set()
-
-
-class Recorder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if threading.current_thread() is not threading.main_thread():
-            imported.add(name)
-
-
-sys.meta_path.insert(0, Recorder())
+{RECORDER}
 training = Training(find_store(Path(sys.argv[1]), None), Path(sys.argv[1]))
 training.live.began("seed=0", TIMES.started)
 training.wait(lambda runs: "seed=0" in runs)
@@ -341,7 +344,7 @@ print(",".join(sorted(imported)))
 """
 
 
-FEATURES = """
+FEATURES = f"""
 import importlib.abc
 import sys
 import threading
@@ -355,21 +358,11 @@ assert preload(heads=False)
 from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.tracking.features_run import FeaturesRun
 from vgg16_transfer.tracking.mlflow_store import find_store
-
-imported = set()
-
-
-class Recorder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if threading.current_thread() is not threading.main_thread():
-            imported.add(name)
-
-
-sys.meta_path.insert(0, Recorder())
+{RECORDER}
 store = partial(find_store, Path(sys.argv[1]), None)
-lineage = Lineage("features@animals", "", {}, None, dirty=False, experiment=None)
-run = FeaturesRun("animals", {"layers": "fc1"}, store, lambda: lineage)
-run.end({"seconds": 1.0})
+lineage = Lineage("features@animals", "", {{}}, None, dirty=False, experiment=None)
+run = FeaturesRun("animals", {{"layers": "fc1"}}, store, lambda: lineage)
+run.end({{"seconds": 1.0}})
 print(",".join(sorted(imported)))
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from vgg16_transfer.images.splits import write_surveyed
 from vgg16_transfer.networks import LAST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vgg16_transfer.images.survey import Picture
     from vgg16_transfer.params import Dataset, Layout
@@ -85,11 +86,32 @@ class Data:
         Raises:
             InputError: There is no such picture, or it has changed since.
         """
-        sha256 = self._sha256s.get(path)
-        if sha256 is None:
-            raise InputError(f"{path}: is not among the pictures of {self.name}")
+        (content,) = self.read_all([path])
+        return content
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[bytes]:
+        """The bytes of several pictures, one after the other. The source is opened once.
+
+        Args:
+            paths: Paths of usable pictures.
+
+        Raises:
+            InputError: There is no such picture, or it has changed since.
+        """
         with self.source.open() as opened:
-            return opened.read(path, sha256)
+            for path in paths:
+                if path not in self._sha256s:
+                    raise InputError(f"{path}: is not among the pictures of {self.name}")
+                yield opened.read(path, self._sha256s[path])
+
+    def thumbnails(self, paths: Sequence[str]) -> list[str]:
+        """Small squares of pictures, as HTML.
+
+        Args:
+            paths: Paths of usable pictures.
+        """
+        shown = zip(paths, self.read_all(paths), strict=True)
+        return [html.thumbnail(pictures.decode(content), path) for path, content in shown]
 
     @functools.cached_property
     def _sha256s(self) -> dict[str, str]:
@@ -125,24 +147,16 @@ class Data:
         of_class: dict[str, list[Picture]] = {name: [] for name in self.class_names}
         for picture in self.surveyed:
             of_class[picture.class_name].append(picture)
-        with self.source.open() as opened:
-            rows = [
-                [
-                    html.text(name),
-                    str(len(members)),
-                    "".join(
-                        html.thumbnail(
-                            pictures.decode(opened.read(each.path, each.sha256)), each.path
-                        )
-                        for each in members[:_SHOWN]
-                    ),
-                ]
-                for name, members in list(of_class.items())[:_CLASSES]
-            ]
+        shown = [members[:_SHOWN] for members in list(of_class.values())[:_CLASSES]]
+        drawn = iter(self.thumbnails([each.path for members in shown for each in members]))
+        rows = [
+            [html.text(name), str(len(of_class[name])), "".join(itertools.islice(drawn, len(few)))]
+            for name, few in zip(of_class, shown, strict=False)
+        ]
         more = len(of_class) - _CLASSES
         notes = [f"and {more} more classes"] * (more > 0) + list(self.notes)
-        shown = html.table(["class", "pictures", "such as"], rows)
-        return shown + "".join(f"<p>{html.text(note)}</p>" for note in notes)
+        table = html.table(["class", "pictures", "such as"], rows)
+        return table + "".join(f"<p>{html.text(note)}</p>" for note in notes)
 
 
 def dataset(

@@ -19,7 +19,6 @@ from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.heads.selection import choose
 from vgg16_transfer.heads.studies import Streamed, digest, ranks_seen, train_study, train_trial
-from vgg16_transfer.images.pictures import decode
 from vgg16_transfer.params import ParamsError
 from vgg16_transfer.reporting.study_figures import FIGURES, Drawn
 from vgg16_transfer.reporting.tables import table
@@ -142,14 +141,11 @@ class Head:
         if wrong.empty:
             return ""
         shown = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(_MISTAKES)
-        columns = [map(str, shown["path"]), shown["true"], shown["predicted"], shown["probability"]]
+        pictures = self._features.data.thumbnails([str(path) for path in shown["path"]])
+        columns = [pictures, shown["true"], shown["predicted"], shown["probability"]]
         rows = [
-            [
-                html.thumbnail(decode(self._features.data.read(path)), path),
-                html.text(true),
-                f"{html.text(predicted)}, {percent(float(probability))} %",
-            ]
-            for path, true, predicted, probability in zip(*columns, strict=True)
+            [picture, html.text(true), f"{html.text(predicted)}, {percent(float(sure))} %"]
+            for picture, true, predicted, sure in zip(*columns, strict=True)
         ]
         return html.table(["most wrong", "is", "taken for"], rows)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vgg16_transfer.errors import redacted
+from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.params import Params, read_params
 from vgg16_transfer.quiet import silence_tensorflow
 from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.mlflow_store import Store
 
@@ -85,6 +89,31 @@ def _of_all_commands(
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     else:
         silence_tensorflow()
+
+
+@contextmanager
+def listener(host: str, port: int, what: str) -> Iterator[socket.socket]:
+    """A socket at an address, taken before a server spends seconds on loading.
+
+    Args:
+        host: Address to listen on.
+        port: Its port.
+        what: Names the command and the address in the error message.
+
+    Raises:
+        InputError: The address can't be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"{what} is not available ({error.strerror}); choose another one, like "
+                f"--port {port + 1}"
+            ) from None
+        yield taken
 
 
 def is_set(switch: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import app, note, read, tracking_store
+from vgg16_transfer.cli.app import app, listener, note, read, tracking_store
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.log import drawing_stages, log_pages, log_study
@@ -163,15 +162,8 @@ def ui(
     """Serve the MLflow UI, and open the runs of this workspace in a browser."""
     params, workspace = read()
     store = tracking_store(workspace)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"ui: port {port} is not available ({error.strerror}); choose another one, like "
-                f"--port {port + 1}"
-            ) from None
+    with listener(host, port, f"ui: port {port}"):
+        pass  # MLflow, which takes this process over, binds it again
     from vgg16_transfer.tracking.reach import reached
     from vgg16_transfer.tracking.views import address
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgg16_transfer.cli.app import StudyName, app, note, read, tracking_store
+from vgg16_transfer.cli.app import StudyName, app, listener, note, read, tracking_store
 from vgg16_transfer.cli.models import best_of, newest
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.registry.formats import FORMATS, usable
 from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mlflow.pyfunc import PyFuncModel
 
 _FORMATS = "; ".join(f"{name}: {form.what}" for name, form in FORMATS.items())
@@ -91,14 +88,14 @@ def serve(
     """Answer requests with pictures by the probabilities of a registered model."""
     if study is not None and model is not None:
         raise typer.BadParameter("STUDY and --model exclude each other")
-    with _listener(host, port) as listener:
+    with listener(host, port, f"serve: {host}, port {port}") as taken:
         served = _registered(study, model)
         from vgg16_transfer.registry import serving
 
         answers = serving.application(served, max_mb, allow_origin or ())
         note(f"answers on http://{host}:{port}/invocations; Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
-            serving.serve(answers, listener)
+            serving.serve(answers, taken)
 
 
 def _registered(study: str | None, model: str | None) -> PyFuncModel:
@@ -118,19 +115,3 @@ def _registered(study: str | None, model: str | None) -> PyFuncModel:
     if not model.startswith("models:/"):
         return registry.open_folder(Path(model))
     return registry.open_model(tracking_store(Workspace(Path.cwd())), model)
-
-
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket at an address, taken before the seconds of loading a model."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"serve: {host}, port {port} is not available ({error.strerror}); choose another "
-                f"one, like --port {port + 1}"
-            ) from None
-        yield listener

@@ -107,9 +107,8 @@ def _in_braces(named: Mapping[str, Any]) -> str:
 
 
 def _written(named: Mapping[str, Any], *, in_braces: bool | None) -> str:
-    writer: Any = YAML(
-        typ="safe", pure=True
-    )  # the reader's own, so that it reads back what was meant
+    # The reader's own writer, so that it reads back what was meant.
+    writer: Any = YAML(typ="safe", pure=True)
     writer.default_flow_style = in_braces
     writer.sort_base_mapping_type_on_output = False
     writer.width = _NEVER_WRAPPED

@@ -12,6 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from vgg16_transfer.engines import ENGINES
 from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.networks import DEFAULT, LAST, NETWORKS
 from vgg16_transfer.optimizers import OPTIMIZERS
@@ -35,7 +36,7 @@ _LAYERS = (
 _BLOCKS = tuple(dict.fromkeys(block for row in NETWORKS.values() for block in row.fine_tune))
 
 _KNOWN: dict[type[Section], dict[str, Iterable[str]]] = {
-    Backbone: {"network": NETWORKS},
+    Backbone: {"network": NETWORKS, "engine": ENGINES},
     Dataset: {"layers": dict.fromkeys(_LAYERS), "published_as": PUBLISHED},
     Split: {},
     Trial: {
