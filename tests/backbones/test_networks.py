@@ -52,13 +52,11 @@ def network(name: str, weights: Path) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def reference(name: str, tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
-    """Keras's own network, with random weights that were written and read once more."""
-    path = tmp_path_factory.mktemp("again") / "random.weights.h5"
-    write_weights(name, "random-conv", path)
+def reference(name: str, weights: Path) -> keras.Model:
+    """Keras's own network, with the same file of random weights."""
     constructor = getattr(module(name), NETWORKS[name].model.split(".")[1])
     network = constructor(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3))
-    network.load_weights(path)
+    network.load_weights(weights)
     return network
 
 

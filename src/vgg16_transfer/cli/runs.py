@@ -181,6 +181,8 @@ def ui(
         note("it has no runs yet; dvc repro makes some")
     if show and pages and _has_a_screen():
         _open_when_ready(f"http://{host}:{port}", next(iter(pages.values())))
+    # Seven more processes, for language models' jobs, which no study has.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     mlflow = str(Path(sys.executable).with_name("mlflow"))
     options = ["--backend-store-uri", store.uri, "--host", host, "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *options])  # noqa: S606
