@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from vgg16_transfer.heads import model_files
+from vgg16_transfer.heads import model_files, threads
 from vgg16_transfer.heads.measures import measure
 
 if TYPE_CHECKING:
@@ -96,7 +96,15 @@ def fit_of(kind: str) -> Fit:
         kind: A key of ``HEAD_KINDS``.
     """
     module = importlib.import_module(f"vgg16_transfer.heads.kinds.{kind}")
-    return cast("Fit", module.fit)
+    fit = cast("Fit", module.fit)
+
+    def fit_in_few_threads(trial: Trial, data: Data) -> Fitted:
+        count = len(data.training.labels)
+        step = 2 * count * min(trial.batch_size, count) * data.classes
+        with threads.enough_for(step):
+            return fit(trial, data)
+
+    return fit_in_few_threads
 
 
 def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
