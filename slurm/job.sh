@@ -5,6 +5,31 @@ cd "$root"
 . slurm/cluster.env
 setup
 
+# A clone of the repository at a commit, to work in: at SCRATCH, and whole or not there. It shares
+# DVC's cache. DVC can't tell whether a process of another node is alive, so that no two nodes may
+# work in one clone.
+enter_clone() {
+  local place=$1 commit=$2 cache source
+  if [[ ! -e $place ]]; then
+    rm -rf -- "$place.incoming"
+    git clone --quiet --no-checkout -- "$root" "$place.incoming"
+    cache=$(dvc cache dir)
+    cd "$place.incoming"
+    git fetch --quiet origin "$commit"
+    git checkout --quiet --detach FETCH_HEAD
+    cp -- "$root/dvc.lock" . # it may name features that no commit has yet
+    mkdir -p data/raw
+    for source in "$root"/data/raw/*; do # what DVC does not have in its cache
+      ln -s -- "$source" data/raw
+    done
+    dvc config --local cache.dir "$cache"
+    dvc config --local cache.type symlink # features are not copied
+    dvc checkout --quiet --allow-missing
+    mv -- "$place.incoming" "$place"
+  fi
+  cd "$place"
+}
+
 # Runs a command that can be resumed. SIGTERM to the job stops the command between two trials or
 # epochs; if the job was not cancelled, SLURM queues it again.
 resumable() {
