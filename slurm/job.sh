@@ -1,9 +1,10 @@
 # Sourced by the jobs: enters the repository, sets up the node, and stops and resumes DVC.
-set -euo pipefail
+set -eo pipefail
 root=$SLURM_SUBMIT_DIR
 cd "$root"
 . slurm/cluster.env
-setup
+setup  # modules read variables that are not set
+set -u
 
 # A clone of the repository at a commit, to work in: at SCRATCH, and whole or not there. It shares
 # DVC's cache. DVC can't tell whether a process of another node is alive, so that no two nodes may

@@ -7,7 +7,6 @@ import getpass
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "scontrol"]
@@ -125,7 +125,12 @@ def two_nodes(folder: Path) -> Iterator[Slurm]:
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     try:
-        files = ("socket=munge.sock", "log-file=munge.log", "pid-file=munge.pid", "seed-file=munge.seed")
+        files = (
+            "socket=munge.sock",
+            "log-file=munge.log",
+            "pid-file=munge.pid",
+            "seed-file=munge.seed",
+        )
         options = [f"--{name}={folder / file}" for name, file in (f.split("=") for f in files)]
         start("munged", "--force", f"--key-file={key}", *options)
         start("slurmctld", "-f", f"{folder}/slurm.conf")
@@ -139,7 +144,8 @@ def two_nodes(folder: Path) -> Iterator[Slurm]:
 
 
 def _stop(pid_file: Path) -> None:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        pid = int(pid_file.read_text())
-        os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"the end of {pid_file.stem}")
+    with suppress(FileNotFoundError, psutil.NoSuchProcess):
+        daemon = psutil.Process(int(pid_file.read_text()))
+        daemon.terminate()
+        # Where nothing collects orphans, as in some containers, it stays a zombie.
+        wait_for(lambda: daemon.status() == psutil.STATUS_ZOMBIE, f"the end of {pid_file.stem}")

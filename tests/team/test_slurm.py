@@ -1,14 +1,24 @@
 """The jobs of slurm/ on a real SLURM with two nodes."""
 
+import importlib.util
 import io
+import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
-from tests.pipeline.conftest import Workspace, clone
-from tests.team.cluster import Slurm, two_nodes
+from mlflow.entities import Run
+from tests.edits import edited
+from tests.pipeline.conftest import Workspace, clone, stages_run
+from tests.team.cluster import Slurm, two_nodes, wait_for
+from tests.team.served import MLFLOW, free_port, started
 
 pytestmark = pytest.mark.server
 
@@ -41,7 +51,10 @@ NETWORK=()
 HEADS=()
 setup() {{ :; }}
 SCRATCH={scratch}
+export MLFLOW_TRACKING_URI={server}
 """
+
+LONG = 25  # epochs, so that training does not end before it is stopped
 
 
 def write_drawings(path: Path) -> None:
@@ -58,14 +71,69 @@ def write_drawings(path: Path) -> None:
                     out.addfile(member, io.BytesIO(content.read()))
 
 
-def submitted(workspace: Workspace, slurm: Slurm, *arguments: str, **changes: str) -> list[str]:
-    """The ids of the jobs that slurm/submit names."""
-    printed = workspace.run("slurm/submit", *arguments, **slurm.environment, **changes)
-    return re.findall(r"(?:job|job array) (\d+)", printed)
+@dataclass
+class Shared:
+    """A repository on the login node, whose jobs run on both nodes and log to one server."""
+
+    workspace: Workspace
+    slurm: Slurm
+    scratch: Path
+    server: str
+
+    def submit(self, *arguments: str) -> list[str]:
+        """The ids of the jobs that slurm/submit names."""
+        printed = self.workspace.run("slurm/submit", *arguments, **self.slurm.environment)
+        return re.findall(r"(?:job|job array) (\d+)", printed)
+
+    def log(self, *jobs: str) -> str:
+        """What jobs printed, or all of them."""
+        files = sorted(self.workspace.root.glob("slurm-*.out"))
+        chosen = [file for file in files if not jobs or re.split("[-_.]", file.name)[2] in jobs]
+        return "\n".join(file.read_text(encoding="utf-8") for file in chosen)
+
+    def completed(self, *jobs: str) -> None:
+        for job in jobs:
+            self.slurm.completed(job, self.log)
+
+    def runs(self, study: str) -> list[Run]:
+        """The runs of a study and of its trials."""
+        client = mlflow.MlflowClient(self.server)
+        experiment = client.get_experiment_by_name("drawings").experiment_id
+        every = client.search_runs([experiment], max_results=500)
+        return [run for run in every if run.data.tags.get("dvc.stage") == f"train@{study}"]
+
+    def elsewhere(self, folder: Path) -> "Shared":
+        """The same of a clone, which has nothing in its DVC cache."""
+        self.workspace.run("git", "clone", "--quiet", ".", str(folder))
+        other = Workspace(folder)
+        other.run("git", "config", "user.name", "test")
+        other.run("git", "config", "user.email", "test@localhost")
+        for name in ("drawings.tar", "slurm/cluster.env"):
+            (folder / name).write_bytes((self.workspace.root / name).read_bytes())
+        return Shared(other, self.slurm, self.scratch, self.server)
 
 
-def logs(workspace: Workspace) -> str:
-    return "\n".join(path.read_text() for path in sorted(workspace.root.glob("slurm-*.out")))
+@contextmanager
+def changed(file: Path, more: str | None) -> Iterator[None]:
+    """A file with more at its end, or none, within the block."""
+    before = file.read_text(encoding="utf-8")
+    try:
+        if more is None:
+            file.unlink()
+        else:
+            file.write_text(before + more, encoding="utf-8")
+        yield
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    options = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port", str(port)]
+    with started(None, [MLFLOW, "server", *options, "--workers", "1"], folder, port, "/health"):
+        yield f"http://127.0.0.1:{port}"
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +143,171 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def shared(slurm, server, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     folder = tmp_path_factory.mktemp("shared")
     (folder / "clone").mkdir()
-    made = clone(folder / "clone", PARAMS)
+    made, scratch = clone(folder / "clone", PARAMS), folder / "scratch"
     write_drawings(made.root / "drawings.tar")
-    scratch = folder / "scratch"
-    (made.root / "slurm" / "cluster.env").write_text(CLUSTER.format(scratch=scratch))
-    return made
+    environment = CLUSTER.format(scratch=scratch, server=server)
+    (made.root / "slurm" / "cluster.env").write_text(environment, encoding="utf-8")
+    return Shared(made, slurm, scratch, server)
+
+
+@pytest.fixture(scope="module")
+def joined(shared: Shared) -> tuple[Shared, list[str]]:
+    """After a job array of both studies; and its three jobs."""
+    jobs = shared.submit("studies")
+    assert len(jobs) == 3
+    shared.completed(*jobs)
+    return shared, jobs
+
+
+def test_each_study_trains_in_a_job_and_the_join_only_takes_its_results(joined) -> None:
+    shared, (network, array, join) = joined
+    assert {facts["NodeList"] for facts in shared.slurm.facts(array)} == {"n1", "n2"}
+    assert "features@drawings" in stages_run(shared.log(network))
+    assert sorted(stages_run(shared.log(array))) == ["train@few", "train@tuned"]
+    assert set(stages_run(shared.log(join))) == {"explain@few", "explain@tuned", "report"}
+
+
+def test_the_join_commits_lock_file_and_results_and_clears_up(joined) -> None:
+    shared, (_, array, _) = joined
+    message = shared.workspace.run("git", "log", "-1", "--format=%s").strip()
+    assert message == f"Results of SLURM job {array}: few tuned"
+    changed = shared.workspace.run("git", "show", "--name-only", "--format=", "HEAD").split()
+    assert {"dvc.lock", "results/few/metrics.json", "results/tuned.origin.json"} <= set(changed)
+    assert shared.workspace.run("git", "status", "--porcelain").split() == ["??", "drawings.tar"]
+    assert list(shared.scratch.iterdir()) == []
+
+
+def test_all_jobs_log_to_one_server_and_each_run_is_there_once(joined) -> None:
+    shared, (_, array, join) = joined
+    head, before = shared.workspace.run("git", "rev-parse", "HEAD", "HEAD^").split()
+    for study, count in (("few", 3), ("tuned", 2)):
+        runs = shared.runs(study)
+        assert len({run.info.run_name for run in runs}) == len(runs) == count
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert {run.data.tags["git.commit"] for run in runs} == {before}
+        checkouts = {run.data.tags["checkout"] for run in runs}
+        assert checkouts == {f"git checkout {head} && dvc checkout"}
+        assert {run.data.tags.get("replayed") for run in runs} == {None}
+        assert f"{study}: {count} runs logged to MLflow at {shared.server}" in shared.log(array)
+        assert f"{study}: 0 runs logged to MLflow at {shared.server}" in shared.log(join)
+
+
+def test_what_can_not_be_submitted_is_one_sentence(joined) -> None:
+    shared, _ = joined
+    root = shared.workspace.root
+
+    def refused(*arguments: str) -> str:
+        process = shared.workspace.start("slurm/submit", *arguments)
+        printed, _ = process.communicate(timeout=600)
+        assert process.returncode == 2
+        return printed.splitlines()[-1]
+
+    assert refused("studies", "nought") == "error: params.yaml: has no study 'nought'"
+    with changed(root / "params.yaml", "# a comment\n"):
+        assert refused("studies").startswith("error: commit your changes first")
+    assert refused("queue").startswith("error: DVC's queue is empty")
+    with changed(root / "slurm" / "cluster.env", None):
+        assert refused("repro").startswith("error: slurm/cluster.env: is missing")
+
+
+def test_no_results_are_joined_if_a_study_fails(joined, tmp_path) -> None:
+    shared, _ = joined
+    (tmp_path / "full").touch()
+    file = shared.workspace.root / "slurm" / "cluster.env"
+    with changed(file, f"SCRATCH={tmp_path}/full\n"):
+        network, array, join = shared.submit("studies", "few")
+        shared.completed(network)
+        wait_for(lambda: shared.slurm.states(join) == {"CANCELLED"}, "the end of the join")
+    assert shared.slurm.states(array) == {"FAILED"}
+    assert shared.log(join) == ""
+
+
+def test_queued_experiments_are_jobs_that_log_to_one_server(joined) -> None:
+    shared, _ = joined
+    run = shared.workspace.run
+    for name, epochs in (("five", 5), ("six", 6)):
+        run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"studies.few.epochs={epochs}")
+    shared.completed(*shared.submit("queue"))
+    assert "No experiment tasks in the queue" in run("dvc", "queue", "status")
+    assert set(run("dvc", "exp", "list", "--name-only").split()) == {"five", "six"}
+    for name, epochs in (("five", "5"), ("six", "6")):
+        runs = [r for r in shared.runs("few") if r.data.tags.get("dvc.exp_name") == name]
+        assert len(runs) == 3
+        assert {r.data.params["epochs"] for r in runs} == {epochs}
+        assert {r.info.status for r in runs} == {"FINISHED"}
+        metrics = json.loads(run("dvc", "metrics", "show", "--json", name))
+        assert metrics[name]["data"]["results/few/metrics.json"]["data"]
+    assert run("git", "for-each-ref", "refs/slurm") == ""
+    assert list(shared.scratch.iterdir()) == []
+
+
+def test_ray_over_two_nodes_gives_the_bytes_of_one(joined, tmp_path) -> None:
+    # Ray is the extra [ray] of the project.
+    if importlib.util.find_spec("ray") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install '.[ray]'")
+    shared, _ = joined
+    other = shared.elsewhere(tmp_path / "clone")
+    (job,) = other.submit("ray", "train@few")
+    other.completed(job)
+    assert "Ray runs on 2 nodes" in other.log(job)
+    assert {"features@drawings", "train@few"} <= set(stages_run(other.log(job)))
+    for room in ("data/features", "models/heads/few", "results/few"):
+        assert other.workspace.files(room) == shared.workspace.files(room)
+
+
+def test_a_stopped_job_goes_on_within_its_epochs_unless_it_was_cancelled(joined) -> None:
+    shared, _ = joined
+    workspace, slurm = shared.workspace, shared.slurm
+    workspace.write_params(edited(PARAMS, {"studies/tuned/epochs": LONG}))
+
+    def kept() -> int:
+        """How many epochs of the trial are kept."""
+        files = list((workspace.root / "models" / "heads").glob(".tuned.*.partial/*.epochs.npz"))
+        if not files:
+            return 0
+        with files[0].open("rb") as file, np.load(file) as stored:
+            return len(json.loads(str(stored["about"]))["rows"])
+
+    def after_another_epoch(epochs: int, job: str) -> int:
+        wait_for(lambda: kept() != epochs or slurm.states(job) == {"COMPLETED"}, "an epoch")
+        assert epochs < kept() < LONG, shared.log(job)
+        return kept()
+
+    # Cancelled: SLURM signals every process, and the job stays away.
+    (job,) = shared.submit("repro", "train@tuned")
+    after_another_epoch(0, job)
+    slurm.run("scancel", job)
+    wait_for(lambda: slurm.states(job) == {"CANCELLED"}, "the end of a cancelled job")
+    assert json.loads((workspace.root / ".dvc" / "tmp" / "rwlock").read_text()) == {}
+
+    # What --signal=B:TERM does before the time limit: the job alone is signalled, and comes again.
+    (job,) = shared.submit("repro", "train@tuned")
+    first = job
+    epochs = after_another_epoch(kept(), job)
+    slurm.run("scancel", "--batch", "--signal=TERM", job)
+    begin_again(slurm, job, restarts="1")
+
+    # Requeued, and the process that DVC's lock names is another one's by now.
+    epochs = after_another_epoch(max(epochs, kept()), job)
+    slurm.run("scontrol", "requeue", job)
+    wait_for(lambda: slurm.states(job) == {"PENDING"}, "the job in the queue")
+    lock = {"write": {str(workspace.root / "models/heads/tuned"): {"pid": 1, "cmd": "dvc repro"}}}
+    (workspace.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(lock))
+    begin_again(slurm, job, restarts="2")
+    shared.completed(job)
+
+    runs = [run for run in shared.runs("tuned") if run.data.params["epochs"] == str(LONG)]
+    assert len(runs) == 2  # the study and its trial
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert job == first
+
+
+def begin_again(slurm: Slurm, job: str, restarts: str) -> None:
+    """Lets a job that was queued again begin at once: SLURM would wait for two minutes."""
+    wait_for(lambda: slurm.states(job) == {"PENDING"}, "the job in the queue")
+    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    wait_for(lambda: slurm.states(job) == {"RUNNING"}, "the job again")
+    assert slurm.facts(job)[0]["Restarts"] == restarts
