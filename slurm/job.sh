@@ -1,6 +1,9 @@
 # Sourced by the jobs: enters the repository, sets up the node, and stops and resumes DVC.
 set -eo pipefail
 root=$SLURM_SUBMIT_DIR
+# The last task of an array has the array's number as its own, which would name all tasks.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
 cd "$root"
 . slurm/cluster.env
 setup  # modules read variables that are not set
@@ -23,6 +26,7 @@ enter_clone() {
     for source in "$root"/data/raw/*; do # what DVC does not have in its cache
       ln -s -- "$source" data/raw
     done
+    if [[ -e $root/.dvc/config.local ]]; then cp -- "$root/.dvc/config.local" .dvc; fi
     dvc config --local cache.dir "$cache"
     dvc config --local cache.type symlink # features are not copied
     dvc checkout --quiet --allow-missing
@@ -38,7 +42,7 @@ resumable() {
   # The job is not the first to run here, and was killed with its node: DVC's lock names processes
   # by their numbers, which mean others on this node.
   if ((${SLURM_RESTART_COUNT:-0} > 0)); then rm -f .dvc/tmp/rwlock; fi
-  stopped=
+  stopped= command=
   trap stop TERM
   set -m # a process group of its own, in which Ctrl-C is not ignored
   # SLURM also signals every process of a job that it stops. DVC must survive that: it releases its
@@ -51,10 +55,10 @@ resumable() {
     wait "$command" && status=0 || status=$?
   done
   trap - TERM
-  if [[ -z $stopped ]]; then return "$status"; fi
-  echo "job $SLURM_JOB_ID was stopped: $*"
-  if [[ $(squeue --noheader --job="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
-    scontrol requeue "$SLURM_JOB_ID"
+  if [[ -z $stopped ]] || ((status == 0)); then return "$status"; fi
+  echo "job $job was stopped: $*"
+  if [[ $(squeue --noheader --job="$job" --format=%T) == RUNNING ]]; then
+    scontrol requeue "$job"
   fi
   exit 143
 }

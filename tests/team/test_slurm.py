@@ -5,10 +5,11 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,8 @@ from tests.team.served import MLFLOW, free_port, started
 pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[2]
+
+LONG = 25  # epochs, so that training does not end before it is stopped
 
 PARAMS = {
     "backbone": {"weights": "random-conv", "image_size": 32},
@@ -40,7 +43,7 @@ PARAMS = {
             "approach": "end_to_end",
             "fine_tune_from": "block5",
             "samples_per_class": 1,
-            "epochs": 2,
+            "epochs": LONG,
         },
     },
 }
@@ -53,8 +56,6 @@ setup() {{ :; }}
 SCRATCH={scratch}
 export MLFLOW_TRACKING_URI={server}
 """
-
-LONG = 25  # epochs, so that training does not end before it is stopped
 
 
 def write_drawings(path: Path) -> None:
@@ -102,15 +103,10 @@ class Shared:
         every = client.search_runs([experiment], max_results=500)
         return [run for run in every if run.data.tags.get("dvc.stage") == f"train@{study}"]
 
-    def elsewhere(self, folder: Path) -> "Shared":
-        """The same of a clone, which has nothing in its DVC cache."""
-        self.workspace.run("git", "clone", "--quiet", ".", str(folder))
-        other = Workspace(folder)
-        other.run("git", "config", "user.name", "test")
-        other.run("git", "config", "user.email", "test@localhost")
-        for name in ("drawings.tar", "slurm/cluster.env"):
-            (folder / name).write_bytes((self.workspace.root / name).read_bytes())
-        return Shared(other, self.slurm, self.scratch, self.server)
+    def copy(self, folder: Path) -> "Shared":
+        """The same with a copy of the repository."""
+        shutil.copytree(self.workspace.root, folder, symlinks=True)
+        return replace(self, workspace=Workspace(folder))
 
 
 @contextmanager
@@ -153,25 +149,106 @@ def shared(slurm, server, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     return Shared(made, slurm, scratch, server)
 
 
+@dataclass
+class Joined:
+    """What a job array of both studies, whose second task was stopped twice, has left.
+
+    Attributes:
+        shared: The repository.
+        network: The job before.
+        array: The job array.
+        join: The job behind it.
+        kept: How many epochs were kept when the task was stopped, and one epoch after each start.
+        lock: DVC's lock after the first stop.
+        restarts: How often SLURM started the task again.
+    """
+
+    shared: Shared
+    network: str
+    array: str
+    join: str
+    kept: list[int]
+    lock: str
+    restarts: str
+
+
 @pytest.fixture(scope="module")
-def joined(shared: Shared) -> tuple[Shared, list[str]]:
-    """After a job array of both studies; and its three jobs."""
-    jobs = shared.submit("studies")
-    assert len(jobs) == 3
-    shared.completed(*jobs)
-    return shared, jobs
+def joined(shared: Shared) -> Joined:
+    slurm = shared.slurm
+    network, array, join = shared.submit("studies")
+    shared.completed(network)
+    place, task = shared.scratch / array / "tuned", f"{array}_1"
+
+    def another_epoch(kept: int) -> int:
+        """The number of epochs that are kept, as soon as it is another one."""
+        over = {"COMPLETED", "FAILED"}
+        wait_for(lambda: epochs_kept(place) != kept or slurm.states(task) <= over, "an epoch")
+        assert not slurm.states(task) <= over, shared.log(array)
+        return epochs_kept(place)
+
+    kept = [another_epoch(0)]
+    # As --signal=B:TERM does before the time limit: the script alone is signalled, and asks SLURM
+    # to start the job again.
+    slurm.run("scancel", "--batch", "--signal=TERM", task)
+    in_the_queue(slurm, task)
+    lock = (place / ".dvc/tmp/rwlock").read_text(encoding="utf-8")
+    kept.append(epochs_kept(place))
+    begin_again(slurm, task)
+    kept.append(another_epoch(kept[-1]))
+
+    # SLURM signals every process of the job. Afterwards, DVC's lock is as a killed node leaves it,
+    # and the process that it names is another one, which is alive.
+    slurm.run("scontrol", "requeue", task)
+    in_the_queue(slurm, task)
+    held = {"write": {str(place / "models/heads/tuned"): {"pid": 1, "cmd": "dvc repro"}}}
+    (place / ".dvc/tmp/rwlock").write_text(json.dumps(held), encoding="utf-8")
+    kept.append(epochs_kept(place))
+    begin_again(slurm, task)
+    kept.append(another_epoch(kept[-1]))
+    restarts = slurm.facts(task)[0]["Restarts"]
+    shared.completed(array, join)
+    return Joined(shared, network, array, join, kept, lock, restarts)
+
+
+def epochs_kept(workspace: Path) -> int:
+    """How many epochs of the second study's trial a workspace keeps, to go on from."""
+    files = list((workspace / "models" / "heads").glob(".tuned.*.partial/*.epochs.npz"))
+    if not files:
+        return 0
+    with files[0].open("rb") as file, np.load(file) as stored:
+        return len(json.loads(str(stored["about"]))["rows"])
+
+
+def in_the_queue(slurm: Slurm, job: str) -> None:
+    wait_for(lambda: slurm.states(job) == {"PENDING"}, "a job in the queue")
+
+
+def begin_again(slurm: Slurm, job: str) -> None:
+    """Lets a job that was queued again begin at once: SLURM would wait for two minutes."""
+    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    wait_for(lambda: slurm.states(job) == {"RUNNING"}, "a job that begins again")
 
 
 def test_each_study_trains_in_a_job_and_the_join_only_takes_its_results(joined) -> None:
-    shared, (network, array, join) = joined
+    shared = joined.shared
+    network, array, join = joined.network, joined.array, joined.join
     assert {facts["NodeList"] for facts in shared.slurm.facts(array)} == {"n1", "n2"}
     assert "features@drawings" in stages_run(shared.log(network))
-    assert sorted(stages_run(shared.log(array))) == ["train@few", "train@tuned"]
+    assert sorted(stages_run(shared.log(array))) == ["train@few", *["train@tuned"] * 3]
     assert set(stages_run(shared.log(join))) == {"explain@few", "explain@tuned", "report"}
 
 
+def test_a_task_that_was_stopped_goes_on_within_its_epochs(joined) -> None:
+    assert joined.restarts == "2"
+    assert json.loads(joined.lock) == {}
+    at_first, stopped, again, stopped_again, at_last = joined.kept
+    assert 0 < at_first <= stopped < again <= stopped_again < at_last < LONG
+    for run in joined.shared.runs("tuned"):
+        assert run.info.status == "FINISHED"  # each is there once, as the next test says
+
+
 def test_the_join_commits_lock_file_and_results_and_clears_up(joined) -> None:
-    shared, (_, array, _) = joined
+    shared, array = joined.shared, joined.array
     message = shared.workspace.run("git", "log", "-1", "--format=%s").strip()
     assert message == f"Results of SLURM job {array}: few tuned"
     changed = shared.workspace.run("git", "show", "--name-only", "--format=", "HEAD").split()
@@ -181,7 +258,7 @@ def test_the_join_commits_lock_file_and_results_and_clears_up(joined) -> None:
 
 
 def test_all_jobs_log_to_one_server_and_each_run_is_there_once(joined) -> None:
-    shared, (_, array, join) = joined
+    shared = joined.shared
     head, before = shared.workspace.run("git", "rev-parse", "HEAD", "HEAD^").split()
     for study, count in (("few", 3), ("tuned", 2)):
         runs = shared.runs(study)
@@ -191,12 +268,14 @@ def test_all_jobs_log_to_one_server_and_each_run_is_there_once(joined) -> None:
         checkouts = {run.data.tags["checkout"] for run in runs}
         assert checkouts == {f"git checkout {head} && dvc checkout"}
         assert {run.data.tags.get("replayed") for run in runs} == {None}
-        assert f"{study}: {count} runs logged to MLflow at {shared.server}" in shared.log(array)
-        assert f"{study}: 0 runs logged to MLflow at {shared.server}" in shared.log(join)
+        assert f"{study}: {count} runs logged to MLflow at {shared.server}" in shared.log(
+            joined.array
+        )
+        assert f"{study}: 0 runs logged to MLflow at {shared.server}" in shared.log(joined.join)
 
 
 def test_what_can_not_be_submitted_is_one_sentence(joined) -> None:
-    shared, _ = joined
+    shared = joined.shared
     root = shared.workspace.root
 
     def refused(*arguments: str) -> str:
@@ -214,7 +293,7 @@ def test_what_can_not_be_submitted_is_one_sentence(joined) -> None:
 
 
 def test_no_results_are_joined_if_a_study_fails(joined, tmp_path) -> None:
-    shared, _ = joined
+    shared = joined.shared
     (tmp_path / "full").touch()
     file = shared.workspace.root / "slurm" / "cluster.env"
     with changed(file, f"SCRATCH={tmp_path}/full\n"):
@@ -226,7 +305,7 @@ def test_no_results_are_joined_if_a_study_fails(joined, tmp_path) -> None:
 
 
 def test_queued_experiments_are_jobs_that_log_to_one_server(joined) -> None:
-    shared, _ = joined
+    shared = joined.shared
     run = shared.workspace.run
     for name, epochs in (("five", 5), ("six", 6)):
         run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"studies.few.epochs={epochs}")
@@ -248,66 +327,30 @@ def test_ray_over_two_nodes_gives_the_bytes_of_one(joined, tmp_path) -> None:
     # Ray is the extra [ray] of the project.
     if importlib.util.find_spec("ray") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install '.[ray]'")
-    shared, _ = joined
-    other = shared.elsewhere(tmp_path / "clone")
+    shared = joined.shared
+    other = shared.copy(tmp_path / "clone")
+    root = other.workspace.root
+    for made in ("data/features/drawings", "models/heads/few", "results/few", ".dvc/cache/runs"):
+        shutil.rmtree(root / made)
     (job,) = other.submit("ray", "train@few")
     other.completed(job)
     assert "Ray runs on 2 nodes" in other.log(job)
-    assert {"features@drawings", "train@few"} <= set(stages_run(other.log(job)))
-    for room in ("data/features", "models/heads/few", "results/few"):
-        assert other.workspace.files(room) == shared.workspace.files(room)
+    assert stages_run(other.log(job)) == ["features@drawings", "train@few"]
+    assert other.workspace.read("dvc.lock") == shared.workspace.read("dvc.lock")
 
 
-def test_a_stopped_job_goes_on_within_its_epochs_unless_it_was_cancelled(joined) -> None:
-    shared, _ = joined
-    workspace, slurm = shared.workspace, shared.slurm
-    workspace.write_params(edited(PARAMS, {"studies/tuned/epochs": LONG}))
-
-    def kept() -> int:
-        """How many epochs of the trial are kept."""
-        files = list((workspace.root / "models" / "heads").glob(".tuned.*.partial/*.epochs.npz"))
-        if not files:
-            return 0
-        with files[0].open("rb") as file, np.load(file) as stored:
-            return len(json.loads(str(stored["about"]))["rows"])
-
-    def after_another_epoch(epochs: int, job: str) -> int:
-        wait_for(lambda: kept() != epochs or slurm.states(job) == {"COMPLETED"}, "an epoch")
-        assert epochs < kept() < LONG, shared.log(job)
-        return kept()
-
-    # Cancelled: SLURM signals every process, and the job stays away.
-    (job,) = shared.submit("repro", "train@tuned")
-    after_another_epoch(0, job)
-    slurm.run("scancel", job)
-    wait_for(lambda: slurm.states(job) == {"CANCELLED"}, "the end of a cancelled job")
-    assert json.loads((workspace.root / ".dvc" / "tmp" / "rwlock").read_text()) == {}
-
-    # What --signal=B:TERM does before the time limit: the job alone is signalled, and comes again.
-    (job,) = shared.submit("repro", "train@tuned")
-    first = job
-    epochs = after_another_epoch(kept(), job)
-    slurm.run("scancel", "--batch", "--signal=TERM", job)
-    begin_again(slurm, job, restarts="1")
-
-    # Requeued, and the process that DVC's lock names is another one's by now.
-    epochs = after_another_epoch(max(epochs, kept()), job)
-    slurm.run("scontrol", "requeue", job)
-    wait_for(lambda: slurm.states(job) == {"PENDING"}, "the job in the queue")
-    lock = {"write": {str(workspace.root / "models/heads/tuned"): {"pid": 1, "cmd": "dvc repro"}}}
-    (workspace.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(lock))
-    begin_again(slurm, job, restarts="2")
-    shared.completed(job)
-
-    runs = [run for run in shared.runs("tuned") if run.data.params["epochs"] == str(LONG)]
-    assert len(runs) == 2  # the study and its trial
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert job == first
-
-
-def begin_again(slurm: Slurm, job: str, restarts: str) -> None:
-    """Lets a job that was queued again begin at once: SLURM would wait for two minutes."""
-    wait_for(lambda: slurm.states(job) == {"PENDING"}, "the job in the queue")
-    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
-    wait_for(lambda: slurm.states(job) == {"RUNNING"}, "the job again")
-    assert slurm.facts(job)[0]["Restarts"] == restarts
+def test_a_cancelled_job_keeps_what_it_has_and_stays_away(joined) -> None:
+    shared = joined.shared
+    root, params = shared.workspace.root, edited(PARAMS, {"studies/tuned/epochs": LONG + 1})
+    before = (root / "params.yaml").read_bytes()
+    try:
+        shared.workspace.write_params(params)
+        (job,) = shared.submit("repro", "train@tuned")
+        wait_for(lambda: epochs_kept(root) > 0, "an epoch")
+        shared.slurm.run("scancel", job)
+        wait_for(lambda: shared.slurm.states(job) == {"CANCELLED"}, "the end of a cancelled job")
+    finally:
+        (root / "params.yaml").write_bytes(before)
+    assert epochs_kept(root) > 0
+    assert json.loads((root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8")) == {}
+    assert shared.slurm.states(job) == {"CANCELLED"}
