@@ -38,22 +38,30 @@ enter_clone() {
 # Runs a command that can be resumed. SIGTERM to the job stops the command between two trials or
 # epochs; if the job was not cancelled, SLURM queues it again.
 resumable() {
-  local status=0
+  local status=0 command
   # The job is not the first to run here, and was killed with its node: DVC's lock names processes
   # by their numbers, which mean others on this node.
   if ((${SLURM_RESTART_COUNT:-0} > 0)); then rm -f .dvc/tmp/rwlock; fi
-  stopped= command=
-  trap stop TERM
+  stopped=
+  trap 'stopped=yes' TERM
   set -m # a process group of its own, in which Ctrl-C is not ignored
   # SLURM also signals every process of a job that it stops. DVC must survive that: it releases its
   # lock when its stage has ended.
   (trap '' TERM && exec "$@") &
   command=$!
   set +m
-  # A signal ends wait, not the command.
-  while kill -0 "$command" 2>/dev/null; do
-    wait "$command" && status=0 || status=$?
+  while [[ -z $stopped ]] && kill -0 "$command" 2>/dev/null; do
+    wait "$command" && status=0 || status=$? # SIGTERM ends wait, not the command
   done
+  if [[ -n $stopped ]]; then
+    # More than once, since a stage that has just begun does not listen yet.
+    while kill -0 "$command" 2>/dev/null; do
+      kill -TERM -- "-$command" || true # the stage keeps what is complete
+      kill -INT "$command" || true      # DVC, if it is between two stages
+      sleep 2 || true # it may be signalled too
+    done
+    wait "$command" && status=0 || status=$?
+  fi
   trap - TERM
   if [[ -z $stopped ]] || ((status == 0)); then return "$status"; fi
   echo "job $job was stopped: $*"
@@ -61,10 +69,4 @@ resumable() {
     scontrol requeue "$job"
   fi
   exit 143
-}
-
-stop() {
-  stopped=yes
-  kill -TERM -- "-$command" 2>/dev/null || true # to the stage, which keeps what is complete
-  kill -INT "$command" 2>/dev/null || true      # to DVC, if it is between two stages
 }
