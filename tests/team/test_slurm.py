@@ -161,6 +161,7 @@ class Joined:
         kept: How many epochs were kept when the task was stopped, and one epoch after each start.
         lock: DVC's lock after the first stop.
         restarts: How often SLURM started the task again.
+        nodes: The nodes on which the tasks began.
     """
 
     shared: Shared
@@ -170,6 +171,7 @@ class Joined:
     kept: list[int]
     lock: str
     restarts: str
+    nodes: set[str]
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,7 @@ def joined(shared: Shared) -> Joined:
         return epochs_kept(place)
 
     kept = [another_epoch(0)]
+    nodes = {facts["NodeList"] for facts in slurm.facts(array)}
     # As --signal=B:TERM does before the time limit: the script alone is signalled, and asks SLURM
     # to start the job again.
     slurm.run("scancel", "--batch", "--signal=TERM", task)
@@ -207,7 +210,7 @@ def joined(shared: Shared) -> Joined:
     kept.append(another_epoch(kept[-1]))
     restarts = slurm.facts(task)[0]["Restarts"]
     shared.completed(array, join)
-    return Joined(shared, network, array, join, kept, lock, restarts)
+    return Joined(shared, network, array, join, kept, lock, restarts, nodes)
 
 
 def epochs_kept(workspace: Path) -> int:
@@ -232,7 +235,7 @@ def begin_again(slurm: Slurm, job: str) -> None:
 def test_each_study_trains_in_a_job_and_the_join_only_takes_its_results(joined) -> None:
     shared = joined.shared
     network, array, join = joined.network, joined.array, joined.join
-    assert {facts["NodeList"] for facts in shared.slurm.facts(array)} == {"n1", "n2"}
+    assert joined.nodes == {"n1", "n2"}
     assert "features@drawings" in stages_run(shared.log(network))
     assert sorted(stages_run(shared.log(array))) == ["train@few", *["train@tuned"] * 3]
     assert set(stages_run(shared.log(join))) == {"explain@few", "explain@tuned", "report"}
