@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -230,6 +231,23 @@ def begin_again(slurm: Slurm, job: str) -> None:
     """Lets a job that was queued again begin at once: SLURM would wait for two minutes."""
     slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
     wait_for(lambda: slurm.states(job) == {"RUNNING"}, "a job that begins again")
+
+
+def test_the_example_and_its_page_name_what_the_jobs_read() -> None:
+    names = ["ALL", "NETWORK", "HEADS", "SCRATCH"]
+    script = f". slurm/cluster.env.example && declare -p {' '.join(names)} && declare -f setup"
+    printed = subprocess.run(
+        ["bash", "-uc", script],
+        cwd=ROOT,
+        env=os.environ | {"USER": "ann"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert re.findall(r"^declare -\S+ (\w+)=", printed, re.MULTILINE) == names
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert {*names, "setup", "MLFLOW_TRACKING_URI"} <= set(explained)
 
 
 def test_each_study_trains_in_a_job_and_the_join_only_takes_its_results(joined) -> None:
