@@ -52,6 +52,7 @@ PARAMS = {
 CLUSTER = """\
 ALL=(--time=01:00:00)
 NETWORK=()
+RAY=()
 HEADS=()
 setup() {{ :; }}
 SCRATCH={scratch}
@@ -234,7 +235,7 @@ def begin_again(slurm: Slurm, job: str) -> None:
 
 
 def test_the_example_and_its_page_name_what_the_jobs_read() -> None:
-    names = ["ALL", "NETWORK", "HEADS", "SCRATCH"]
+    names = ["ALL", "NETWORK", "RAY", "HEADS", "SCRATCH"]
     script = f". slurm/cluster.env.example && declare -p {' '.join(names)} && declare -f setup"
     printed = subprocess.run(
         ["bash", "-uc", script],
