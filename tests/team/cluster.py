@@ -87,6 +87,11 @@ class Slurm:
     def states(self, job: str) -> set[str]:
         return {facts["JobState"] for facts in self.facts(job)}
 
+    def endings(self, job: str) -> int:
+        """How often the nodes have ended a job."""
+        logs = (file.read_text(encoding="utf-8") for file in self.folder.glob("slurmd.*.log"))
+        return sum(log.count(f"[{job}.batch] done with job") for log in logs)
+
     def completed(self, job: str, log: Callable[[], str]) -> None:
         """Waits for a job; one that fails fails the test."""
         over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE"}

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -225,11 +226,18 @@ def epochs_kept(workspace: Path) -> int:
 
 
 def in_the_queue(slurm: Slurm, job: str) -> None:
+    """Waits until a job that was stopped has ended, and waits in the queue."""
     wait_for(lambda: slurm.states(job) == {"PENDING"}, "a job in the queue")
+    number, restarts = slurm.facts(job)[0]["JobId"], int(slurm.facts(job)[0]["Restarts"])
+    wait_for(lambda: slurm.endings(number) >= restarts, "the end of a job that was stopped")
 
 
 def begin_again(slurm: Slurm, job: str) -> None:
-    """Lets a job that was queued again begin at once: SLURM would wait for two minutes."""
+    """Lets a job that was queued again begin soon: SLURM would wait for two minutes.
+
+    A node refuses a job that begins in the second in which it ended the same one.
+    """
+    time.sleep(2)
     slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
     wait_for(lambda: slurm.states(job) == {"RUNNING"}, "a job that begins again")
 
