@@ -347,8 +347,8 @@ def test_queued_experiments_are_jobs_that_log_to_one_server(joined) -> None:
         assert len(runs) == 3
         assert {r.data.params["epochs"] for r in runs} == {epochs}
         assert {r.info.status for r in runs} == {"FINISHED"}
-        metrics = json.loads(run("dvc", "metrics", "show", "--json", name))
-        assert metrics[name]["data"]["results/few/metrics.json"]["data"]
+        ref = run("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
+        assert json.loads(run("git", "show", f"{ref}:results/few/metrics.json"))
     assert run("git", "for-each-ref", "refs/slurm") == ""
     assert list(shared.scratch.iterdir()) == []
 
@@ -360,7 +360,7 @@ def test_ray_over_two_nodes_gives_the_bytes_of_one(joined, tmp_path) -> None:
     shared = joined.shared
     other = shared.copy(tmp_path / "clone")
     root = other.workspace.root
-    for made in ("data/features/drawings", "models/heads/few", "results/few", ".dvc/cache/runs"):
+    for made in ("data/features/drawings", "models/heads/few", "results/few", ".dvc/cache"):
         shutil.rmtree(root / made)
     (job,) = other.submit("ray", "train@few")
     other.completed(job)
