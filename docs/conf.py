@@ -22,6 +22,7 @@ NAVIGATION = {
         "docs/reading-the-ui",
         "docs/models",
         "docs/team",
+        "docs/cluster",
     ],
     "Every setting": [
         "docs/params",

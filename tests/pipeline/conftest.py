@@ -125,7 +125,7 @@ def clone(folder: Path, params: dict[str, Any]) -> Workspace:
     for name in filter(None, listing.stdout.split("\0")):
         if not name.startswith(generated) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name)
     workspace = Workspace(folder)
     workspace.write_params(params)
     workspace.run("git", "init", "--quiet")

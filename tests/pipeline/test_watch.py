@@ -121,7 +121,9 @@ def test_sigterm_ends_the_runs_in_order(untrained: Workspace) -> None:
     # As a scheduler does it: DVC starts no stage in a group of its own.
     process = untrained.start("vgg16-transfer", "train", "streamed", DVC_STAGE=STAGE)
     store.wait(lambda runs: NAME in runs and bool(store.epochs(runs[NAME])), process)
-    os.kill(process.pid, signal.SIGTERM)
+    for _ in range(2):  # SLURM sends it to a job, and to each of its processes
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
     process.communicate(timeout=120)
     assert process.returncode == 143
     for run in store.runs().values():

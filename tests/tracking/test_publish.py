@@ -290,6 +290,13 @@ def test_logging_again_adds_nothing(published: Published) -> None:
     assert {run.info.run_id: run.data.metrics for run in published.runs()} == before
 
 
+def test_a_run_of_a_stage_is_not_replayed_by_a_later_publish(one: Published) -> None:
+    one.log()
+    one.lineage = dataclasses.replace(one.lineage, replayed=True)
+    assert one.log() == 0
+    assert {run.data.tags.get("replayed") for run in one.runs()} == {None}
+
+
 def test_another_lock_entry_is_logged_beside_the_first(one: Published) -> None:
     assert one.log() == 2
     again = Published(one.store, one.study, one.outputs)

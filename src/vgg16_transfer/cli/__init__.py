@@ -32,7 +32,7 @@ def main() -> None:
     # less often, and not at all at exit, halves the time of a short command.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     # Without it, SIGTERM would leave temporary files and runs that seem to go on.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except Exception as error:
@@ -46,6 +46,12 @@ def main() -> None:
         sys.exit(2)
     finally:
         gc.freeze()
+
+
+def _terminate(*_: object) -> None:
+    """Ends this process once: a second SIGTERM, as SLURM sends, would break off the clearing up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TERMINATED)
 
 
 def _sentence(error: Exception) -> str | None:

@@ -9,6 +9,7 @@ This adds nothing twice: a store keeps one copy of the same parameter, metric or
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,9 @@ def _log_kernels(
 def _tag(client: mlflow.MlflowClient, run: Run, lineage: Lineage) -> None:
     """Adds the tags that are known once the stage is over: the lock entry, and the commit of it."""
     logged = run.data.tags
-    tags = {key: value for key, value in lineage.tags().items() if key not in logged}
+    # A run that was logged by its stage is not replayed; one that is has the tag from its start.
+    known = replace(lineage, replayed=False).tags()
+    tags = {key: value for key, value in known.items() if key not in logged}
     checkout = lineage.checkout()
     if lineage.committed and checkout and not logged.get("checkout", "").endswith("dvc checkout"):
         tags["checkout"] = checkout
