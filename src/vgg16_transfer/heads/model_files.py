@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.saved import MadeOf
 
 _AT_ONCE = 64  # pictures; more could fill the memory if a head has fine-tuned blocks
@@ -78,7 +79,7 @@ def load(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def probabilities(model: keras.Model, features: Features) -> npt.NDArray[np.float32]:
     """Computes class probabilities.
 
     Args:
@@ -92,7 +93,7 @@ def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.
 
 
 def in_parts(
-    function: Callable[[npt.NDArray[np.float32]], Any], features: npt.NDArray[np.float32]
+    function: Callable[[npt.NDArray[np.float32]], Any], features: Features
 ) -> npt.NDArray[np.float32]:
     """Applies a function, such as a model, to a few rows at a time.
 
