@@ -258,7 +258,7 @@ class FeatureStore:
             digests = [self._digest(layer, chunk, *each) for each in enumerate(contents)]
             with self._file(layer).open("ab") as file:
                 parts[layer] = Part(file.tell(), tuple(map(len, contents)), tuple(digests))
-                file.writelines(contents)
+                file.write(b"".join(contents))
         self._unsettled.append(chunk)
         self._add(chunk)
 
