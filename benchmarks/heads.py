@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -82,7 +83,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
         self._size = size
 
     def __len__(self) -> int:
-        return -(-len(self._pictures.labels) // self._size)
+        return math.ceil(len(self._pictures.labels) / self._size)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(number * self._size, (number + 1) * self._size)
