@@ -296,14 +296,15 @@ def _together(
         OverflowInFeaturesError: An activation is too large for the number format.
     """
     dtype = store.recipe["dtype"]
-    blocks: Blocks = {
-        layer: np.empty((len(ids), int(np.prod(shape))), dtype)
-        for layer, shape in store.shapes.items()
-    }
-    for layer, block in blocks.items():
-        if new:
-            computed = [narrowed(layer, output[layer], dtype) for output in outputs]
-            block[list(new)] = np.concatenate(computed)
+    blocks: Blocks = {}
+    for layer, shape in store.shapes.items():
+        width = int(np.prod(shape))
+        parts = [narrowed(layer, output[layer], dtype) for output in outputs]
+        computed = np.concatenate(parts) if parts else np.empty((0, width), dtype)
+        blocks[layer] = computed
+        if len(new) < len(ids):
+            blocks[layer] = np.empty((len(ids), width), dtype)
+            blocks[layer][list(new)] = computed
     remaining = set(range(len(ids))) - set(new)
     for other, intact in sources:
         rows = sorted(row for row in remaining if ids[row] in intact)

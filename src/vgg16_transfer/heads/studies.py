@@ -566,13 +566,21 @@ def _publish(
         fresh.mkdir()
         for name in trials:
             if not failures[name]:
-                shutil.copyfile(done / f"{name}.keras", fresh / f"{name}.keras")
+                _share(done / f"{name}.keras", fresh / f"{name}.keras")
     for leftover in heads.parent.glob(f".{heads.name}.*.partial"):
         remove(leftover)
     return Done(
         [f"{name}: {failure}" for name, failure in failures.items() if failure],
         {name: one.times for name, one in kept.items()},
     )
+
+
+def _share(stored: Path, file: Path) -> None:
+    """Gives a file a second name, which takes no room, or copies it where that can't be done."""
+    try:
+        file.hardlink_to(stored)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(stored, file)
 
 
 class _Kept(NamedTuple):
