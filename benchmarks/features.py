@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from vgg16_transfer.backbones import features, writing
+from vgg16_transfer.backbones import features
 from vgg16_transfer.backbones.features import PictureFile
 from vgg16_transfer.backbones.narrowing import Narrow, narrowed
 from vgg16_transfer.backbones.store import CHUNK, FeatureStore
@@ -96,18 +96,15 @@ def forward(stub: Stub, count: int) -> None:
         stub.forward(empty[: count - start])
 
 
-def write(stub: Stub, ids: Sequence[str], folder: Path, settle_each: bool) -> None:
+def write(stub: Stub, ids: Sequence[str], folder: Path, settle: bool) -> None:
     """Narrows and writes the rows of all pictures, in this thread."""
     store = FeatureStore.create(folder, {"dtype": "float16"}, SHAPES)
-    settled = time.monotonic()
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         outputs = stub.forward(np.zeros((len(chunk), 1), np.uint8))
         store.write(chunk, {layer: narrowed(layer, outputs[layer], "float16") for layer in SHAPES})
-        if settle_each or time.monotonic() - settled > writing._SETTLE_EVERY:  # noqa: SLF001
+        if settle:
             store.settle()
-            settled = time.monotonic()
-    store.settle()
 
 
 def together(
@@ -142,9 +139,9 @@ def main() -> None:
             stages: dict[str, Callable[[], object]] = {
                 "decode": lambda: decode(opened, pictures, backbone),
                 "stub network": lambda: forward(stub, count),
-                "write": lambda p=place: write(stub, ids, p / "write", settle_each=False),
+                "write": lambda p=place: write(stub, ids, p / "write", settle=False),
                 "write, settled at each chunk": lambda p=place: write(
-                    stub, ids, p / "settled", settle_each=True
+                    stub, ids, p / "settled", settle=True
                 ),
                 "end to end": lambda p=place: together(stub, opened, pictures, backbone, p / "all"),
             }

@@ -114,7 +114,7 @@ def test_a_slow_disk_lets_no_more_than_a_few_chunks_wait(store) -> None:
 
 
 def test_the_index_is_written_from_time_to_time(store, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_SETTLE_EVERY", 0.0)
+    monkeypatch.setattr(module, "_PAUSE", 0.0)
     seen = []
 
     def look() -> dict[str, np.ndarray]:

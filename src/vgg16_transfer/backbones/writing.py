@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 _WAITING = 2
 """Chunks that may wait for the thread. With more, a slow disk would fill the memory."""
 
-_SETTLE_EVERY = 1.0
-"""Seconds between two times that the store is settled. Settling it for each chunk takes longer than
-a GPU does for the chunk's pictures."""
+_PAUSE = 10.0
+"""How many times as long as the last settling took the next one waits. A disk takes up to a tenth
+of a second, which is longer than a GPU needs for a chunk. So settling takes a tenth of the time, at
+most, and a run on a CPU settles after each chunk."""
 
 
 @contextmanager
@@ -47,17 +48,18 @@ def writing(store: FeatureStore) -> Iterator[Write]:
     """
     waiting: deque[Future[None]] = deque()
     failed = False
-    settled = time.monotonic()
+    next_time = time.monotonic()
 
     def write(pictures: Sequence[str], blocks: Callable[[], Blocks]) -> None:
-        nonlocal failed, settled
+        nonlocal failed, next_time
         if failed:  # chunks behind a chunk that is missing could not be kept
             return
         failed = True
         store.write(pictures, blocks())
-        if time.monotonic() - settled >= _SETTLE_EVERY:
+        began = time.monotonic()
+        if began >= next_time:
             store.settle()
-            settled = time.monotonic()
+            next_time = time.monotonic() + _PAUSE * (time.monotonic() - began)
         failed = False
 
     with ThreadPoolExecutor(1, "write") as pool:
