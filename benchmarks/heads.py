@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
-from vgg16_transfer.backbones.store import CHUNK, FeatureStore
+from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.rows import of_store
@@ -158,8 +158,9 @@ def narrow(rate: float) -> float:
 
 def against_sklearn(workspace: Path, dataset: str) -> None:
     """Accuracy on test pictures, regularisation chosen on validation pictures, mean over seeds."""
-    store = FeatureStore.open(workspace / "data" / "features" / dataset)
-    if store is None:
+    try:
+        store = FeatureStore.open(workspace / "data" / "features" / dataset)
+    except FeaturesError:
         print(f"no features of {dataset} in {workspace}: left out")
         return
     for samples in (2, 4, 8, 16):

@@ -35,7 +35,7 @@ def encode(numbers: Numbers) -> bytes:
     """
     words = np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")  # -0 is not zero here
     filled = words != 0
-    others = words[np.flatnonzero(filled)]
+    others = words[filled.nonzero()[0]]
     if len(words) / 8 + others.nbytes <= _LARGEST * words.nbytes:
         return b"".join((_SPARSE, np.packbits(filled).tobytes(), others.tobytes()))
     return _ZSTD + zstandard.ZstdCompressor(level=_LEVEL).compress(words.tobytes())
@@ -60,7 +60,7 @@ def decode(content: bytes, dtype: str, count: int) -> Floats:
     filled = np.unpackbits(packed, count=count).view(bool)
     numbers = np.zeros(count, np.float32)
     words = np.frombuffer(content, np.uint8, offset=1 + bits).view(dtype)
-    numbers[np.flatnonzero(filled)] = widened(words)
+    numbers[filled.nonzero()[0]] = widened(words)
     return numbers
 
 

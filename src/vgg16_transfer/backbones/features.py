@@ -300,11 +300,12 @@ def _together(
     for layer, shape in store.shapes.items():
         width = int(np.prod(shape))
         parts = [narrowed(layer, output[layer], dtype) for output in outputs]
-        computed = np.concatenate(parts) if parts else np.empty((0, width), dtype)
-        blocks[layer] = computed
-        if len(new) < len(ids):
-            blocks[layer] = np.empty((len(ids), width), dtype)
-            blocks[layer][list(new)] = computed
+        if len(parts) == 1 and len(new) == len(ids):  # as a GPU gives them: nothing to copy
+            (blocks[layer],) = parts
+            continue
+        blocks[layer] = np.empty((len(ids), width), dtype)
+        if parts:
+            blocks[layer][list(new)] = np.concatenate(parts)
     remaining = set(range(len(ids))) - set(new)
     for other, intact in sources:
         rows = sorted(row for row in remaining if ids[row] in intact)
