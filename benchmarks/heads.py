@@ -10,8 +10,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -24,9 +27,10 @@ import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
-from vgg16_transfer.backbones.store import FeatureStore
+from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
 from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.kinds import softmax
+from vgg16_transfer.heads.rows import of_store
 from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.optimizers import OPTIMIZERS, move
 from vgg16_transfer.params import Trial, read_params
@@ -55,6 +59,7 @@ def made(per_class: int, width: int, seed: int) -> Pictures:
     """Features of the size of real ones: what they cost does not depend on what they say."""
     labels = np.repeat(np.arange(CLASSES), per_class)
     features = np.random.default_rng(seed).random((len(labels), width), np.float32)
+    np.maximum(features - np.float32(0.7), 0, out=features)  # zeros, as a ReLU leaves them
     return Pictures(features, labels)
 
 
@@ -67,6 +72,36 @@ def matmul_rate() -> float:
 def our_fit(trial: Trial, shape: tuple[int, ...], roles: dict[str, Pictures]) -> float:
     """Seconds for a whole head, with every epoch measured on train and test."""
     return seconds(lambda: softmax.fit(trial, Data(roles["train"], roles, shape, CLASSES)))
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """Batches of arrays. Given the arrays themselves, Keras would copy them."""
+
+    def __init__(self, pictures: Pictures, size: int) -> None:
+        super().__init__()
+        self._pictures = pictures
+        self._size = size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._pictures.labels) / self._size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = slice(number * self._size, (number + 1) * self._size)
+        return self._pictures.features[rows], self._pictures.labels[rows]
+
+
+def in_store(folder: Path, shape: tuple[int, ...], seeds: dict[str, int]) -> dict[str, Pictures]:
+    """Made features of 8 pictures a class in a store, where a study leaves what is so wide."""
+    store = FeatureStore.create(folder, {"dtype": "float16"}, {"wide": shape})
+    roles = {}
+    for role, seed in seeds.items():
+        features, labels = made(8, int(np.prod(shape)), seed)
+        ids = [f"{role} {number}" for number in range(len(labels))]
+        for start in range(0, len(ids), CHUNK):
+            rows = slice(start, start + CHUNK)
+            store.append(ids[rows], {"wide": features[rows].astype(np.float16)})
+        roles[role] = Pictures(of_store(store, "wide", ids), labels)
+    return roles
 
 
 def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
@@ -84,9 +119,8 @@ def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
 
     def epoch() -> None:
         model.fit(
-            *roles["train"],
-            batch_size=trial.batch_size,
-            validation_data=tuple(roles["test"]),
+            Batches(roles["train"], trial.batch_size),
+            validation_data=Batches(roles["test"], trial.batch_size),
             verbose=0,
         )
 
@@ -96,10 +130,12 @@ def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
 
 def wide() -> None:
     """The block4_pool study: what is cheap because pictures are few."""
-    roles = {"train": made(8, 100_352, 0), "test": made(8, 100_352, 1)}
+    shape, seeds = (14, 14, 512), {"train": 0, "test": 1}
     trial = Trial(layer="block4_pool", samples_per_class=8)
-    ours = our_fit(trial, (14, 14, 512), roles) / trial.epochs
-    theirs = keras_epoch(trial, roles)
+    with tempfile.TemporaryDirectory() as folder:
+        roles = in_store(Path(folder) / "features", shape, seeds)
+        ours = our_fit(trial, shape, roles) / trial.epochs
+    theirs = keras_epoch(trial, {role: made(8, 100_352, seed) for role, seed in seeds.items()})
     print(
         f"block4_pool, 2,056 x 100,352: {ours:.3f} s an epoch, all included; Keras's fit "
         f"{theirs:.2f} s; 1/{theirs / ours:.0f} (target: 1/20)"
@@ -122,8 +158,9 @@ def narrow(rate: float) -> float:
 
 def against_sklearn(workspace: Path, dataset: str) -> None:
     """Accuracy on test pictures, regularisation chosen on validation pictures, mean over seeds."""
-    store = FeatureStore.open(workspace / "data" / "features" / dataset)
-    if store is None:
+    try:
+        store = FeatureStore.open(workspace / "data" / "features" / dataset)
+    except FeaturesError:
         print(f"no features of {dataset} in {workspace}: left out")
         return
     for samples in (2, 4, 8, 16):
@@ -265,6 +302,8 @@ def main() -> None:
     optimizers()
     against_sklearn(workspace, dataset)
     paper(rate, reached, Path(__file__).parents[1] / "profiles" / "paper.yaml")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGA
+    print(f"peak memory of all this: {peak:.1f} GB (target: 4)")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ import pytest
 from vgg16_transfer.artifacts import ArtifactError
 from vgg16_transfer.backbones import base, features, store
 from vgg16_transfer.backbones.base import Tapped
-from vgg16_transfer.backbones.features import OverflowInFeaturesError, Written, write_features
+from vgg16_transfer.backbones.features import Written, write_features
+from vgg16_transfer.backbones.narrowing import OverflowInFeaturesError
 from vgg16_transfer.backbones.store import INDEX, FeaturesError, FeatureStore
 from vgg16_transfer.images.archives import open_archive
 from vgg16_transfer.images.manifests import ManifestError, read_manifests
 from vgg16_transfer.images.source import Source, SourceError
 from vgg16_transfer.params import Backbone
 
+from . import old_store
 from .conftest import BACKBONE, picture, write_archive, write_split
 
 LAYERS = ["block4_pool", "block5_pool"]
@@ -304,28 +306,28 @@ def test_rows_of_other_code_are_never_used(world, complete, monkeypatch, tmp_pat
 
 
 def lose_bytes(world: World) -> None:
-    path = world.out / "block5_pool.zst"
+    path = world.out / "block5_pool.rows"
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def flip_a_bit(world: World) -> None:
     chunk = FeatureStore.open(world.out)._chunks[-1].parts["block5_pool"]
-    path = world.out / "block5_pool.zst"
+    path = world.out / "block5_pool.rows"
     content = bytearray(path.read_bytes())
-    content[chunk.start + chunk.length // 2] ^= 1
+    content[chunk.start + sum(chunk.lengths) // 2] ^= 1
     path.write_bytes(content)
 
 
 def remove_a_layer(world: World) -> None:
-    (world.out / "block4_pool.zst").unlink()
+    (world.out / "block4_pool.rows").unlink()
 
 
 def empty_a_layer(world: World) -> None:
-    (world.out / "block4_pool.zst").write_bytes(b"")
+    (world.out / "block4_pool.rows").write_bytes(b"")
 
 
 def swap_layers(world: World) -> None:
-    names = [world.out / f"{layer}.zst" for layer in LAYERS]
+    names = [world.out / f"{layer}.rows" for layer in LAYERS]
     contents = [path.read_bytes() for path in names]
     for path, content in zip(names, reversed(contents), strict=True):
         path.write_bytes(content)
@@ -360,7 +362,7 @@ def edit_shape(world: World) -> None:
 def point_beyond_any_file(world: World) -> None:
     def edit(lines: Any) -> None:
         lines[1]["parts"]["block5_pool"][0] = 10**20
-        lines[2]["parts"]["block5_pool"][1] = 10**17
+        lines[2]["parts"]["block5_pool"][1][0] = 10**17
 
     edit_index(world, edit)
 
@@ -375,9 +377,9 @@ def cut_the_index_off(world: World) -> None:
 
 
 DAMAGES = {
-    lose_bytes: 7,
+    lose_bytes: 1,
     point_beyond_any_file: 2 * CHUNK,
-    flip_a_bit: 7,
+    flip_a_bit: 1,
     remove_a_layer: PICTURES,
     empty_a_layer: PICTURES,
     swap_layers: PICTURES,
@@ -418,9 +420,11 @@ def test_no_row_is_served_whose_bytes_are_not_those_that_were_written(
 def test_damage_is_told_and_the_rest_is_kept(world, complete) -> None:
     world.take(complete)
     flip_a_bit(world)
-    with pytest.raises(FeaturesError, match=r"block5_pool\.zst: chunk 2 of 7 pictures is damaged"):
+    with pytest.raises(
+        FeaturesError, match=r"block5_pool\.rows: the row of picture \w{12} is damaged"
+    ):
         FeatureStore.open(world.out).rows("block5_pool", FeatureStore.open(world.out).ids)
-    assert world.write() == Written(7, 7)
+    assert world.write() == Written(1, 1)
     assert world.write() == Written(0, 0)
 
 
@@ -437,15 +441,35 @@ def test_an_index_that_can_not_be_read_is_named_and_all_is_computed_again(
     assert world.files() == before
 
 
+def test_a_store_of_the_old_format_is_rewritten_without_a_forward_pass(
+    world, complete, forwarded
+) -> None:
+    world.take(complete)
+    expected = world.files()
+    shutil.rmtree(world.out)
+    old_store.of_store(FeatureStore.open(complete), world.out, CHUNK)
+    assert world.write() == Written(0, 0)
+    assert forwarded == []
+    assert world.files() == expected
+
+
+def test_an_unfinished_store_of_the_old_format_is_used(world, complete, tmp_path) -> None:
+    old_store.of_store(FeatureStore.open(complete), tmp_path / "old", CHUNK)
+    world.out.parent.mkdir()
+    (tmp_path / "old").rename(world.out.with_name(f".{world.out.name}.0123456789ab.partial"))
+    assert world.run() == 0
+    assert world.beside() == []
+
+
 def test_damage_to_an_unfinished_store_costs_what_comes_behind_it(world, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         kill_after(patch, 2 * CHUNK + 1)
         with pytest.raises(Killed):
             world.run()
     (partial,) = world.out.parent.iterdir()
-    content = bytearray((partial / "block4_pool.zst").read_bytes())
+    content = bytearray((partial / "block4_pool.rows").read_bytes())
     content[len(content) // 2 + 100] ^= 1  # in the second chunk
-    (partial / "block4_pool.zst").write_bytes(content)
+    (partial / "block4_pool.rows").write_bytes(content)
     assert world.run() == PICTURES - CHUNK
 
 
@@ -479,16 +503,16 @@ def test_a_value_beyond_float16_names_the_layer_and_the_remedy(world, tmp_path) 
 
 
 def test_no_room_on_the_disk_is_said_and_what_is_computed_is_kept(world, monkeypatch) -> None:
-    append = FeatureStore.append
+    write = FeatureStore.write
     calls = iter(range(2))
 
     def full(self: FeatureStore, *arguments: Any) -> None:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        append(self, *arguments)
+        write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "append", full)
+        patch.setattr(FeatureStore, "write", full)
         with pytest.raises(ArtifactError, match=r"features/d: no room .* is kept: run this again"):
             world.run()
     assert not world.out.exists()
@@ -608,7 +632,7 @@ def test_killed_while_publishing_two_networks_nothing_is_computed_again(
 
 def test_damage_to_a_network_that_is_not_the_first_names_its_dataset(pair) -> None:
     pair.write_both("small", "large")
-    (pair.out / "large" / "block5_pool.zst").write_bytes(b"")
+    (pair.out / "large" / "block5_pool.rows").write_bytes(b"")
     store = FeatureStore.open(pair.out / "large")
-    with pytest.raises(FeaturesError, match=r"large/block5_pool\.zst: .* features@d, which"):
+    with pytest.raises(FeaturesError, match=r"large/block5_pool\.rows: .* features@d, which"):
         store.rows("block5_pool", store.ids[:1])

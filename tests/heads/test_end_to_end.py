@@ -228,6 +228,7 @@ def test_only_the_blocks_that_are_fine_tuned_change(inputs, roles, monkeypatch) 
     ]
     assert changed == ["block5_conv1", "block5_conv2", "block5_conv3"]
     assert list(convolutions(fitted.model)) == changed
+    assert not fitted.model.non_trainable_variables  # so its file holds nothing that is elsewhere
 
 
 def test_without_fine_tuning_no_convolution_is_trained(train) -> None:

@@ -217,6 +217,25 @@ def test_a_head_sees_the_training_pictures_below_its_rank_only(inputs, tmp_path,
     assert sorted(seen) == [(1, 3), (2, 6), (4, 12)]
 
 
+def test_a_head_is_written_once_and_copied_only_where_a_file_can_not_have_two_names(
+    inputs, tmp_path, monkeypatch
+) -> None:
+    copied = []
+    copyfile = studies.shutil.copyfile
+    monkeypatch.setattr(studies.shutil, "copyfile", lambda *of: copied.append(of) or copyfile(*of))
+    run(make_study(), inputs, tmp_path / "linked")
+    assert copied == []
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    run(make_study(), inputs, tmp_path / "copied")
+    assert len(copied) == 1
+    heads = [(tmp_path / name / "heads" / "s" / "only.keras") for name in ("linked", "copied")]
+    assert heads[0].read_bytes() == heads[1].read_bytes()
+
+
 def test_the_same_study_gives_the_same_bytes(inputs, tmp_path) -> None:
     study = make_study(**GRID)
     assert run(study, inputs, tmp_path) == run(study, inputs, tmp_path)

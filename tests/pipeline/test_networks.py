@@ -57,7 +57,7 @@ def test_networks_are_compared_in_one_study(make_clone: Callable[..., Workspace]
     page = (workspace.root / "reports/report.html").read_text(encoding="utf-8")
     assert "mobilenetv2" in page
     kept = sorted(path.name for path in (workspace.root / "data/features/clipart").iterdir())
-    assert kept == ["block5_pool.zst", "index.jsonl", "mobilenetv2"]
+    assert kept == ["block5_pool.rows", "index.jsonl", "mobilenetv2"]
     for study in STUDIES:
         picture = next((workspace.root / "reports/filters/clipart").glob("*.png"))
         answer = workspace.run("vgg16-transfer", "predict", "--study", study, str(picture))

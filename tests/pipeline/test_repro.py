@@ -285,7 +285,7 @@ def test_a_store_without_rows_is_noticed_and_made_again(unkilled) -> None:
     workspace, _ = unkilled
     whole = workspace.files("data/features", "results", "models/heads")
     lock = workspace.read("dvc.lock")
-    (workspace.root / "data/features/clipart/block5_pool.zst").unlink()
+    (workspace.root / "data/features/clipart/block5_pool.rows").unlink()
     printed = workspace.run("dvc", "repro")
     assert stages_run(printed) == ["features@clipart"]
     assert "were missing or damaged; they were computed" in printed

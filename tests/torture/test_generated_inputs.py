@@ -222,7 +222,7 @@ def write_store(path: Path) -> dict[str, np.ndarray]:
     return values
 
 
-@pytest.mark.parametrize("name", ["index.jsonl", "block5_pool.zst"])
+@pytest.mark.parametrize("name", ["index.jsonl", "block5_pool.rows"])
 def test_feature_stores(tmp_path: Path, name: str) -> None:
     values = write_store(tmp_path / "store")
     content = (tmp_path / "store" / name).read_bytes()

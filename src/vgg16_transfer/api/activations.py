@@ -19,6 +19,7 @@ from vgg16_transfer.backbones.store import FeaturesError, FeatureStore
 from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.errors import WeightsError
 from vgg16_transfer.hashing import file_md5
+from vgg16_transfer.heads.rows import held
 from vgg16_transfer.heads.studies import load_material
 from vgg16_transfer.images.manifests import write_frame
 from vgg16_transfer.networks import DEFAULT, LAST, stored_layers
@@ -88,7 +89,8 @@ class Features:
         """
         most = self.data.settings.split.train_per_class
         ranks = range(samples_per_class or most) if role == "train" else None
-        return self.material(layer or self.layers[-1], seed, most).role(role, ranks)
+        pictures = self.material(layer or self.layers[-1], seed, most).role(role, ranks)
+        return held(pictures.features), pictures.labels
 
     def material(self, layer: str, seed: int, ranks: int) -> Material:
         """A split with the features of one layer, as training takes it."""

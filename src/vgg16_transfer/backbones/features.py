@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +26,9 @@ from vgg16_transfer.artifacts import alone, put, remove, room
 from vgg16_transfer.backbones import base, calibrated
 from vgg16_transfer.backbones.decoding import decode
 from vgg16_transfer.backbones.engines import base as engines
-from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.backbones.narrowing import cast_on_device, narrowed
+from vgg16_transfer.backbones.store import CHUNK, FORMAT, FeaturesError, FeatureStore
+from vgg16_transfer.backbones.writing import writing
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import map_files
@@ -45,25 +47,9 @@ if TYPE_CHECKING:
     from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
 
+    Outputs = dict[str, Any]  # activations by layer, as arrays or as what narrowed() takes
     Square = npt.NDArray[np.uint8]
     Blocks = dict[str, npt.NDArray[np.floating[Any]]]
-
-
-class OverflowInFeaturesError(InputError):
-    """An activation is too large for the number format of the store.
-
-    Attributes:
-        layer: Layer of the activation.
-        value: The largest activation.
-    """
-
-    def __init__(self, layer: str, value: float, dtype: str) -> None:
-        self.layer = layer
-        self.value = value
-        super().__init__(
-            f"params.yaml: backbone.dtype: {dtype} ends at {np.finfo(dtype).max:,.0f}, but {layer} "
-            f"reaches {value:,.0f}; set backbone.dtype: float32"
-        )
 
 
 class PictureFile(NamedTuple):
@@ -225,7 +211,7 @@ def _begin(
     out: Path,
 ) -> tuple[FeatureStore, Path]:
     """Opens the unfinished store of the same recipe, layers and pictures, or creates it."""
-    content = [recipe, shapes, [picture.sha256 for picture in picture_files]]
+    content = [FORMAT, recipe, shapes, [picture.sha256 for picture in picture_files]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     name = root.name if out == root else f"{root.name}.{out.name}"
     path = root.with_name(f".{name}.{digest[:12]}.partial")
@@ -257,12 +243,16 @@ def _compute(
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
     stream = _squares(opened, missing, backbone)
-    with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
+    network = cast_on_device(network, backbone.dtype)
+    with (
+        tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar,
+        writing(store) as write,
+    ):
         for start in range(done, len(picture_files), CHUNK):
             ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
-            blocks = _forward(network, stream, len(new), backbone.dtype, bar)
-            store.append(ids, _together(ids, new, blocks, sources))
+            outputs = _forward(network, stream, len(new), bar)
+            write(ids, partial(_together, store, ids, new, outputs, sources))
     unreadable = out.exists() and others[0] is None
     return Written(len(missing), None if unreadable else damaged)
 
@@ -283,59 +273,47 @@ def _squares(
         yield square
 
 
-def _forward(
-    network: Network, stream: Iterator[Square], count: int, dtype: str, bar: Any
-) -> Blocks:
-    """The features of the next ``count`` pictures of a stream, by layer, flattened."""
-    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {
-        layer: [np.empty((0, int(np.prod(shape))), dtype)]
-        for layer, shape in network.shapes.items()
-    }
+def _forward(network: Network, stream: Iterator[Square], count: int, bar: Any) -> list[Outputs]:
+    """What the network gives for the next ``count`` pictures of a stream, call by call."""
+    outputs: list[Outputs] = []
     for start in range(0, count, network.batch_size):
         size = min(network.batch_size, count - start)
-        outputs = network.forward(np.stack([next(stream) for _ in range(size)]))
-        for layer, output in outputs.items():
-            parts[layer].append(_narrowed(layer, output, dtype))
+        outputs.append(network.forward(np.stack([next(stream) for _ in range(size)])))
         bar.update(size)
-    return {layer: np.concatenate(blocks) for layer, blocks in parts.items()}
+    return outputs
 
 
 def _together(
+    store: FeatureStore,
     ids: Sequence[str],
     new: Sequence[int],
-    computed: Blocks,
+    outputs: Sequence[Outputs],
     sources: Sequence[tuple[FeatureStore, set[str]]],
 ) -> Blocks:
-    """The rows of a chunk: computed rows, and rows from stores that have them."""
-    blocks = {
-        layer: np.empty((len(ids), block.shape[1]), block.dtype)
-        for layer, block in computed.items()
-    }
-    remaining = set(range(len(ids))) - set(new)
-    for layer, block in blocks.items():
-        block[list(new)] = computed[layer]
-    for store, intact in sources:
-        rows = sorted(row for row in remaining if ids[row] in intact)
-        for layer, block in blocks.items():
-            if rows:
-                block[rows] = store.rows(layer, [ids[row] for row in rows])
-        remaining -= set(rows)
-    return blocks
-
-
-def _narrowed(
-    layer: str, output: npt.NDArray[np.float32], dtype: str
-) -> npt.NDArray[np.floating[Any]]:
-    """Converts activations to rows of a store: one flat row per picture.
+    """The rows of a chunk: computed rows, and rows from stores that have them.
 
     Raises:
         OverflowInFeaturesError: An activation is too large for the number format.
     """
-    largest = float(np.abs(output).max())
-    if not largest <= float(np.finfo(dtype).max):
-        raise OverflowInFeaturesError(layer, largest, dtype)
-    narrowed: npt.NDArray[np.floating[Any]] = output.reshape(len(output), -1).astype(dtype)
-    return narrowed
+    dtype = store.recipe["dtype"]
+    blocks: Blocks = {}
+    for layer, shape in store.shapes.items():
+        width = int(np.prod(shape))
+        parts = [narrowed(layer, output[layer], dtype) for output in outputs]
+        if len(parts) == 1 and len(new) == len(ids):  # as a GPU gives them: nothing to copy
+            (blocks[layer],) = parts
+            continue
+        blocks[layer] = np.empty((len(ids), width), dtype)
+        if parts:
+            blocks[layer][list(new)] = np.concatenate(parts)
+    remaining = set(range(len(ids))) - set(new)
+    for other, intact in sources:
+        rows = sorted(row for row in remaining if ids[row] in intact)
+        for layer, block in blocks.items():
+            if rows:
+                block[rows] = other.rows(layer, [ids[row] for row in rows])
+        remaining -= set(rows)
+    return blocks
 
 
 def _publish(complete: Mapping[str, Path], outs: Mapping[str, Path], root: Path) -> None:

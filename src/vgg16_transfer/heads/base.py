@@ -13,12 +13,14 @@ import pandas as pd
 
 from vgg16_transfer.heads import model_files, threads
 from vgg16_transfer.heads.measures import measure
+from vgg16_transfer.heads.rows import AT_ONCE, Stored, held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
@@ -28,11 +30,12 @@ class Pictures(NamedTuple):
     """Input of a head: features and labels of pictures.
 
     Attributes:
-        features: Shape (n, width), float32.
+        features: Shape (n, width), float32. Wide ones stay in their store; see
+            :mod:`~vgg16_transfer.heads.rows`.
         labels: Shape (n,), integers from 0. -1 means that only a teacher labels the picture.
     """
 
-    features: Floats
+    features: Features
     labels: npt.NDArray[np.int64]
 
 
@@ -138,8 +141,14 @@ def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
     return layers
 
 
-def through(layers: Sequence[keras.Layer], features: Floats) -> Floats:
-    """Applies layers, such as those of :func:`front`, to features."""
+def through(layers: Sequence[keras.Layer], features: Features) -> Features:
+    """Applies the layers of :func:`front` to features. Features stay in their store if they can."""
+    if isinstance(features, Stored):
+        if all(isinstance(layer, keras.layers.UnitNormalization) for layer in layers):
+            return features.of_length_one() if layers else features
+        starts = range(0, len(features), AT_ONCE)
+        parts = [held(through(layers, features[row : row + AT_ONCE])) for row in starts]
+        return np.concatenate(parts)
     for layer in layers:
         features = layer(features).numpy()
     return features
@@ -188,7 +197,7 @@ def at_once(
     return Fitted(model, as_history([row] if finished else []), finished)
 
 
-def logits(model: keras.Model, features: Floats) -> Floats:
+def logits(model: keras.Model, features: Features) -> Floats:
     """Logits of a head, shape (n, classes), up to a constant in each row.
 
     Probabilities near 0 and 1 would lose precision, so they are used only if the head's last layer
@@ -217,7 +226,7 @@ def softmax_input(model: keras.Model, features: Any) -> Any:
     return keras.ops.matmul(features, last.kernel) + last.bias
 
 
-def log_probabilities(model: keras.Model, features: Floats) -> Floats:
+def log_probabilities(model: keras.Model, features: Features) -> Floats:
     """Logarithms of a head's probabilities, shape (n, classes), without the logarithm of 0."""
     tiny = np.finfo(np.float32).tiny
     logarithms: Floats = np.log(np.maximum(model_files.probabilities(model, features), tiny))

@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.loss import log_softmax
+from vgg16_transfer.heads.rows import select
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -80,13 +81,13 @@ def of_head(trial: Trial, model: keras.Model, data: Data) -> float | None:
         return None
     logits = np.empty((len(labels), data.classes), np.float32)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=trial.seed)
-    for rest, fold in splitter.split(features, labels):
-        training = Pictures(features[rest], labels[rest])
+    for rest, fold in splitter.split(labels, labels):
+        training = Pictures(select(features, rest), labels[rest])
         part = data._replace(training=training, roles={"train": training})
         fitted = base.fit_of(trial.head)(trial, part)
         if not fitted.finished:
             return None
-        logits[fold] = base.logits(fitted.model, features[fold])
+        logits[fold] = base.logits(fitted.model, select(features, fold))
     return temperature(logits, labels)
 
 

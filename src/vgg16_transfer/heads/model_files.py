@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.saved import MadeOf
 
 _AT_ONCE = 64  # pictures; more could fill the memory if a head has fine-tuned blocks
+
+_COPIED = 1 << 20  # bytes that are copied at a time
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The earliest time stamp that a zip file can hold."""
@@ -42,16 +46,23 @@ def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
     with replacing(path) as fresh:
         stamped = fresh.with_name("stamped.keras")
         model.save(stamped)
-        with zipfile.ZipFile(stamped) as source:
-            members = {name: source.read(name) for name in sorted(source.namelist())}
-        metadata = json.loads(members[METADATA]) | {"date_saved": "1980-01-01@00:00:00"}
-        if made_of is not None:
-            metadata[MADE_OF] = made_of._asdict()
-        members[METADATA] = json.dumps(metadata, ensure_ascii=False).encode()
-        members["config.json"] = _numbered(members["config.json"])
-        with zipfile.ZipFile(fresh, "w") as target:
-            for name, content in members.items():
-                target.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
+        with zipfile.ZipFile(stamped) as source, zipfile.ZipFile(fresh, "w") as target:
+            metadata = json.loads(source.read(METADATA)) | {"date_saved": "1980-01-01@00:00:00"}
+            if made_of is not None:
+                metadata[MADE_OF] = made_of._asdict()
+            changed = {
+                METADATA: json.dumps(metadata, ensure_ascii=False).encode(),
+                "config.json": _numbered(source.read("config.json")),
+            }
+            for name in sorted(source.namelist()):
+                member = zipfile.ZipInfo(name, _LONG_AGO)
+                if name in changed:
+                    target.writestr(member, changed[name])
+                    continue
+                member.file_size = source.getinfo(name).file_size
+                # Weights may have half a gigabyte, which need not be in memory once more.
+                with source.open(name) as content, target.open(member, "w") as copy:
+                    shutil.copyfileobj(content, copy, _COPIED)
 
 
 def _numbered(config: bytes) -> bytes:
@@ -78,7 +89,7 @@ def load(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def probabilities(model: keras.Model, features: Features) -> npt.NDArray[np.float32]:
     """Computes class probabilities.
 
     Args:
@@ -92,7 +103,7 @@ def probabilities(model: keras.Model, features: npt.NDArray[np.float32]) -> npt.
 
 
 def in_parts(
-    function: Callable[[npt.NDArray[np.float32]], Any], features: npt.NDArray[np.float32]
+    function: Callable[[npt.NDArray[np.float32]], Any], features: Features
 ) -> npt.NDArray[np.float32]:
     """Applies a function, such as a model, to a few rows at a time.
 

@@ -24,7 +24,7 @@ from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records
+from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records, rows
 from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.checkpoints import Checkpoint
 from vgg16_transfer.heads.end_to_end import Progress
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import keras
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Study, Trial
@@ -73,7 +74,7 @@ class Material(NamedTuple):
     Attributes:
         layer: Layer name.
         manifest: Rows of the split's manifest.
-        features: Shape (rows of the manifest, width), float32.
+        features: Shape (rows of the manifest, width), float32; in the store if they are wide.
         shape: Shape of one picture's activations: (height, width, channels) or (units,).
         recipe: How the features were made; see :func:`~vgg16_transfer.backbones.features.recipe`.
         split_md5: md5 of the manifest's file.
@@ -81,7 +82,7 @@ class Material(NamedTuple):
 
     layer: str
     manifest: pd.DataFrame
-    features: np.ndarray
+    features: Features
     shape: tuple[int, ...]
     recipe: dict[str, Any]
     split_md5: str
@@ -96,7 +97,8 @@ class Material(NamedTuple):
         """The pictures of a role, or only those of some ranks in each class."""
         chosen = self.chosen(role, ranks)
         return Pictures(
-            self.features[chosen.to_numpy()], self.manifest.loc[chosen, "label"].to_numpy()
+            rows.select(self.features, chosen.to_numpy()),
+            self.manifest.loc[chosen, "label"].to_numpy(),
         )
 
     def chosen(self, role: str, ranks: range | None = None) -> pd.Series[bool]:
@@ -497,7 +499,7 @@ def load_material(store: FeatureStore, splits: Path, layer: str, seed: int, rank
     manifest = read_manifest(path)
     unseen = (manifest["role"] == "train") & (manifest["rank"] >= ranks)
     manifest = manifest[~unseen].reset_index(drop=True)
-    features = store.rows(layer, manifest["sha256"].tolist())
+    features = rows.of_store(store, layer, manifest["sha256"].tolist())
     return Material(layer, manifest, features, store.shapes[layer], store.recipe, file_md5(path))
 
 
@@ -564,13 +566,21 @@ def _publish(
         fresh.mkdir()
         for name in trials:
             if not failures[name]:
-                shutil.copyfile(done / f"{name}.keras", fresh / f"{name}.keras")
+                _share(done / f"{name}.keras", fresh / f"{name}.keras")
     for leftover in heads.parent.glob(f".{heads.name}.*.partial"):
         remove(leftover)
     return Done(
         [f"{name}: {failure}" for name, failure in failures.items() if failure],
         {name: one.times for name, one in kept.items()},
     )
+
+
+def _share(stored: Path, file: Path) -> None:
+    """Gives a file a second name, which takes no room, or copies it where that can't be done."""
+    try:
+        file.hardlink_to(stored)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(stored, file)
 
 
 class _Kept(NamedTuple):

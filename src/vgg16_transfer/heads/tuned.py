@@ -18,14 +18,16 @@ from sklearn.model_selection import StratifiedKFold
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Pictures
 from vgg16_transfer.heads.measures import measure
+from vgg16_transfer.heads.rows import Stored, combined, held, products, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
     from vgg16_transfer.heads.base import Data, Fitted, Floats
+    from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.params import Trial
 
 CS = tuple(10.0**power for power in range(-1, 6))
@@ -35,6 +37,10 @@ _WITHOUT_CHOICE = 1000.0
 """C if each class has one picture and there are no validation pictures to choose C with."""
 
 _FOLDS = 5
+
+_INDEPENDENT = 1e-6
+"""Share of the largest eigenvalue below which a direction is rounding. A picture that is there
+twice makes one."""
 
 
 def fit(
@@ -53,13 +59,10 @@ def fit(
     """
     layers = base.front(trial, data.shape)
     x = base.through(layers, data.training.features)
-    basis: Floats
-    basis = np.linalg.qr(x.T)[0] if len(x) < x.shape[1] else np.eye(x.shape[1], dtype=np.float32)
-    learned = Pictures(x @ basis, data.training.labels)
-    measured = {
-        role: Pictures(base.through(layers, features) @ basis, labels)
-        for role, (features, labels) in data.roles.items()
-    }
+    behind = {role: base.through(layers, each.features) for role, each in data.roles.items()}
+    own, others, back = _coordinates(x, behind)
+    learned = Pictures(own, data.training.labels)
+    measured = {role: Pictures(others[role], each.labels) for role, each in data.roles.items()}
     if "validation" in measured:
         rounds = [(learned, measured["validation"])]
     else:
@@ -68,10 +71,39 @@ def fit(
     if rounds:
         c = min(CS, key=lambda c: _badness(classifier(c), rounds, data.classes))
     weights, bias = _weights(classifier(c), learned, data.classes)
-    logits = {role: pictures.features @ weights + bias for role, pictures in measured.items()}
-    kernel = (basis @ weights).astype(np.float32)
+    logits = {role: others[role] @ weights + bias for role in measured}
+    kernel = back(weights).astype(np.float32)
     model = base.linear(trial, data.shape, kernel, bias.astype(np.float32))
     return base.at_once(model, data.roles, logits)
+
+
+def _coordinates(
+    x: Features, others: Mapping[str, Features]
+) -> tuple[Floats, dict[str, Floats], Callable[[Floats], Floats]]:
+    """Coordinates of pictures in an orthonormal basis of the span of the training features.
+
+    Args:
+        x: Training features, shape (n, width).
+        others: Features of other pictures.
+
+    Returns:
+        Coordinates of the training pictures, those of the others, and a function that makes a
+        kernel for features of a kernel for coordinates.
+    """
+    if isinstance(x, Stored) or any(isinstance(each, Stored) for each in others.values()):
+        # X Xᵀ = V Λ Vᵀ, so Λ^(-1/2) Vᵀ X is an orthonormal basis, which nobody needs to hold.
+        gram, inner = products(x, others)
+        values, vectors = np.linalg.eigh(gram.astype(np.float64))
+        kept = values > _INDEPENDENT * values[-1]
+        to_basis = vectors[:, kept] / np.sqrt(values[kept])
+        own = (gram @ to_basis).astype(np.float32)
+        coordinates = {role: (each @ to_basis).astype(np.float32) for role, each in inner.items()}
+        return own, coordinates, lambda w: combined(x, (to_basis @ w).astype(np.float32))
+    features, arrays = held(x), {role: held(each) for role, each in others.items()}
+    count, width = features.shape
+    basis: Floats = np.linalg.qr(features.T)[0] if count < width else np.eye(width, dtype="f4")
+    coordinates = {role: each @ basis for role, each in arrays.items()}
+    return features @ basis, coordinates, lambda weights: basis @ weights
 
 
 def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]:
@@ -80,10 +112,10 @@ def _folds(pictures: Pictures, seed: int) -> Iterator[tuple[Pictures, Pictures]]
     count = min(_FOLDS, int(np.bincount(labels).min()))
     if count > 1:
         folds = StratifiedKFold(count, shuffle=True, random_state=seed)
-        for rest, fold in folds.split(features, labels):
+        for rest, fold in folds.split(labels, labels):
             yield (
-                Pictures(features[rest], labels[rest]),
-                Pictures(features[fold], labels[fold]),
+                Pictures(select(features, rest), labels[rest]),
+                Pictures(select(features, fold), labels[fold]),
             )
 
 
@@ -96,7 +128,7 @@ def _badness(
     wrong, loss = 0.0, 0.0
     for training, (features, labels) in rounds:
         weights, bias = _weights(model, training, classes)
-        measures = measure(labels, features @ weights + bias)
+        measures = measure(labels, held(features) @ weights + bias)
         wrong += 1 - measures["accuracy"]
         loss += measures["loss"]
     return round(wrong, 9), loss
@@ -109,7 +141,7 @@ def _weights(
     with warnings.catch_warnings():
         # A large C would need too many steps to converge. Validation decides whether it is good.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(training.features, training.labels)
+        model.fit(held(training.features), training.labels)
     kernel, bias = model.coef_.T, model.intercept_
     if classes == 2:  # noqa: PLR2004 - scikit-learn has weights of the second class only
         kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2

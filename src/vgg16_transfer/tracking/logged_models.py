@@ -97,10 +97,9 @@ class Heads:
         layers = saved.config(path)
         if layers not in self._saved:
             _save(path, model, folder)
-            files = (file for file in folder.rglob("*") if file.is_file())
-            beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-            beside.pop(_DATA)
-            self._saved[layers] = beside
+            files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
+            del files[_DATA]  # up to half a gigabyte
+            self._saved[layers] = {name: file.read_bytes() for name, file in files.items()}
         for name, content in self._saved[layers].items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)

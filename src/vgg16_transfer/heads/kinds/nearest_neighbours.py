@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from vgg16_transfer.heads import base
+from vgg16_transfer.heads.rows import held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def fit(trial: Trial, data: Data) -> Fitted:
     With fewer training pictures than ``trial.neighbours``, all of them vote.
     """
     layers = base.front(trial, data.shape)
-    stored = base.through(layers, data.training.features)
+    stored = held(base.through(layers, data.training.features))
     model = _model(layers, data, min(trial.neighbours, len(stored)), len(stored))
     model.get_layer("cosines").set_weights([stored.T])
     votes = np.eye(data.classes, dtype=np.float32)[data.training.labels]

@@ -20,6 +20,7 @@ import numpy as np
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Fitted
 from vgg16_transfer.heads.loss import Soft, gradient
+from vgg16_transfer.heads.rows import combined, held, products
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ def fit(trial: Trial, data: Data) -> Fitted:
     x = base.through(layers, training.features)
     optimizer = OPTIMIZERS[trial.optimizer]
     dual = optimizer.linear and len(x) < x.shape[1]
-    learned: Floats = x @ x.T if dual else x
-    rows = {}
-    for role, pictures in roles.items():
-        if pictures is training:
-            rows[role] = learned
-        else:
-            features = base.through(layers, pictures.features)
-            rows[role] = features @ x.T if dual else features
+    measured = {
+        role: base.through(layers, pictures.features)
+        for role, pictures in roles.items()
+        if pictures is not training
+    }
+    if dual:
+        learned, rows = products(x, measured)
+    else:
+        learned, rows = held(x), {role: held(features) for role, features in measured.items()}
+    rows |= {role: learned for role, pictures in roles.items() if pictures is training}
     weights: Floats = np.zeros((learned.shape[1], classes), np.float32)
     bias: Floats = np.zeros(classes, np.float32)
     weight_slots, bias_slots = ((np.zeros_like(w),) * optimizer.slots for w in (weights, bias))
@@ -76,7 +79,7 @@ def fit(trial: Trial, data: Data) -> Fitted:
             if not base.finite(row):
                 break
             history.append(row)
-        kernel = x.T @ weights if dual else weights
+        kernel = combined(x, weights) if dual else weights
     model = base.linear(trial, shape, kernel, bias)
     return Fitted(model, base.as_history(history), finished=len(history) == trial.epochs)
 
