@@ -29,6 +29,7 @@ NAVIGATION = {
         "docs/networks",
         "docs/engines",
         "docs/weights",
+        "docs/scale",
         "docs/heads",
         "docs/training",
     ],

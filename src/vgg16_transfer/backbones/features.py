@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +28,7 @@ from vgg16_transfer.backbones import base, calibrated
 from vgg16_transfer.backbones.decoding import decode
 from vgg16_transfer.backbones.engines import base as engines
 from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
+from vgg16_transfer.engines import DEFAULT_ENGINE
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
@@ -34,7 +37,7 @@ from vgg16_transfer.images.manifests import read_manifests
 from vgg16_transfer.networks import stored_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import keras
     import numpy.typing as npt
@@ -42,11 +45,13 @@ if TYPE_CHECKING:
     from vgg16_transfer.backbones.base import Tapped
     from vgg16_transfer.backbones.calibrated import Calibrated
     from vgg16_transfer.backbones.engines.base import Network
+    from vgg16_transfer.compute.base import Pool
     from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
 
     Square = npt.NDArray[np.uint8]
     Blocks = dict[str, npt.NDArray[np.floating[Any]]]
+    BlocksOf = Callable[[Sequence[Sequence["PictureFile"]], Callable[[int], Any]], Iterator[Blocks]]
 
 
 class OverflowInFeaturesError(InputError):
@@ -78,6 +83,36 @@ class PictureFile(NamedTuple):
     path: str
 
 
+class Elsewhere(NamedTuple):
+    """What a worker opens to compute features; see :class:`~vgg16_transfer.compute.base.Opener`.
+
+    Engine and precision come along in the section of params.yaml.
+
+    Attributes:
+        backbone: The section ``backbone`` of params.yaml.
+        weights: The weights file.
+        layers: Layer names.
+        calibrated: Folder of the calibrated network, if the precision needs one.
+        source: The source that has the pictures.
+    """
+
+    backbone: Backbone
+    weights: Path
+    layers: tuple[str, ...]
+    calibrated: Path | None
+    source: Source
+
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[Sequence[PictureFile]], Blocks]]:
+        """Opens network and source: gives a function from pictures to their features by layer."""
+        backbone = self.backbone
+        model = base.load(backbone.network, self.weights, backbone.image_size)
+        tapped = base.tap(backbone.network, model, self.layers)
+        network = engines.opened(backbone, tapped, model, self.calibrated)
+        with self.source.open() as opened:
+            yield lambda group: next(_here(network, opened, backbone, [group], lambda _: None))
+
+
 class Written(NamedTuple):
     """What was done to update a store.
 
@@ -99,6 +134,7 @@ def write_features(
     splits: Path,
     source: Source,
     outs: Mapping[str, Path],
+    pool: Pool | None = None,
 ) -> dict[str, Written]:
     """Updates a dataset's stores: they then have all pictures of all its manifests.
 
@@ -111,6 +147,8 @@ def write_features(
         source: The source that has the pictures.
         outs: The store of each network. All other stores are in that of the default network, so
             that they are replaced together.
+        pool: Processes that read pictures and run the networks; None if this process does. The
+            rows are the same.
 
     Returns:
         What was done, by network.
@@ -151,7 +189,17 @@ def write_features(
                 calibrated.put_into(path, converted)
             network = engines.opened(backbone, tapped, model, converted and converted.folder)
             others = _others(path, root, out)
-            written[name] = _compute(store, picture_files, network, backbone, opened, others, out)
+            blocks_of: BlocksOf = partial(_here, network, opened, backbone)
+            if pool is not None:
+                elsewhere = Elsewhere(
+                    backbone,
+                    weights[name].absolute(),
+                    tuple(tapped.shapes),
+                    converted and converted.folder.absolute(),
+                    source._replace(path=source.path.absolute()),
+                )
+                blocks_of = partial(_there, pool, elsewhere)
+            written[name] = _compute(store, picture_files, blocks_of, others, out)
             complete[name] = path
         _publish(complete, outs, root)
     return written
@@ -239,9 +287,7 @@ def _begin(
 def _compute(
     store: FeatureStore,
     picture_files: Sequence[PictureFile],
-    network: Network,
-    backbone: Backbone,
-    opened: Pictures,
+    blocks_of: BlocksOf,
     others: Sequence[FeatureStore | None],
     out: Path,
 ) -> Written:
@@ -256,12 +302,14 @@ def _compute(
     missing = [picture for picture in picture_files[done:] if picture.sha256 not in intact]
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
-    stream = _squares(opened, missing, backbone)
+    chunks = [picture_files[i : i + CHUNK] for i in range(done, len(picture_files), CHUNK)]
+    groups = [[each for each in chunk if each.sha256 not in intact] for chunk in chunks]
     with tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar:
-        for start in range(done, len(picture_files), CHUNK):
-            ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
+        computed = blocks_of([group for group in groups if group], bar.update)
+        for chunk, group in zip(chunks, groups, strict=True):
+            ids = [picture.sha256 for picture in chunk]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
-            blocks = _forward(network, stream, len(new), backbone.dtype, bar)
+            blocks = next(computed) if group else _none(store)
             store.append(ids, _together(ids, new, blocks, sources))
     unreadable = out.exists() and others[0] is None
     return Written(len(missing), None if unreadable else damaged)
@@ -283,20 +331,62 @@ def _squares(
         yield square
 
 
+def _here(
+    network: Network,
+    opened: Pictures,
+    backbone: Backbone,
+    groups: Sequence[Sequence[PictureFile]],
+    done: Callable[[int], Any],
+) -> Iterator[Blocks]:
+    """The features of each group of pictures, computed by this process.
+
+    Args:
+        network: The network.
+        opened: The open source.
+        backbone: The section ``backbone`` of params.yaml.
+        groups: Pictures, in groups of at least one.
+        done: Is told of the number of pictures after each call of the network.
+    """
+    stream = _squares(opened, [picture for group in groups for picture in group], backbone)
+    for group in groups:
+        yield _forward(network, stream, len(group), backbone.dtype, done)
+
+
+def _there(
+    pool: Pool,
+    elsewhere: Elsewhere,
+    groups: Sequence[Sequence[PictureFile]],
+    done: Callable[[int], Any],
+) -> Iterator[Blocks]:
+    """The same, computed by workers."""
+    # On a GPU if this process would, because the last bits of features depend on it.
+    gpu = elsewhere.backbone.engine == DEFAULT_ENGINE and tf.config.list_physical_devices("GPU")
+    return pool.map(elsewhere, groups, ended=lambda group: done(len(group)), gpu=bool(gpu))
+
+
+def _none(store: FeatureStore) -> Blocks:
+    """The features of no picture."""
+    dtype = np.dtype(store.recipe["dtype"])
+    return {
+        layer: np.empty((0, int(np.prod(shape))), dtype) for layer, shape in store.shapes.items()
+    }
+
+
 def _forward(
-    network: Network, stream: Iterator[Square], count: int, dtype: str, bar: Any
+    network: Network,
+    stream: Iterator[Square],
+    count: int,
+    dtype: str,
+    done: Callable[[int], Any],
 ) -> Blocks:
     """The features of the next ``count`` pictures of a stream, by layer, flattened."""
-    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {
-        layer: [np.empty((0, int(np.prod(shape))), dtype)]
-        for layer, shape in network.shapes.items()
-    }
+    parts: dict[str, list[npt.NDArray[np.floating[Any]]]] = {layer: [] for layer in network.shapes}
     for start in range(0, count, network.batch_size):
         size = min(network.batch_size, count - start)
         outputs = network.forward(np.stack([next(stream) for _ in range(size)]))
         for layer, output in outputs.items():
             parts[layer].append(_narrowed(layer, output, dtype))
-        bar.update(size)
+        done(size)
     return {layer: np.concatenate(blocks) for layer, blocks in parts.items()}
 
 
