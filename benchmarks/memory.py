@@ -76,10 +76,10 @@ def row_of(pool: np.ndarray, width: int, label: int, random: np.random.Generator
 
 def train(folder: Path, layer: str, samples: int) -> None:
     """Trains a study of one trial, and prints what it took as JSON."""
-    from vgg16_transfer.heads import records  # noqa: PLC0415 - the other process imports no Keras
-    from vgg16_transfer.heads.studies import Streamed, train_study  # noqa: PLC0415
-    from vgg16_transfer.images.source import Source  # noqa: PLC0415
-    from vgg16_transfer.params import check_params  # noqa: PLC0415
+    from vgg16_transfer.heads import records
+    from vgg16_transfer.heads.studies import Streamed, train_study
+    from vgg16_transfer.images.source import Source
+    from vgg16_transfer.params import check_params
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     decoded = 0
@@ -143,7 +143,7 @@ def main() -> None:
     print(f"{asked.pictures:,} pictures of {asked.layer}: {size / GIGA:.1f} GB on the disk")
     for results in ("heads", "results"):
         shutil.rmtree(asked.folder / results, ignore_errors=True)
-    took = subprocess.run(  # noqa: S603 - this file
+    took = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--train"],
         check=True,
         capture_output=True,

@@ -30,6 +30,7 @@ NAVIGATION = {
         "docs/networks",
         "docs/engines",
         "docs/weights",
+        "docs/scale",
         "docs/heads",
         "docs/training",
     ],

@@ -186,7 +186,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {
         item.path
         for item in items
-        if item.get_closest_marker("pipeline") or "team" in item.path.parts
+        if item.get_closest_marker("pipeline")
+        or "team" in item.path.parts
+        or item.path.name == "test_ray.py"
     }
     items.sort(key=lambda item: item.path not in slow)
 

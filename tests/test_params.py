@@ -114,6 +114,8 @@ def test_names_that_are_safe_everywhere(name: str) -> None:
     [
         # unknown keys, level by level
         ("backbon", {}, "backbon: unknown key; did you mean 'backbone'?"),
+        ("compute", "rai", "compute: unknown value 'rai'; did you mean 'ray'?"),
+        ("compute", ["ray"], "compute: unknown value ['ray']; did you mean 'ray'?"),
         ("backbone/weigths", "x", "backbone.weigths: unknown key; did you mean 'weights'?"),
         ("datasets/d/layer", [], "datasets.d.layer: unknown key; did you mean 'layers'?"),
         ("datasets/d/split/seed", [0], "datasets.d.split.seed: unknown key; did you mean 'seeds'?"),

@@ -67,6 +67,25 @@ class _Quiet(MetaPathFinder):
 
 
 @contextmanager
+def muted() -> Iterator[None]:
+    """Leaves out all that is written to stderr, also by libraries that are not written in Python.
+
+    For libraries whose errors are exceptions, and whose other lines no user needs.
+    """
+    original = os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        sys.stderr.flush()
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(original, _STDERR)
+        os.close(original)
+        os.close(nowhere)
+
+
+@contextmanager
 def _filtered() -> Iterator[None]:
     """Leaves out log lines of stderr, also those that are not written by Python."""
     with tempfile.TemporaryFile() as file:

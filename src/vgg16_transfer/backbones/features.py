@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ from vgg16_transfer.backbones.engines import base as engines
 from vgg16_transfer.backbones.narrowing import cast_on_device, narrowed
 from vgg16_transfer.backbones.store import CHUNK, FORMAT, FeaturesError, FeatureStore
 from vgg16_transfer.backbones.writing import writing
+from vgg16_transfer.engines import DEFAULT_ENGINE
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import map_files
@@ -36,7 +38,7 @@ from vgg16_transfer.images.manifests import read_manifests
 from vgg16_transfer.networks import stored_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import keras
     import numpy.typing as npt
@@ -44,12 +46,16 @@ if TYPE_CHECKING:
     from vgg16_transfer.backbones.base import Tapped
     from vgg16_transfer.backbones.calibrated import Calibrated
     from vgg16_transfer.backbones.engines.base import Network
+    from vgg16_transfer.compute.base import Pool
     from vgg16_transfer.images.source import Pictures, Source
     from vgg16_transfer.params import Backbone
 
     Outputs = dict[str, Any]  # activations by layer, as arrays or as what narrowed() takes
     Square = npt.NDArray[np.uint8]
     Blocks = dict[str, npt.NDArray[np.floating[Any]]]
+    ComputedOf = Callable[
+        [Sequence[Sequence["PictureFile"]], Callable[[int], Any]], Iterator[list[Outputs]]
+    ]
 
 
 class PictureFile(NamedTuple):
@@ -62,6 +68,48 @@ class PictureFile(NamedTuple):
 
     sha256: str
     path: str
+
+
+class Elsewhere(NamedTuple):
+    """What a worker opens to compute features; see :class:`~vgg16_transfer.compute.base.Opener`.
+
+    Engine and precision come along in the section of params.yaml.
+
+    Attributes:
+        backbone: The section ``backbone`` of params.yaml.
+        weights: The weights file.
+        layers: Layer names.
+        calibrated: Folder of the calibrated network, if the precision needs one.
+        source: The source that has the pictures.
+    """
+
+    backbone: Backbone
+    weights: Path
+    layers: tuple[str, ...]
+    calibrated: Path | None
+    source: Source
+
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[Sequence[PictureFile]], list[Outputs]]]:
+        """Opens network and source: gives a function from pictures to their features by layer.
+
+        They are narrowed, so that half as much is sent.
+        """
+        backbone = self.backbone
+        model = base.load(backbone.network, self.weights, backbone.image_size)
+        tapped = base.tap(backbone.network, model, self.layers)
+        network = engines.opened(backbone, tapped, model, self.calibrated)
+        with self.source.open() as opened:
+
+            def compute(group: Sequence[PictureFile]) -> list[Outputs]:
+                (outputs,) = _here(network, opened, backbone, [group], lambda _: None)
+                rows = {
+                    layer: [narrowed(layer, each[layer], backbone.dtype) for each in outputs]
+                    for layer in self.layers
+                }
+                return [{layer: np.concatenate(parts) for layer, parts in rows.items()}]
+
+            yield compute
 
 
 class Written(NamedTuple):
@@ -85,6 +133,7 @@ def write_features(
     splits: Path,
     source: Source,
     outs: Mapping[str, Path],
+    pool: Pool | None = None,
 ) -> dict[str, Written]:
     """Updates a dataset's stores: they then have all pictures of all its manifests.
 
@@ -97,6 +146,8 @@ def write_features(
         source: The source that has the pictures.
         outs: The store of each network. All other stores are in that of the default network, so
             that they are replaced together.
+        pool: Processes that read pictures and run the networks; None if this process does. The
+            rows are the same.
 
     Returns:
         What was done, by network.
@@ -137,7 +188,17 @@ def write_features(
                 calibrated.put_into(path, converted)
             network = engines.opened(backbone, tapped, model, converted and converted.folder)
             others = _others(path, root, out)
-            written[name] = _compute(store, picture_files, network, backbone, opened, others, out)
+            computed_of: ComputedOf = partial(_here, network, opened, backbone)
+            if pool is not None:
+                elsewhere = Elsewhere(
+                    backbone,
+                    weights[name].absolute(),
+                    tuple(tapped.shapes),
+                    converted and converted.folder.absolute(),
+                    source._replace(path=source.path.absolute()),
+                )
+                computed_of = partial(_there, pool, elsewhere)
+            written[name] = _compute(store, picture_files, computed_of, others, out)
             complete[name] = path
         _publish(complete, outs, root)
     return written
@@ -225,9 +286,7 @@ def _begin(
 def _compute(
     store: FeatureStore,
     picture_files: Sequence[PictureFile],
-    network: Network,
-    backbone: Backbone,
-    opened: Pictures,
+    computed_of: ComputedOf,
     others: Sequence[FeatureStore | None],
     out: Path,
 ) -> Written:
@@ -242,16 +301,17 @@ def _compute(
     missing = [picture for picture in picture_files[done:] if picture.sha256 not in intact]
     listed = {sha256 for other, _ in sources for sha256 in other.ids}
     damaged = sum(picture.sha256 in listed for picture in missing)
-    stream = _squares(opened, missing, backbone)
-    network = cast_on_device(network, backbone.dtype)
+    chunks = [picture_files[i : i + CHUNK] for i in range(done, len(picture_files), CHUNK)]
+    groups = [[each for each in chunk if each.sha256 not in intact] for chunk in chunks]
     with (
         tqdm(total=len(missing), desc=f"features {out.name}", unit="picture", disable=None) as bar,
         writing(store) as write,
     ):
-        for start in range(done, len(picture_files), CHUNK):
-            ids = [picture.sha256 for picture in picture_files[start : start + CHUNK]]
+        computed = computed_of([group for group in groups if group], bar.update)
+        for chunk, group in zip(chunks, groups, strict=True):
+            ids = [picture.sha256 for picture in chunk]
             new = [row for row, sha256 in enumerate(ids) if sha256 not in intact]
-            outputs = _forward(network, stream, len(new), bar)
+            outputs = next(computed) if group else []
             write(ids, partial(_together, store, ids, new, outputs, sources))
     unreadable = out.exists() and others[0] is None
     return Written(len(missing), None if unreadable else damaged)
@@ -273,14 +333,43 @@ def _squares(
         yield square
 
 
-def _forward(network: Network, stream: Iterator[Square], count: int, bar: Any) -> list[Outputs]:
-    """What the network gives for the next ``count`` pictures of a stream, call by call."""
-    outputs: list[Outputs] = []
-    for start in range(0, count, network.batch_size):
-        size = min(network.batch_size, count - start)
-        outputs.append(network.forward(np.stack([next(stream) for _ in range(size)])))
-        bar.update(size)
-    return outputs
+def _here(
+    network: Network,
+    opened: Pictures,
+    backbone: Backbone,
+    groups: Sequence[Sequence[PictureFile]],
+    done: Callable[[int], Any],
+) -> Iterator[list[Outputs]]:
+    """What the network gives for each group of pictures, call by call. This process runs it.
+
+    Args:
+        network: The network.
+        opened: The open source.
+        backbone: The section ``backbone`` of params.yaml.
+        groups: Pictures, in groups of at least one.
+        done: Is told of the number of pictures after each call of the network.
+    """
+    network = cast_on_device(network, backbone.dtype)
+    stream = _squares(opened, [picture for group in groups for picture in group], backbone)
+    for group in groups:
+        outputs: list[Outputs] = []
+        for start in range(0, len(group), network.batch_size):
+            size = min(network.batch_size, len(group) - start)
+            outputs.append(network.forward(np.stack([next(stream) for _ in range(size)])))
+            done(size)
+        yield outputs
+
+
+def _there(
+    pool: Pool,
+    elsewhere: Elsewhere,
+    groups: Sequence[Sequence[PictureFile]],
+    done: Callable[[int], Any],
+) -> Iterator[list[Outputs]]:
+    """The same, run by workers."""
+    # On a GPU if this process would, because the last bits of features depend on it.
+    gpu = elsewhere.backbone.engine == DEFAULT_ENGINE and tf.config.list_physical_devices("GPU")
+    return pool.map(elsewhere, groups, ended=lambda group: done(len(group)), gpu=bool(gpu))
 
 
 def _together(

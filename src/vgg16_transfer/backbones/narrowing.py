@@ -115,7 +115,7 @@ def narrowed(layer: str, output: npt.NDArray[np.float32] | Narrow, dtype: str) -
     if of_device is not None:
         narrow: Rows = of_device.rows.numpy()
         return narrow
-    return np.asarray(output).reshape(len(output), -1).astype(dtype)
+    return np.asarray(output).reshape(len(output), -1).astype(dtype, copy=False)
 
 
 def _narrow(output: tf.Tensor, dtype: str) -> tuple[tf.Tensor, tf.Tensor]:

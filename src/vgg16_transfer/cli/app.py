@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -17,17 +18,22 @@ from typer.core import TyperGroup
 
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.params import Params, read_params
+from vgg16_transfer.params.compute import DEFAULT_COMPUTE, mistake
 from vgg16_transfer.quiet import silence_tensorflow
 from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vgg16_transfer.compute.base import Pool
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.tracking.mlflow_store import Store
 
 QUIET, VERBOSE = "VGG16_TRANSFER_QUIET", "VGG16_TRANSFER_VERBOSE"
 """Environment variables: 1 is the option of the same name, also for what a command starts."""
+
+COMPUTE = "VGG16_TRANSFER_COMPUTE"
+"""Environment variable that comes before the key compute: jobs of a cluster edit no file."""
 
 _ORDER = (
     # as one works
@@ -146,6 +152,32 @@ DatasetName = Annotated[
 StudyName = Annotated[
     str, _named(metavar="STUDY", help="study name: a key of studies in params.yaml")
 ]
+OnRay = Annotated[
+    bool, typer.Option("--ray", help="compute on Ray, whatever params.yaml says of compute")
+]
+
+
+@contextmanager
+def pool_of(params: Params, *, on_ray: bool) -> Iterator[Pool | None]:
+    """The processes that compute; None if it is this one alone.
+
+    Args:
+        params: Has the key ``compute``, which the option and :data:`COMPUTE` come before.
+        on_ray: Whether the option ``--ray`` is given.
+
+    Raises:
+        InputError: There is no such place, or what it needs is not installed.
+    """
+    asked = os.environ.get(COMPUTE)
+    if asked and (wrong := mistake(asked)):
+        raise InputError(f"{COMPUTE}: {wrong}")
+    place = "ray" if on_ray else asked or params.compute
+    if place == DEFAULT_COMPUTE:
+        yield None
+        return
+    module = importlib.import_module(f"vgg16_transfer.compute.{place}")
+    with module.opened(verbose=is_set(VERBOSE)) as pool:
+        yield pool
 
 
 def read() -> tuple[Params, Workspace]:

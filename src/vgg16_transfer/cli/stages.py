@@ -14,9 +14,11 @@ import typer
 
 from vgg16_transfer.cli.app import (
     DatasetName,
+    OnRay,
     StudyName,
     app,
     note,
+    pool_of,
     read,
     source_of,
     tracking_store,
@@ -125,7 +127,7 @@ def weights() -> None:
 
 
 @app.command()
-def features(dataset: DatasetName) -> None:
+def features(dataset: DatasetName, on_ray: OnRay = False) -> None:
     """Compute the features of every picture in a dataset's splits, once."""
     params, workspace = read()
     layers = params.dataset(dataset).layers
@@ -138,7 +140,10 @@ def features(dataset: DatasetName) -> None:
         run = _features_run(params, workspace, dataset, stage)
     outs = workspace.features_of(dataset, params.backbones)
     began = time.perf_counter()
-    with ended_early(run.stop) if run else nullcontext():
+    with (
+        pool_of(params, on_ray=on_ray) as pool,
+        ended_early(run.stop) if run else nullcontext(),
+    ):
         written = write_features(
             params.backbones,
             layers,
@@ -146,6 +151,7 @@ def features(dataset: DatasetName) -> None:
             splits=workspace.splits(dataset),
             source=source_of(params, workspace, dataset),
             outs=outs,
+            pool=pool,
         )
     seconds = time.perf_counter() - began
     for name, (computed, damaged) in written.items():
@@ -216,7 +222,7 @@ def gradients(dataset: DatasetName) -> None:
 
 
 @app.command()
-def train(study_name: StudyName) -> None:
+def train(study_name: StudyName, on_ray: OnRay = False) -> None:
     """Train a study's heads, write their accuracies to results/, and log them to MLflow."""
     started = milliseconds()
     params, workspace = read()
@@ -230,7 +236,7 @@ def train(study_name: StudyName) -> None:
     live = None
     if stage is not None and preload(heads=True):
         live = _live(params, workspace, study, stage, parent_run_id, started)
-    with watched(live):
+    with pool_of(params, on_ray=on_ray) as pool, watched(live):
         done = train_study(
             study,
             splits=workspace.splits(study.dataset),
@@ -241,6 +247,7 @@ def train(study_name: StudyName) -> None:
             heads=workspace.heads(study_name),
             results=workspace.record(study_name),
             watch=live,
+            pool=pool,
         )
     for failure in done.failures:
         warn(f"warning: {study_name}: trial failed: {failure}")

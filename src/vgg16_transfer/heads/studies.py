@@ -31,16 +31,17 @@ from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
-from vgg16_transfer.heads.watching import Ended, Nobody, Times, milliseconds
+from vgg16_transfer.heads.watching import Ended, Nobody, Recorder, Times, milliseconds
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import keras
     import numpy.typing as npt
 
+    from vgg16_transfer.compute.base import Pool
     from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
@@ -132,6 +133,13 @@ class Streamed(NamedTuple):
     source: Source
     weights: Mapping[str, Path]
 
+    def absolute(self) -> Streamed:
+        """The same, with paths that other processes understand."""
+        return Streamed(
+            self.source._replace(path=self.source.path.absolute()),
+            {name: path.absolute() for name, path in self.weights.items()},
+        )
+
 
 class Trained(NamedTuple):
     """Result of a trial.
@@ -212,6 +220,7 @@ def train_study(
     heads: Path,
     results: Path,
     watch: Watch | None = None,
+    pool: Pool | None = None,
 ) -> Done:
     """Trains all trials of a study. Writes heads and record when all trials are done.
 
@@ -229,6 +238,7 @@ def train_study(
         heads: Folder to write: one ``<trial>.keras`` per trial, without trials that failed.
         results: Folder to write the record to; see :mod:`~vgg16_transfer.heads.records`.
         watch: Is told of each trial and epoch; by default nobody is.
+        pool: Processes that train trials; None if this process does. The results are the same.
 
     Raises:
         FeaturesError: The store is missing or damaged, or has no such picture or layer.
@@ -238,50 +248,147 @@ def train_study(
         BrokenError: Some trials broke. The next run repeats only these.
     """
     trials = {study.trial_name(trial): trial for trial in study.trials()}
-    stores = {name: FeatureStore.open(features[name]) for name in study.grid["backbone"]}
+    absolute = {name: features[name].absolute() for name in study.grid["backbone"]}
+    for path in absolute.values():
+        FeatureStore.open(path)  # a sentence about a missing one, before anything else
     watch = watch or Nobody()
     done = heads.with_name(f".{heads.name}.{digest(study, splits, features)[:12]}.partial")
-    ranks = max(ranks_seen(trial) for trial in trials.values())
     if any(study.grid["early_stopping"]):
         _check_validation(study, splits)
-
-    @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
-    def material_of(backbone: str, layer: str, seed: int) -> Material:
-        return load_material(stores[backbone], splits, layer, seed, ranks)
-
-    needs = {
-        name: (trial.backbone, _cached_layer(study, trial), trial.seed)
-        for name, trial in trials.items()
-    }
-    order = sorted(trials.items(), key=lambda item: needs[item[0]])
+    trainer = Trainer(study, splits.absolute(), absolute, streamed.absolute(), done.absolute())
+    order = sorted(trials, key=lambda name: trainer.needs(trials[name]))
     # The lock has a name of its own, because the heads are locked again when they are replaced.
     unfinished = heads.with_name(f"{heads.name}.trials")
     broken: dict[str, str] = {}
     with room(heads, "the trials that are done are kept: run this again"), alone(unfinished):
         done.mkdir(parents=True, exist_ok=True)
-        for name, trial in tqdm(order, desc=f"train {study.name}", unit="head", disable=None):
-            if (done / f"{name}.json").exists():
+        names = [name for name in order if not (done / f"{name}.json").exists()]
+        trained = _there(pool, trainer, names, watch) if pool else _here(trainer, names, watch)
+        for name, why in tqdm(
+            zip(names, trained, strict=True),
+            desc=f"train {study.name}",
+            total=len(order),
+            initial=len(order) - len(names),
+            unit="head",
+            disable=None,
+        ):
+            if why is not None:
+                broken[name] = why
+                watch.broke(name, why)
                 continue
-            started, began = milliseconds(), time.perf_counter()
-            watch.began(name, started)
-            material = material_of(*needs[name])
-            features_seconds = time.perf_counter() - began
-            kept = Checkpoint(done / f"{name}.epochs.npz", started)
-            progress = Progress(name, watch, kept)
-            with _surviving(name, study, done, broken):
-                trained = train_trial(trial, material, material_of, streamed, progress)
-                times = _times(trial, trained, material, kept, features_seconds)
-                _keep(trained, times, material, done, name)
-            if name in broken:
-                gc.collect()  # what the trial held would stay in memory with the error's frames
-                watch.broke(name, broken[name])
-                continue
-            kept.remove()
+            kept = _kept(name, trials[name], done)
             files = (done / f"{name}.keras", heads / f"{name}.keras")
-            watch.ended(name, Ended(_kept(name, trial, done).record, files, times))
+            watch.ended(name, Ended(kept.record, files, kept.times))
         if broken:
             raise BrokenError(study.name, broken, len(trials) - len(broken), done)
         return _publish(study, trials, done, heads, results)
+
+
+class Trainer(NamedTuple):
+    """Trains trials of a study; see :class:`~vgg16_transfer.compute.base.Opener`.
+
+    Attributes:
+        study: The study.
+        splits: Folder of manifests.
+        features: Feature store of the dataset, by backbone.
+        streamed: Pictures and weights, for ``end_to_end``.
+        done: Folder that trained trials are stored in.
+    """
+
+    study: Study
+    splits: Path
+    features: Mapping[str, Path]
+    streamed: Streamed
+    done: Path
+
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[str], Heard]]:
+        """Opens the stores: gives a function that trains a trial and returns what it told."""
+        train = self.opened()
+
+        def heard(name: str) -> Heard:
+            told = Recorder()
+            return Heard(train(name, milliseconds(), told), told.events)
+
+        yield heard
+
+    def needs(self, trial: Trial) -> tuple[str, str, int]:
+        """Backbone, cached layer and seed of a trial: its features and its split."""
+        return trial.backbone, _cached_layer(self.study, trial), trial.seed
+
+    def opened(self) -> Callable[[str, int, Watch], str | None]:
+        """Opens the stores.
+
+        Returns:
+            A function that trains a trial and stores it in ``done``. Its arguments are the trial's
+            name, milliseconds since 1970, and who is told of epochs. It returns why the trial
+            broke, or None.
+        """
+        trials = {self.study.trial_name(trial): trial for trial in self.study.trials()}
+        stores = {name: FeatureStore.open(path) for name, path in self.features.items()}
+        ranks = max(ranks_seen(trial) for trial in trials.values())
+
+        @functools.lru_cache(maxsize=2)  # that of a trial, and that of its teacher
+        def material_of(backbone: str, layer: str, seed: int) -> Material:
+            return load_material(stores[backbone], self.splits, layer, seed, ranks)
+
+        def train(name: str, started: int, watch: Watch) -> str | None:
+            trial, began = trials[name], time.perf_counter()
+            material = material_of(*self.needs(trial))
+            features_seconds = time.perf_counter() - began
+            kept = Checkpoint(self.done / f"{name}.epochs.npz", started)
+            progress = Progress(name, watch, kept)
+            broken: dict[str, str] = {}
+            with _surviving(name, self.study, self.done, broken):
+                trained = train_trial(trial, material, material_of, self.streamed, progress)
+                times = _times(trial, trained, material, kept, features_seconds)
+                _keep(trained, times, material, self.done, name)
+            if name in broken:
+                gc.collect()  # what the trial held would stay in memory with the error's frames
+            else:
+                kept.remove()
+            return broken.get(name)
+
+        return train
+
+
+class Heard(NamedTuple):
+    """What a worker says of a trial.
+
+    Attributes:
+        why: Why the trial broke; None if it did not.
+        events: What it told on the way; see :class:`~vgg16_transfer.heads.watching.Recorder`.
+    """
+
+    why: str | None
+    events: list[tuple[str, Any]]
+
+
+def _here(trainer: Trainer, names: Sequence[str], watch: Watch) -> Iterator[str | None]:
+    """Trains trials in this process: gives why each broke, or None."""
+    train = trainer.opened()
+    for name in names:
+        started = milliseconds()
+        watch.began(name, started)
+        yield train(name, started, watch)
+
+
+def _there(
+    pool: Pool, trainer: Trainer, names: Sequence[str], watch: Watch
+) -> Iterator[str | None]:
+    """The same in workers. What they tell of a trial is told when it is over."""
+    told = set[str]()
+
+    def began(name: str) -> None:
+        if name not in told:
+            told.add(name)
+            watch.began(name, milliseconds())
+
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    for why, events in pool.map(trainer, names, began=began, gpu=gpu):
+        for event, arguments in events:
+            getattr(watch, event)(*arguments)
+        yield why
 
 
 @contextmanager

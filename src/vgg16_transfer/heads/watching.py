@@ -6,7 +6,7 @@ Watching costs a study no result: nothing that a watcher does may raise an error
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,3 +117,22 @@ class Nobody:
 
     def broke(self, trial: str, why: str) -> None:
         """See :class:`Watch`."""
+
+
+class Recorder(Nobody):
+    """Keeps what a trial tells on the way, so that it can be told elsewhere.
+
+    Attributes:
+        events: Name of a method of :class:`Watch`, and its arguments, in order.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...]]] = []
+
+    def epoch(self, *arguments: Any) -> None:
+        """See :class:`Watch`."""
+        self.events.append(("epoch", arguments))
+
+    def kernels(self, *arguments: Any) -> None:
+        """See :class:`Watch`."""
+        self.events.append(("kernels", arguments))

@@ -17,6 +17,7 @@ from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.networks import DEFAULT, LAST, NETWORKS
 from vgg16_transfer.optimizers import OPTIMIZERS
 from vgg16_transfer.params.backbone import Backbone
+from vgg16_transfer.params.compute import COMPUTE, DEFAULT_COMPUTE, DESCRIPTION
 from vgg16_transfer.params.contradictions import PUBLISHED
 from vgg16_transfer.params.dataset import Dataset, Split
 from vgg16_transfer.params.section import MAX_NAME, NAME
@@ -90,6 +91,12 @@ def json_schema() -> Schema:
             },
             "datasets": _by_name("datasets by name", {"$ref": "#/definitions/dataset"}),
             "studies": _by_name("studies by name", {"$ref": "#/definitions/study"}),
+            "compute": {
+                "type": "string",
+                "enum": list(COMPUTE),
+                "default": DEFAULT_COMPUTE,
+                "description": DESCRIPTION,
+            },
         },
         "definitions": {
             "network": network,

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml.error import YAMLError
 
 from vgg16_transfer.networks import DEFAULT, LAST, NETWORKS
+from vgg16_transfer.params import compute as place
 from vgg16_transfer.params import yaml_text
 from vgg16_transfer.params.backbone import Backbone
 from vgg16_transfer.params.contradictions import contradictions
@@ -65,7 +66,7 @@ def check_params(raw: object, *, source: str = "params.yaml") -> Params:
     """
     if not isinstance(raw, dict):
         raise ParamsError(source, ["must hold the keys backbone, datasets and studies"])
-    mistakes = _unknown_keys("", raw, ["backbone", "datasets", "studies"])
+    mistakes = _unknown_keys("", raw, ["backbone", "datasets", "studies", "compute"])
     backbones = _backbones(raw.get("backbone", {}), mistakes)
     datasets = {}
     for name, value in _mapping(raw, "datasets", mistakes).items():
@@ -78,7 +79,11 @@ def check_params(raw: object, *, source: str = "params.yaml") -> Params:
         if study is not None:
             studies[name] = study
     named = _is_named(raw.get("backbone"))
-    params = Params(backbones, datasets, studies, named=named)
+    compute = raw.get("compute", place.DEFAULT_COMPUTE)
+    mistake = place.mistake(compute)
+    if mistake is not None:
+        mistakes.append(f"compute: {mistake}")
+    params = Params(backbones, datasets, studies, named=named, compute=str(compute))
     mistakes = mistakes or contradictions(params)
     if mistakes:
         raise ParamsError(source, mistakes)

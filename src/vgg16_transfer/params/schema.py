@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from vgg16_transfer.params.compute import DEFAULT_COMPUTE
 from vgg16_transfer.params.section import ParamsError, nearest
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Params:
         studies: Studies by name.
         named: Whether the section ``backbone`` maps names to networks. Otherwise, it is one
             network.
+        compute: Where the work is done: a name of ``COMPUTE``.
     """
 
     backbones: dict[str, Backbone]
     datasets: dict[str, Dataset]
     studies: dict[str, Study]
     named: bool = False
+    compute: str = DEFAULT_COMPUTE
 
     @property
     def backbone(self) -> Backbone:

@@ -131,7 +131,8 @@ class Live:
         known = trial in self._runs.existing
         run = self._runs.start(trial, self._trials[trial], started)
         self._active[trial] = run, self._runs.epochs_of(run) if known else set()
-        if self._trials[trial].approach == "end_to_end":
+        # Trials on a cluster run side by side: one monitor of this machine is enough.
+        if self._trials[trial].approach == "end_to_end" and self._monitor is None:
             self._monitor = self._runs.monitor(run)
 
     def _epoch(self, trial: str, epoch: int, timestamp: int, measured: Mapping[str, float]) -> None:
