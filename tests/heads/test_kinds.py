@@ -121,10 +121,16 @@ def test_more_pictures_than_numbers_are_no_harm(kind: str) -> None:
     assert (predict(fitted, many["test"].features) == many["test"].labels).mean() > 0.5
 
 
-@pytest.mark.parametrize("c", [0.1, 10.0])
 @pytest.mark.parametrize("classes", [2, CLASSES])
 @pytest.mark.parametrize(
-    ("kind", "sklearn"), [("logistic", LogisticRegression), ("linear_svm", LinearSVC)]
+    ("kind", "sklearn", "c"),
+    [
+        ("logistic", LogisticRegression, 0.1),
+        ("logistic", LogisticRegression, 10.0),
+        ("logistic", LogisticRegression, tuned.CS[-1]),  # needs small steps towards the minimum
+        ("linear_svm", LinearSVC, 0.1),
+        ("linear_svm", LinearSVC, 10.0),
+    ],
 )
 def test_a_classifier_of_sklearn_is_the_one_that_sees_the_features_themselves(
     kind: str, sklearn: type, classes: int, c: float, monkeypatch: pytest.MonkeyPatch
