@@ -63,7 +63,7 @@ def test_networks_are_compared_in_one_study(make_clone: Callable[..., Workspace]
         answer = workspace.run("vgg16-transfer", "predict", "--study", study, str(picture))
         assert picture.name in answer
         assert f"{study}: trial" in answer
-        workspace.run("vgg16-transfer", "register", study)
+    workspace.run("vgg16-transfer", "register", "streamed")
     assert stages_run(workspace.run("dvc", "repro")) == []
 
 
