@@ -365,7 +365,8 @@ def test_ray_over_two_nodes_gives_the_bytes_of_one(joined, tmp_path) -> None:
     (job,) = other.submit("ray", "train@few")
     other.completed(job)
     assert "Ray runs on 2 nodes" in other.log(job)
-    assert stages_run(other.log(job)) == ["features@drawings", "train@few"]
+    run = ["splits@drawings", "weights", "features@drawings", "train@few"]
+    assert stages_run(other.log(job)) == run
     assert other.workspace.read("dvc.lock") == shared.workspace.read("dvc.lock")
 
 
