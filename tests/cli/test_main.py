@@ -338,7 +338,7 @@ def test_a_disk_without_room_for_the_features_is_said_and_nothing_is_published(
     for command in (["fetch", "animals"], ["splits", "animals"], ["sources"], ["weights"]):
         assert run(*command).code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "append", full)
+        patch.setattr(FeatureStore, "write", full)
         outcome = run("features", "animals")
     (line,) = outcome.err.splitlines()
     assert outcome.code == 2

@@ -44,7 +44,8 @@ def compare(model: Classifier, name: str, files: list[bytes], out: Path) -> None
     assert expected.max(axis=0).min() > expected.min()  # they differ
     result = FORMATS[name].run(out, squares)
     assert list(result.shape[1:]) == facts["output"]["shape"][1:]
-    np.testing.assert_allclose(result, expected, atol=1e-5)
+    # Features are rounded to float16: the last bit of a float32 can decide between two of them.
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 def of_study(trained: Any, study: str) -> Classifier:
