@@ -160,9 +160,9 @@ def memory_of(pictures: int, folder: Path) -> dict[str, Any]:
     thread = threading.Thread(target=sample)
     thread.start()
     with ray.opened() as pool:
-        blocks_of = partial(features._there, pool, generated_elsewhere())  # noqa: SLF001
+        computed_of = partial(features._there, pool, generated_elsewhere())  # noqa: SLF001
         began, cpu = time.time(), time.process_time()
-        features._compute(store, files, blocks_of, [None], folder / "d")  # noqa: SLF001
+        features._compute(store, files, computed_of, [None], folder / "d")  # noqa: SLF001
         seconds, cpu = time.time() - began, time.process_time() - cpu
     stop.set()
     thread.join()
@@ -191,10 +191,12 @@ class Generated(NamedTuple):
         """Opens nothing."""
         import numpy as np
 
-        def make(group: Sequence[PictureFile]) -> dict[str, Any]:
+        from vgg16_transfer.backbones.narrowing import narrow
+
+        def make(group: Sequence[PictureFile]) -> list[dict[str, Any]]:
             random = np.random.default_rng(int(group[0].sha256, 16))
             rows = random.standard_normal((len(group), 7 * 7 * 512), np.float32)
-            return {"block5_pool": np.maximum(rows - 1, 0).astype(np.float16)}
+            return [{"block5_pool": narrow(np.maximum(rows - 1, 0), "float16")}]
 
         yield make
 

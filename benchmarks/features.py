@@ -15,6 +15,7 @@ import hashlib
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,7 +117,8 @@ def together(
 ) -> None:
     """All that the stage does once its networks are loaded."""
     store = FeatureStore.create(folder, {"dtype": "float16"}, SHAPES)
-    features._compute(store, pictures, stub, backbone, opened, [None], folder)  # noqa: SLF001
+    computed_of = partial(features._here, stub, opened, backbone)  # noqa: SLF001
+    features._compute(store, pictures, computed_of, [None], folder)  # noqa: SLF001
 
 
 def main() -> None:

@@ -6,8 +6,6 @@ import os
 # to wait for each other. NumPy reads this while it is imported, and so do the commands of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# A server of MLflow starts seven processes for jobs that no test has.
-os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 
 import gc
 import io

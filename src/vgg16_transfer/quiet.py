@@ -13,6 +13,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,32 +73,33 @@ def muted() -> Iterator[None]:
 
     For libraries whose errors are exceptions, and whose other lines no user needs.
     """
-    original = os.dup(_STDERR)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        sys.stderr.flush()
-        os.dup2(nowhere, _STDERR)
+    with Path(os.devnull).open("wb") as nowhere, _stderr_into(nowhere.fileno()):
         yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(original, _STDERR)
-        os.close(original)
-        os.close(nowhere)
 
 
 @contextmanager
 def _filtered() -> Iterator[None]:
     """Leaves out log lines of stderr, also those that are not written by Python."""
     with tempfile.TemporaryFile() as file:
-        original = os.dup(_STDERR)
-        os.dup2(file.fileno(), _STDERR)
         try:
-            yield
+            with _stderr_into(file.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(original, _STDERR)
-            os.close(original)
             file.seek(0)
             for line in file:
                 if not _LOGGED.match(line):
                     os.write(_STDERR, line)
+
+
+@contextmanager
+def _stderr_into(descriptor: int) -> Iterator[None]:
+    """Writes what goes to stderr to another file, also what is not written by Python."""
+    sys.stderr.flush()
+    original = os.dup(_STDERR)
+    os.dup2(descriptor, _STDERR)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(original, _STDERR)
+        os.close(original)

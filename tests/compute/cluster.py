@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from tests.team.served import free_port
 
 _STARTED = "Ray runtime started"
 _TRIES = 3
@@ -93,18 +93,12 @@ def psutil_gone() -> Iterator[None]:
         return
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.2", 0))
-        return int(taken.getsockname()[1])
-
-
 @contextmanager
 def running() -> Iterator[Cluster]:
     """A head and two workers, until the end."""
     # The path of a socket has at most 107 characters, and Ray makes long names.
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-    port = free_port()
+    port = free_port("127.0.0.2")
     cluster = Cluster(folder, port)
     try:
         head = ("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")

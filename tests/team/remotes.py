@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import boto3
 import pytest
+from tests.team.served import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 BUCKET = "lab"
@@ -75,7 +76,7 @@ def ssh_remote(folder: Path) -> Iterator[Remote]:
     for key in ("host_key", "key"):
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", folder / key]
         subprocess.run(make, check=True)
-    port = _free_port()
+    port = free_port()
     config = folder / "sshd_config"
     config.write_text(SSHD_CONFIG.format(port=port, folder=folder))
     stored = folder / "objects"
@@ -98,7 +99,7 @@ def ssh_remote(folder: Path) -> Iterator[Remote]:
 def s3_remote(folder: Path) -> Iterator[Remote]:
     """A bucket behind a server of the S3 protocol, which forgets it when it ends."""
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     program = str(Path(sys.executable).with_name("moto_server"))
     with _server(folder, port, [program, "--host", "127.0.0.1", "--port", str(port)]):
@@ -148,12 +149,6 @@ def _server(folder: Path, port: int, command: list[str]) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(timeout=60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -57,7 +57,8 @@ class Served(NamedTuple):
 def environment(**more: str) -> dict[str, str]:
     leaking = ("DVC_", "MLFLOW_", "GIT_")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(leaking)}
-    return clean | more
+    # A server of MLflow would start seven processes for jobs that no test has.
+    return clean | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | more
 
 
 def command(workspace: Any, *arguments: str) -> str:
@@ -73,9 +74,9 @@ def command(workspace: Any, *arguments: str) -> str:
     return done.stdout
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 

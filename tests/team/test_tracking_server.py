@@ -6,7 +6,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -28,6 +27,7 @@ from mlflow.entities import Run
 from mlflow.server import app as flask_app
 from PIL import Image
 from tests.pipeline.conftest import Workspace, clone, stages_run
+from tests.team.served import free_port
 from tests.tracking.conftest import DATASET
 
 pytestmark = pytest.mark.server
@@ -153,12 +153,6 @@ class Server:
         )
         assert (done.returncode, done.stderr) == (0, "")
         return self.credentials(name, done.stdout.strip())
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from vgg16_transfer.artifacts import alone, put, remove, room
 from vgg16_transfer.backbones import base, calibrated
 from vgg16_transfer.backbones.decoding import decode
 from vgg16_transfer.backbones.engines import base as engines
-from vgg16_transfer.backbones.narrowing import cast_on_device, narrowed
+from vgg16_transfer.backbones.narrowing import cast_on_device, narrow, narrowed
 from vgg16_transfer.backbones.store import CHUNK, FORMAT, FeaturesError, FeatureStore
 from vgg16_transfer.backbones.writing import writing
 from vgg16_transfer.engines import DEFAULT_ENGINE
@@ -98,16 +98,15 @@ class Elsewhere(NamedTuple):
         backbone = self.backbone
         model = base.load(backbone.network, self.weights, backbone.image_size)
         tapped = base.tap(backbone.network, model, self.layers)
-        network = engines.opened(backbone, tapped, model, self.calibrated)
+        network = _opened_network(backbone, tapped, model, self.calibrated)
         with self.source.open() as opened:
 
             def compute(group: Sequence[PictureFile]) -> list[Outputs]:
                 (outputs,) = _here(network, opened, backbone, [group], lambda _: None)
-                rows = {
-                    layer: [narrowed(layer, each[layer], backbone.dtype) for each in outputs]
-                    for layer in self.layers
-                }
-                return [{layer: np.concatenate(parts) for layer, parts in rows.items()}]
+                return [
+                    {layer: narrow(each, backbone.dtype) for layer, each in output.items()}
+                    for output in outputs
+                ]
 
             yield compute
 
@@ -186,7 +185,7 @@ def write_features(
             store, path = _begin(content, picture_files, tapped.shapes, root, out)
             if converted is not None:
                 calibrated.put_into(path, converted)
-            network = engines.opened(backbone, tapped, model, converted and converted.folder)
+            network = _opened_network(backbone, tapped, model, converted and converted.folder)
             others = _others(path, root, out)
             computed_of: ComputedOf = partial(_here, network, opened, backbone)
             if pool is not None:
@@ -262,6 +261,13 @@ def _converted(
         [out, *_unfinished(root, out)],
         root,
     )
+
+
+def _opened_network(
+    backbone: Backbone, tapped: Tapped, model: keras.Model, calibrated: Path | None
+) -> Network:
+    """A network as its engine runs it. On a GPU, it narrows its activations itself."""
+    return cast_on_device(engines.opened(backbone, tapped, model, calibrated), backbone.dtype)
 
 
 def _begin(
@@ -349,7 +355,6 @@ def _here(
         groups: Pictures, in groups of at least one.
         done: Is told of the number of pictures after each call of the network.
     """
-    network = cast_on_device(network, backbone.dtype)
     stream = _squares(opened, [picture for group in groups for picture in group], backbone)
     for group in groups:
         outputs: list[Outputs] = []

@@ -40,15 +40,15 @@ class OverflowInFeaturesError(InputError):
 
 
 class Narrow(NamedTuple):
-    """Activations of a layer that a device has narrowed. They may not be computed yet.
+    """Activations of a layer, narrowed by a device, which may not have computed them yet, or here.
 
     Attributes:
         rows: Shape (n, width), in the number format of the store.
         largest: The largest absolute activation, before it was narrowed. NaN if one is NaN.
     """
 
-    rows: tf.Tensor
-    largest: tf.Tensor
+    rows: tf.Tensor | Rows
+    largest: tf.Tensor | float
 
 
 class CastOnDevice:
@@ -94,6 +94,21 @@ def cast_on_device(network: Network, dtype: str) -> Network:
     return network
 
 
+def narrow(output: npt.NDArray[np.float32] | Narrow, dtype: str) -> Narrow:
+    """Activations in the number format of a store, as arrays, which another process can send.
+
+    Args:
+        output: Activations of n pictures, as a network gives them. Narrow ones are not cast again.
+        dtype: Number format of the store.
+    """
+    if isinstance(output, Narrow):
+        rows = output.rows.numpy() if isinstance(output.rows, tf.Tensor) else output.rows
+        return Narrow(rows, float(output.largest))
+    largest = float(np.abs(output).max())
+    with np.errstate(over="ignore"):  # narrowed() raises an error
+        return Narrow(output.reshape(len(output), -1).astype(dtype, copy=False), largest)
+
+
 def narrowed(layer: str, output: npt.NDArray[np.float32] | Narrow, dtype: str) -> Rows:
     """Converts activations to rows of a store.
 
@@ -108,14 +123,10 @@ def narrowed(layer: str, output: npt.NDArray[np.float32] | Narrow, dtype: str) -
     Raises:
         OverflowInFeaturesError: An activation is too large for the number format.
     """
-    of_device = output if isinstance(output, Narrow) else None
-    largest = float(np.abs(output).max() if of_device is None else of_device.largest.numpy())
+    rows, largest = narrow(output, dtype)
     if not largest <= float(np.finfo(dtype).max):
         raise OverflowInFeaturesError(layer, largest, dtype)
-    if of_device is not None:
-        narrow: Rows = of_device.rows.numpy()
-        return narrow
-    return np.asarray(output).reshape(len(output), -1).astype(dtype, copy=False)
+    return rows
 
 
 def _narrow(output: tf.Tensor, dtype: str) -> tuple[tf.Tensor, tf.Tensor]:
