@@ -502,6 +502,8 @@ def test_help_lists_every_command_and_answers_at_once() -> None:
     "module",
     [
         "diagnostics.explain",
+        "heads.kinds.softmax",
+        "heads.studies",
         "lineage.locked",
         "reporting.report",
         "tracking.comparison",

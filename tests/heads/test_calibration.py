@@ -28,7 +28,7 @@ ROLES = {"train": pictures(40, 0), "validation": pictures(200, 1), "test": pictu
 def fitted(kind: str = "softmax", roles: dict[str, Pictures] = ROLES, **settings: Any):
     trial = Trial(head=kind, epochs=30, **settings)
     data = Data(roles["train"], roles, SHAPE, CLASSES)
-    return trial, base.fit_of(kind)(trial, data).model, data
+    return trial, base.fit_of(kind)(trial, data).head, data
 
 
 def test_the_temperature_has_the_smallest_cross_entropy_with_one_more_picture_of_any_class() -> (
@@ -65,13 +65,13 @@ def test_a_few_pictures_that_are_all_right_show_no_certainty(count: int) -> None
 
 
 def test_a_head_that_is_calibrated_predicts_the_same_classes_and_means_what_it_says() -> None:
-    trial, model, data = fitted()
+    trial, head, data = fitted()
     test = ROLES["test"]
-    before = base.logits(model, test.features)
-    t = calibration.of_head(trial, model, data)
+    before = head.logits(test.features)
+    t = calibration.of_head(trial, head, data)
     assert t is not None
-    calibration.scale(model, t)
-    after = base.logits(model, test.features)
+    head.scale(t)
+    after = head.logits(test.features)
     np.testing.assert_allclose(after, before / t, rtol=1e-4, atol=1e-5)
     old, new = measure(test.labels, before), measure(test.labels, after)
     assert new["accuracy"] == old["accuracy"]
@@ -80,47 +80,46 @@ def test_a_head_that_is_calibrated_predicts_the_same_classes_and_means_what_it_s
 
 
 def test_a_calibrated_head_is_what_its_file_holds(tmp_path) -> None:
-    trial, model, data = fitted()
-    t = calibration.of_head(trial, model, data)
-    calibration.scale(model, t or 1)
-    model_files.save(model, tmp_path / "head.keras")
+    trial, head, data = fitted()
+    t = calibration.of_head(trial, head, data)
+    head.scale(t or 1)
+    head.save(tmp_path / "head.keras")
     loaded = model_files.load(tmp_path / "head.keras")
-    expected = model_files.probabilities(model, ROLES["test"].features)
-    np.testing.assert_array_equal(
-        model_files.probabilities(loaded, ROLES["test"].features), expected
-    )
+    expected = head.probabilities(ROLES["test"].features)
+    result = model_files.probabilities(loaded, ROLES["test"].features)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "logistic", "nearest_mean"])
 def test_without_validation_pictures_the_training_pictures_do(kind: str) -> None:
     roles = {role: ROLES[role] for role in ("train", "test")}
-    trial, model, data = fitted(kind, roles, calibration="cross_validation")
-    t = calibration.of_head(trial, model, data)
+    trial, head, data = fitted(kind, roles, calibration="cross_validation")
+    t = calibration.of_head(trial, head, data)
     assert t is not None
     test = ROLES["test"]
-    before = base.logits(model, test.features)
+    before = head.logits(test.features)
     assert measure(test.labels, before / t)["loss"] < measure(test.labels, before)["loss"]
     assert (
-        calibration.of_head(trial.model_copy(update={"calibration": "validation"}), model, data)
+        calibration.of_head(trial.model_copy(update={"calibration": "validation"}), head, data)
         is None
     )
 
 
 def test_test_pictures_decide_nothing() -> None:
-    trial, model, data = fitted()
+    trial, head, data = fitted()
     other = Pictures(ROLES["test"].features[::-1].copy(), ROLES["test"].labels)
     changed = data._replace(roles=ROLES | {"test": other})
-    assert calibration.of_head(trial, model, data) == calibration.of_head(trial, model, changed)
+    assert calibration.of_head(trial, head, data) == calibration.of_head(trial, head, changed)
 
 
 def test_votes_are_left_as_they_are() -> None:
-    trial, model, data = fitted("nearest_neighbours")
-    assert calibration.of_head(trial, model, data) is None
+    trial, head, data = fitted("nearest_neighbours")
+    assert calibration.of_head(trial, head, data) is None
 
 
 def test_one_picture_of_a_class_can_not_be_left_out() -> None:
     few = Pictures(ROLES["train"].features[:CLASSES], ROLES["train"].labels[:CLASSES])
-    trial, model, data = fitted(
+    trial, head, data = fitted(
         "softmax", {"train": few, "test": ROLES["test"]}, calibration="cross_validation"
     )
-    assert calibration.of_head(trial, model, data) is None
+    assert calibration.of_head(trial, head, data) is None

@@ -147,7 +147,7 @@ def train(inputs: Inputs, roles: Any) -> Callable[..., Trained]:
             len(CLASSES),
             recipe,
         )
-        return Trained(result.model, result.history)
+        return Trained(result.head.to_keras(), result.history)
 
     return trained
 
@@ -156,7 +156,7 @@ def by_cache(roles: Any, **settings: Any) -> Trained:
     trial = make_trial(**settings)
     own, shape = roles(trial.layer), SHAPES[trial.layer]
     fitted = softmax.fit(trial, Data(own["train"], own, shape, len(CLASSES)))
-    return Trained(fitted.model, fitted.history)
+    return Trained(fitted.head.to_keras(), fitted.history)
 
 
 def convolutions(network: keras.Model) -> dict[str, np.ndarray]:
@@ -227,8 +227,9 @@ def test_only_the_blocks_that_are_fine_tuned_change(inputs, roles, monkeypatch) 
         name for name, kernel in convolutions(network).items() if (kernel != before[name]).any()
     ]
     assert changed == ["block5_conv1", "block5_conv2", "block5_conv3"]
-    assert list(convolutions(fitted.model)) == changed
-    assert not fitted.model.non_trainable_variables  # so its file holds nothing that is elsewhere
+    assert list(convolutions(fitted.head.to_keras())) == changed
+    # So its file holds nothing that is elsewhere.
+    assert not fitted.head.to_keras().non_trainable_variables
 
 
 def test_without_fine_tuning_no_convolution_is_trained(train) -> None:

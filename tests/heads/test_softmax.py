@@ -26,11 +26,11 @@ def fit(roles: dict[str, Pictures], **settings: Any) -> Fitted:
 
 
 def kernel_of(fitted: Fitted) -> np.ndarray:
-    return fitted.model.get_layer("softmax").get_weights()[0]
+    return fitted.head.to_keras().get_layer("softmax").get_weights()[0]
 
 
 def bias_of(fitted: Fitted) -> np.ndarray:
-    return fitted.model.get_layer("softmax").get_weights()[1]
+    return fitted.head.to_keras().get_layer("softmax").get_weights()[1]
 
 
 def by_keras(roles: dict[str, Pictures], trial: Trial) -> tuple[np.ndarray, np.ndarray]:

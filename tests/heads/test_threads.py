@@ -27,7 +27,7 @@ def test_a_head_has_the_same_bytes_on_any_number_of_cores(head: str) -> None:
     for cores in (1, 2):
         with threadpool_limits(cores, user_api="blas"):
             fitted = base.fit_of(head)(trial, data)
-        kernels.append([weight.tobytes() for weight in fitted.model.get_weights()])
+        kernels.append([weight.tobytes() for weight in fitted.head.to_keras().get_weights()])
     assert kernels[0] == kernels[1]
 
 

@@ -18,9 +18,10 @@ import pytest
 from vgg16_transfer.backbones import base as networks
 from vgg16_transfer.backbones.weights import write_weights
 from vgg16_transfer.head_kinds import HEAD_KINDS
-from vgg16_transfer.heads import base, calibration, classifier
+from vgg16_transfer.heads import base, classifier
 from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.classifier import Classifier, Recipe
+from vgg16_transfer.heads.linear import Linear
 from vgg16_transfer.heads.selection import assemble
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import open_archive
@@ -85,11 +86,11 @@ def fitted(
     training = Pictures(features, labels)
     trial = Trial(head=kind, epochs=20, layer=layer)
     data = Data(training, {"train": training}, shape, 3)
-    head = base.fit_of(kind)(trial, data).model
-    if calibration.can_scale(head):
-        calibration.scale(head, 0.5)
+    head = base.fit_of(kind)(trial, data).head
+    if head.scalable:
+        head.scale(0.5)
     recipe = Recipe(network, layer, size, "squash", "float16", ("ant", "bee", "cat"))
-    return classifier.make(recipe, model, head)
+    return classifier.make(recipe, model, head.to_keras())
 
 
 def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,14 +145,14 @@ def test_the_same_head_has_the_same_bytes_in_every_process(tmp_path: Path) -> No
 def test_activations_are_rounded_as_those_of_training(files: list[bytes], tmp_path: Path) -> None:
     """The difference is larger than that between runtimes: the rounding is in the model."""
     model = small()
-    head = base.linear(
+    head = Linear(
         Trial(layer="block5_pool", normalise="none"),
         (2, 2, 8),
         np.random.default_rng(0).normal(0, 0.005, (32, 3)).astype(np.float32),
         np.zeros(3, np.float32),
     )
     rounded, exact = (
-        classifier.make(model.recipe._replace(dtype=dtype), model.backbone, head)
+        classifier.make(model.recipe._replace(dtype=dtype), model.backbone, head.to_keras())
         for dtype in ("float16", "float32")
     )
     by_rounded, by_exact = (

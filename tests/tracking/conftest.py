@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vgg16_transfer.heads import model_files, records
-from vgg16_transfer.heads.base import linear
+from vgg16_transfer.heads import records
+from vgg16_transfer.heads.linear import Linear
 from vgg16_transfer.heads.measures import EVERY_EPOCH, NAMES
 from vgg16_transfer.images.manifests import COLUMNS
 from vgg16_transfer.lineage.lineage import Lineage
@@ -156,7 +156,7 @@ def write_outputs(study: Study, root: Path) -> Outputs:
         kernel = random.standard_normal((WIDTH, len(CLASSES))).astype(np.float32)
         bias = random.standard_normal(len(CLASSES)).astype(np.float32)
         path = outputs.heads / f"{study.trial_name(trial)}.keras"
-        model_files.save(linear(trial, (1, 1, WIDTH), kernel, bias), path)
+        Linear(trial, (1, 1, WIDTH), kernel, bias).save(path)
     for seed in study.grid["seed"]:
         rows = [
             (f"{name}/{index}.jpg", CLASSES.index(name), name, f"{seed}{index:063}", "test", index)

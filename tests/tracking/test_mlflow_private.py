@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import keras
+import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
@@ -89,3 +91,15 @@ def test_the_scoring_server_answers_with_the_message_and_the_reason() -> None:
     assert (answer["message"], answer["reason"]) == ("picture 1 is empty", "is empty")
     assert mlflow_private.reason(error) == "is empty"
     assert mlflow_private.reason(MlflowException("other")) == "other"
+
+
+def test_a_model_has_the_files_that_mlflow_itself_would_write(tmp_path: Path) -> None:
+    head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    pinned = [f"keras=={keras.__version__}", "tensorflow"]
+    mlflow.keras.save_model(head, str(tmp_path / "mlflow"), pip_requirements=pinned)
+    (tmp_path / "ours").mkdir()
+    files = mlflow_private.write_environment(tmp_path / "ours", pinned)
+    assert set(files.values()) == {"conda.yaml", "python_env.yaml"}
+    for name in ("conda.yaml", "python_env.yaml", "requirements.txt"):
+        ours, theirs = ((tmp_path / which / name).read_text() for which in ("ours", "mlflow"))
+        assert ours == theirs

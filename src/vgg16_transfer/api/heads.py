@@ -13,12 +13,12 @@ from vgg16_transfer.api import html
 from vgg16_transfer.api.checked import STUDY, check
 from vgg16_transfer.api.predictions import Asked, ask, files_in
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.heads import classifier, model_files, records
+from vgg16_transfer.heads import base, classifier, model_files, records
 from vgg16_transfer.heads.classifier import Recipe
-from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.saved import MadeOf
 from vgg16_transfer.heads.selection import choose
 from vgg16_transfer.heads.studies import Streamed, digest, ranks_seen, train_study, train_trial
+from vgg16_transfer.heads.watching import Progress
 from vgg16_transfer.params import ParamsError
 from vgg16_transfer.reporting.study_figures import FIGURES, Drawn
 from vgg16_transfer.reporting.tables import table
@@ -50,8 +50,6 @@ class Head:
         measures: What was measured on test pictures, by name; see docs/training.md.
         history: One row per epoch: the measures of training, validation and test pictures.
         predictions: One row per test picture: ``path``, ``true``, ``predicted``, ``probability``.
-        model: Flattened activations, shape (n, height * width * channels) → probabilities, shape
-            (n, classes).
     """
 
     trial: Trial
@@ -59,7 +57,7 @@ class Head:
     measures: dict[str, float]
     history: pd.DataFrame
     predictions: pd.DataFrame
-    model: keras.Model
+    _head: base.Head
     _features: Features
     _made_of: MadeOf
 
@@ -67,6 +65,14 @@ class Head:
     def accuracy(self) -> float:
         """Share of test pictures that are classified correctly, 0 to 1."""
         return self.measures["accuracy"]
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """Flattened activations, shape (n, height * width * channels) → probabilities.
+
+        Their shape is (n, classes).
+        """
+        return self._head.to_keras()
 
     @functools.cached_property
     def classifier(self) -> Classifier:
@@ -116,7 +122,7 @@ class Head:
         out = Path(path).expanduser()
         if out.suffix != ".keras":
             raise InputError(f"{path}: a head's file ends in .keras")
-        model_files.save(self.model, out, self._made_of)
+        self._head.save(out, self._made_of)
         return out
 
     def __repr__(self) -> str:
@@ -197,7 +203,7 @@ class Results:
             material,
             {name: value for name, value in measured.items() if value == value},  # noqa: PLR0124
             (rows["history"], rows["predictions"]),
-            model_files.load(self._heads / f"{chosen.name}.keras"),
+            model_files.KerasHead(model_files.load(self._heads / f"{chosen.name}.keras")),
         )
 
     def __repr__(self) -> str:
@@ -313,9 +319,9 @@ def _head(
     material: Material,
     measured: Mapping[str, float],
     frames: Sequence[pd.DataFrame],
-    model: keras.Model,
+    head: base.Head,
 ) -> Head:
     names = tuple(map(str, material.class_names))
     made_of = MadeOf(material.layer, material.recipe, names, material.split_md5)
     history, predictions = frames
-    return Head(trial, names, dict(measured), history, predictions, model, features, made_of)
+    return Head(trial, names, dict(measured), history, predictions, head, features, made_of)

@@ -1,26 +1,29 @@
-"""What all kinds of heads share: training data, result and measures."""
+"""What all kinds of heads share: training data, result and measures.
+
+Importing this module does not import Keras: that takes longer than training a study of heads.
+"""
 
 from __future__ import annotations
 
 import importlib
 import math
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-import keras
 import numpy as np
 import pandas as pd
 
-from vgg16_transfer.heads import model_files, threads
+from vgg16_transfer.heads import threads
 from vgg16_transfer.heads.measures import measure
-from vgg16_transfer.heads.rows import AT_ONCE, Stored, held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    import keras
     import numpy.typing as npt
 
     from vgg16_transfer.heads.rows import Features
+    from vgg16_transfer.heads.saved import MadeOf
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
@@ -39,19 +42,46 @@ class Pictures(NamedTuple):
     labels: npt.NDArray[np.int64]
 
 
+class Head(Protocol):
+    """A trained head: features of shape (n, height * width * channels) → n rows of classes."""
+
+    @property
+    def scalable(self) -> bool:
+        """Whether the head ends in a softmax of its logits. One that counts votes does not."""
+
+    def logits(self, features: Features) -> Floats:
+        """Logits, shape (n, classes), up to a constant in each row."""
+
+    def probabilities(self, features: Features) -> Floats:
+        """Class probabilities, shape (n, classes), float32. Each row sums to 1."""
+
+    def scale(self, temperature: float) -> None:
+        """Divides the logits by a temperature, from now on. Only if the head is ``scalable``."""
+
+    def to_keras(self) -> keras.Model:
+        """The same head as a Keras model, whose outputs are the probabilities."""
+
+    def save(self, path: Path, made_of: MadeOf | None = None) -> None:
+        """Writes the head as a ``.keras`` file. The same head gives the same bytes.
+
+        Args:
+            path: The file to write. On errors, it is left unchanged.
+            made_of: What the head was trained on, written to the file's metadata.
+        """
+
+
 class Fitted(NamedTuple):
     """A trained head and its training history.
 
     Attributes:
-        model: Input shape (n, height * width * channels), output shape (n, classes). Each output
-            row sums to 1.
+        head: The head.
         history: One row per epoch: ``epoch`` from 1, and ``<role>_<measure>``, measured on all
             pictures of the role at the end of the epoch. A kind without epochs has one row.
         finished: False if a loss was not finite after an epoch. The history then ends before that
             epoch.
     """
 
-    model: keras.Model
+    head: Head
     history: pd.DataFrame
     finished: bool
 
@@ -110,82 +140,11 @@ def fit_of(kind: str) -> Fit:
     return fit_in_few_threads
 
 
-def front(trial: Trial, shape: Sequence[int]) -> list[keras.Layer]:
-    """Layers before the trained part of a head. They have no weights.
-
-    In this order:
-
-    - If the layer is ``predictions``, the softmax at temperature T, softmax(z / T) (Hinton et al.
-      2015, eq. 1). Features of this layer are the network's logits z.
-    - With ``pooling: average``, the mean over the positions of the activation map.
-    - With ``normalise: l2``, each picture's features are scaled to length 1.
-
-    Args:
-        trial: The trial's setting.
-        shape: Shape of one picture's activations of the trial's layer: (height, width, channels) or
-            (units,).
-
-    Returns:
-        Layers to apply in this order. Input shape (n, height * width * channels), output shape
-        (n, width).
-    """
-    layers: list[keras.Layer] = []
-    if trial.layer == "predictions":
-        layers.append(keras.layers.Rescaling(1 / trial.temperature, name="temperature"))
-        layers.append(keras.layers.Softmax(name="source_softmax"))
-    if trial.pooling == "average":
-        layers.append(keras.layers.Reshape(tuple(shape), name="positions"))
-        layers.append(keras.layers.GlobalAveragePooling2D(name="average"))
-    if trial.normalise == "l2":
-        layers.append(keras.layers.UnitNormalization(name="unit_length"))
-    return layers
-
-
-def through(layers: Sequence[keras.Layer], features: Features) -> Features:
-    """Applies the layers of :func:`front` to features. Features stay in their store if they can."""
-    if isinstance(features, Stored):
-        if all(isinstance(layer, keras.layers.UnitNormalization) for layer in layers):
-            return features.of_length_one() if layers else features
-        starts = range(0, len(features), AT_ONCE)
-        parts = [held(through(layers, features[row : row + AT_ONCE])) for row in starts]
-        return np.concatenate(parts)
-    for layer in layers:
-        features = layer(features).numpy()
-    return features
-
-
-def linear(trial: Trial, shape: Sequence[int], kernel: Floats, bias: Floats) -> keras.Model:
-    """A head whose logits are linear in the features.
-
-    Args:
-        trial: The trial's setting. It decides the layers before the softmax.
-        shape: Shape of one picture's activations of the trial's layer.
-        kernel: Shape (width, classes).
-        bias: Shape (classes,).
-
-    Returns:
-        A model with input shape (n, height * width * channels) and output shape (n, classes). Each
-        output row sums to 1.
-    """
-    model = keras.Sequential(
-        [
-            keras.Input((math.prod(shape),), name="features"),
-            *front(trial, shape),
-            keras.layers.Dense(len(bias), activation="softmax", name="softmax"),
-        ],
-        name="head",
-    )
-    model.get_layer("softmax").set_weights([kernel, bias])
-    return model
-
-
-def at_once(
-    model: keras.Model, roles: Mapping[str, Pictures], logits: Mapping[str, Floats]
-) -> Fitted:
+def at_once(head: Head, roles: Mapping[str, Pictures], logits: Mapping[str, Floats]) -> Fitted:
     """The result of a kind of head without epochs.
 
     Args:
-        model: The head.
+        head: The head.
         roles: Pictures to measure the head on, by role.
         logits: The head's logits by role, shape (n, classes).
 
@@ -194,43 +153,7 @@ def at_once(
     """
     row = measure_roles(roles, logits)
     finished = finite(row)
-    return Fitted(model, as_history([row] if finished else []), finished)
-
-
-def logits(model: keras.Model, features: Features) -> Floats:
-    """Logits of a head, shape (n, classes), up to a constant in each row.
-
-    Probabilities near 0 and 1 would lose precision, so they are used only if the head's last layer
-    is no softmax.
-
-    Args:
-        model: A head.
-        features: Shape (n, width).
-    """
-    if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
-        return model_files.in_parts(partial(softmax_input, model), features)
-    return log_probabilities(model, features)
-
-
-def softmax_input(model: keras.Model, features: Any) -> Any:
-    """The input of the softmax of a head's last layer, as a tensor.
-
-    Args:
-        model: A head whose layers are a chain, with a softmax at its end.
-        features: Shape (n, width), an array or a tensor.
-    """
-    *layers, last = model.layers
-    for layer in layers:
-        fixed = {"training": False} if isinstance(layer, keras.Model) else {}
-        features = layer(features, **fixed)
-    return keras.ops.matmul(features, last.kernel) + last.bias
-
-
-def log_probabilities(model: keras.Model, features: Features) -> Floats:
-    """Logarithms of a head's probabilities, shape (n, classes), without the logarithm of 0."""
-    tiny = np.finfo(np.float32).tiny
-    logarithms: Floats = np.log(np.maximum(model_files.probabilities(model, features), tiny))
-    return logarithms
+    return Fitted(head, as_history([row] if finished else []), finished)
 
 
 def measure_roles(

@@ -14,20 +14,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-from scipy.optimize import minimize_scalar
-from sklearn.model_selection import StratifiedKFold
 
 from vgg16_transfer.heads import base
-from vgg16_transfer.heads.base import Data, Pictures
+from vgg16_transfer.heads.base import Pictures
 from vgg16_transfer.heads.loss import log_softmax
 from vgg16_transfer.heads.rows import select
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vgg16_transfer.heads.base import Floats
+    from vgg16_transfer.heads.base import Data, Floats, Head
     from vgg16_transfer.params import Trial
 
 COLDEST, HOTTEST = 1e-3, 1e3
@@ -44,6 +41,8 @@ def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
         logits: Shape (n, classes).
         labels: Shape (n,).
     """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - takes a second
+
     rows, unknown = np.arange(len(labels)), 1 / (len(labels) + 1)
 
     def loss(log_inverse: float) -> float:
@@ -58,27 +57,29 @@ def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
     return float(f"{math.exp(-best.x):.3g}")
 
 
-def of_head(trial: Trial, model: keras.Model, data: Data) -> float | None:
+def of_head(trial: Trial, head: Head, data: Data) -> float | None:
     """The temperature of a trained head, or None if it keeps its probabilities as they are.
 
     Args:
         trial: The trial's setting. With ``calibration: validation``, the validation pictures
             decide, if there are any. With ``cross_validation``, it is the training pictures: each
             is classified by a head that was trained without it. A class then needs two of them.
-        model: The trained head.
+        head: The trained head.
         data: What it was trained on.
     """
-    if trial.calibration == "none" or not can_scale(model):
+    if trial.calibration == "none" or not head.scalable:
         return None
     if trial.calibration == "validation":
         if "validation" not in data.roles:
             return None
         features, labels = data.roles["validation"]
-        return temperature(base.logits(model, features), labels)
+        return temperature(head.logits(features), labels)
     features, labels = data.training
     folds = min(_FOLDS, int(np.bincount(labels).min()))
     if folds == 1:
         return None
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - takes seconds
+
     logits = np.empty((len(labels), data.classes), np.float32)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=trial.seed)
     for rest, fold in splitter.split(labels, labels):
@@ -87,21 +88,5 @@ def of_head(trial: Trial, model: keras.Model, data: Data) -> float | None:
         fitted = base.fit_of(trial.head)(trial, part)
         if not fitted.finished:
             return None
-        logits[fold] = base.logits(fitted.model, select(features, fold))
+        logits[fold] = fitted.head.logits(select(features, fold))
     return temperature(logits, labels)
-
-
-def can_scale(model: keras.Model) -> bool:
-    """Whether a head ends in a softmax of a linear layer. One that counts votes does not."""
-    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
-
-
-def scale(model: keras.Model, temperature: float) -> None:
-    """Divides a head's logits by a temperature: its last kernel and bias become smaller or larger.
-
-    Args:
-        model: A head for which :func:`can_scale` is true.
-        temperature: T.
-    """
-    last = model.layers[-1]
-    last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -20,8 +20,11 @@ from tqdm import tqdm
 
 from vgg16_transfer.backbones import base
 from vgg16_transfer.heads import base as heads
+from vgg16_transfer.heads import model_files
 from vgg16_transfer.heads.augmentation import augment
-from vgg16_transfer.heads.watching import Nobody
+from vgg16_transfer.heads.linear import front
+from vgg16_transfer.heads.model_files import KerasHead
+from vgg16_transfer.heads.watching import Progress
 from vgg16_transfer.images import pictures
 from vgg16_transfer.networks import DEFAULT, cached_layer
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
@@ -33,24 +36,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vgg16_transfer.heads.base import Pictures
-    from vgg16_transfer.heads.checkpoints import Checkpoint
-    from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
     from vgg16_transfer.params import Trial
-
-
-class Progress(NamedTuple):
-    """Who hears of a trial while it is trained, and where its epochs are kept.
-
-    Attributes:
-        name: Trial name.
-        watch: Is told of each epoch, after the epoch is kept. So no epoch is told twice.
-        kept: Training goes on after the epoch that it has. By default, no epoch is kept.
-    """
-
-    name: str = "only"
-    watch: Watch = Nobody()
-    kept: Checkpoint | None = None
 
 
 _ALONE = Progress()
@@ -88,8 +75,7 @@ def fit(
         progress: Who is told of each epoch, and where epochs are kept.
 
     Returns:
-        The tail and its history. Input shape (n, width of the cached layer), output shape
-        (n, classes).
+        The tail and its history. The tail's input has the shape (n, width of the cached layer).
 
     Raises:
         ArchiveError: The source, or a picture in it, can't be read.
@@ -119,7 +105,7 @@ def fit(
             )
     if not training.diverged:
         training.tell_kernels()
-    return heads.Fitted(tail, heads.as_history(training.rows), not training.diverged)
+    return heads.Fitted(KerasHead(tail), heads.as_history(training.rows), not training.diverged)
 
 
 def stream(
@@ -190,7 +176,7 @@ def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> 
         [
             keras.Input((math.prod(shape),), name="features"),
             *blocks,
-            *heads.front(trial, head_input),
+            *model_files.layers_of(front(trial, head_input)),
             keras.layers.Dense(
                 classes, activation="softmax", kernel_initializer="zeros", name="softmax"
             ),
@@ -267,7 +253,7 @@ class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
         batch, labels = data
         features = self.frozen(batch)
         with tf.GradientTape() as tape:
-            logits = heads.softmax_input(self.tail, features)
+            logits = model_files.softmax_input(self.tail, features)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, [variable.value for variable in self._moved])
@@ -345,10 +331,8 @@ class _Training(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no
         self.bar.update()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        logits = {
-            role: heads.logits(self._trained.tail, features)
-            for role, (features, _labels) in self._roles.items()
-        }
+        head = KerasHead(self._trained.tail)
+        logits = {role: head.logits(features) for role, (features, _labels) in self._roles.items()}
         row = heads.measure_roles(self._roles, logits)
         if not heads.finite(row):
             self.diverged = self._trained.stop_training = True

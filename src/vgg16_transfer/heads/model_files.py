@@ -1,25 +1,26 @@
-"""Heads as ``.keras`` files, and their probabilities. The same model gives the same bytes."""
+"""Keras models as ``.keras`` files: the same model gives the same bytes. And heads made of them."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from vgg16_transfer.artifacts import reading, replacing
-from vgg16_transfer.heads.saved import MADE_OF, METADATA, HeadError
+from vgg16_transfer.heads.saved import CONFIG, LONG_AGO, METADATA, HeadError, metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.linear import Step
     from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.saved import MadeOf
 
@@ -27,8 +28,74 @@ _AT_ONCE = 64  # pictures; more could fill the memory if a head has fine-tuned b
 
 _COPIED = 1 << 20  # bytes that are copied at a time
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""The earliest time stamp that a zip file can hold."""
+
+class KerasHead:
+    """A head that is a Keras model; see :class:`~vgg16_transfer.heads.base.Head`.
+
+    Args:
+        model: Input shape (n, height * width * channels), output shape (n, classes). Each output
+            row sums to 1.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+
+    @property
+    def scalable(self) -> bool:
+        """Whether the last layer is a softmax of a linear layer."""
+        return getattr(self._model.layers[-1], "activation", None) is keras.activations.softmax
+
+    def logits(self, features: Features) -> npt.NDArray[np.float32]:
+        """Logits, shape (n, classes), up to a constant in each row.
+
+        Probabilities near 0 and 1 would lose precision, so they are used only if the last layer is
+        no softmax.
+        """
+        if self.scalable:
+            return in_parts(partial(softmax_input, self._model), features)
+        tiny = np.finfo(np.float32).tiny
+        logarithms: npt.NDArray[np.float32] = np.log(np.maximum(self.probabilities(features), tiny))
+        return logarithms
+
+    def probabilities(self, features: Features) -> npt.NDArray[np.float32]:
+        """Class probabilities, shape (n, classes)."""
+        return probabilities(self._model, features)
+
+    def scale(self, temperature: float) -> None:
+        """Divides the logits by a temperature: the last kernel and bias."""
+        last = self._model.layers[-1]
+        last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
+
+    def to_keras(self) -> keras.Model:
+        """The model."""
+        return self._model
+
+    def save(self, path: Path, made_of: MadeOf | None = None) -> None:
+        """Writes the model as a ``.keras`` file."""
+        save(self._model, path, made_of)
+
+
+def layers_of(steps: Sequence[Step]) -> list[keras.Layer]:
+    """Layers of Keras that do what steps do.
+
+    Args:
+        steps: Result of :func:`~vgg16_transfer.heads.linear.front`.
+    """
+    return [getattr(keras.layers, step.layer)(**step.config) for step in steps]
+
+
+def softmax_input(model: keras.Model, features: Any) -> Any:
+    """The input of the softmax of a head's last layer, as a tensor.
+
+    Args:
+        model: A head whose layers are a chain, with a softmax at its end.
+        features: Shape (n, width), an array or a tensor.
+    """
+    *layers, last = model.layers
+    for layer in layers:
+        fixed = {"training": False} if isinstance(layer, keras.Model) else {}
+        features = layer(features, **fixed)
+    return keras.ops.matmul(features, last.kernel) + last.bias
 
 
 def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
@@ -47,15 +114,12 @@ def save(model: keras.Model, path: Path, made_of: MadeOf | None = None) -> None:
         stamped = fresh.with_name("stamped.keras")
         model.save(stamped)
         with zipfile.ZipFile(stamped) as source, zipfile.ZipFile(fresh, "w") as target:
-            metadata = json.loads(source.read(METADATA)) | {"date_saved": "1980-01-01@00:00:00"}
-            if made_of is not None:
-                metadata[MADE_OF] = made_of._asdict()
             changed = {
-                METADATA: json.dumps(metadata, ensure_ascii=False).encode(),
-                "config.json": _numbered(source.read("config.json")),
+                METADATA: metadata(made_of, keras.__version__),
+                CONFIG: _numbered(source.read(CONFIG)),
             }
             for name in sorted(source.namelist()):
-                member = zipfile.ZipInfo(name, _LONG_AGO)
+                member = zipfile.ZipInfo(name, LONG_AGO)
                 if name in changed:
                     target.writestr(member, changed[name])
                     continue

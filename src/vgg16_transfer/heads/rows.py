@@ -63,7 +63,7 @@ class Stored:
     def __getitem__(self, rows: slice) -> Floats:
         features = self._store.rows(self._layer, self._sha256s[rows])
         if self.unit:
-            features *= _inverse_lengths((features**2).sum(axis=1, dtype=np.float64))[:, np.newaxis]
+            return of_length_one(features)
         return features
 
     @property
@@ -125,6 +125,11 @@ def held(features: Features) -> Floats:
 def select(features: Features, rows: Chosen) -> Features:
     """Some of the rows."""
     return features.select(rows) if isinstance(features, Stored) else features[rows]
+
+
+def of_length_one(features: Floats) -> Floats:
+    """Rows of an array, scaled to length 1."""
+    return features * _inverse_lengths(_squares(features))[:, np.newaxis]
 
 
 def products(

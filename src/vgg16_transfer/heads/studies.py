@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tqdm import tqdm
 
 from vgg16_transfer import optimizers
@@ -24,24 +23,30 @@ from vgg16_transfer.artifacts import alone, reading, remove, replacing, room
 from vgg16_transfer.backbones.store import INDEX, FeatureStore
 from vgg16_transfer.errors import InputError
 from vgg16_transfer.hashing import file_md5
-from vgg16_transfer.heads import base, calibration, end_to_end, loss, model_files, records, rows
+from vgg16_transfer.heads import base, calibration, loss, records, rows
 from vgg16_transfer.heads.base import Fitted, Pictures
 from vgg16_transfer.heads.checkpoints import Checkpoint
-from vgg16_transfer.heads.end_to_end import Progress
 from vgg16_transfer.heads.measures import NAMES
 from vgg16_transfer.heads.records import Outcome
 from vgg16_transfer.heads.saved import MadeOf
-from vgg16_transfer.heads.watching import Ended, Nobody, Recorder, Times, milliseconds
+from vgg16_transfer.heads.watching import (
+    Ended,
+    Nobody,
+    Progress,
+    Recorder,
+    Times,
+    milliseconds,
+)
 from vgg16_transfer.images.manifests import ManifestError, read_manifest
 from vgg16_transfer.networks import cached_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import keras
     import numpy.typing as npt
 
     from vgg16_transfer.compute.base import Pool
+    from vgg16_transfer.heads.base import Head
     from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.heads.watching import Watch
     from vgg16_transfer.images.source import Source
@@ -64,6 +69,8 @@ _SIZES = frozenset(
     }
 )
 """Keys that decide how much memory a trial needs for tensors."""
+
+_EXHAUSTED = "ResourceExhaustedError"
 
 _WHERE = re.compile(r"\s+File |Graph execution error|Detected at|<stack traces")
 """Lines of an error of TensorFlow before what it says."""
@@ -153,7 +160,7 @@ class Trained(NamedTuple):
         outcome: The measures of the head, or why the trial failed.
     """
 
-    head: keras.Model | None
+    head: Head | None
     history: pd.DataFrame
     predictions: pd.DataFrame
     probabilities: npt.NDArray[np.float32]
@@ -384,11 +391,19 @@ def _there(
             told.add(name)
             watch.began(name, milliseconds())
 
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    for why, events in pool.map(trainer, names, began=began, gpu=gpu):
+    for why, events in pool.map(trainer, names, began=began, gpu=_on_gpu(trainer.study)):
         for event, arguments in events:
             getattr(watch, event)(*arguments)
         yield why
+
+
+def _on_gpu(study: Study) -> bool:
+    """Whether trials of a study need a GPU, if there is one. Heads on features don't use it."""
+    if "end_to_end" not in study.grid["approach"]:
+        return False
+    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextmanager
@@ -405,7 +420,8 @@ def _surviving(name: str, study: Study, done: Path, broken: dict[str, str]) -> I
     except (InputError, OSError, MemoryError):
         raise
     except Exception as error:
-        exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+        # By its name: TensorFlow, whose error it is, may not be imported.
+        exhausted = any(each.__name__ == _EXHAUSTED for each in type(error).__mro__)
         if exhausted and _SIZES.isdisjoint(study.axes):
             raise
         text = "".join(traceback.format_exception(error))
@@ -463,7 +479,7 @@ def train_trial(
         no_rows = pd.DataFrame(columns=records.PREDICTED)
         none = np.empty((0, len(material.class_names)), np.float32)
         return Trained(None, diverged.history, no_rows, none, Outcome({}, diverged.failure))
-    head, history = fitted.model, fitted.history
+    head, history = fitted.head, fitted.history
     measured = _evaluate(head, roles)
     for column in history.columns.intersection(list(measured)):
         history.loc[history.index[-1], column] = measured[column]
@@ -471,10 +487,10 @@ def train_trial(
     calibrated = calibration.of_head(trial, head, data)
     before = {f"uncalibrated_{name}": measured[f"test_{name}"] for name in _CALIBRATED}
     if calibrated is not None:
-        calibration.scale(head, calibrated)
+        head.scale(calibrated)
         measured = _evaluate(head, roles)
     names, test = material.class_names, roles["test"]
-    probabilities = model_files.probabilities(head, test.features)
+    probabilities = head.probabilities(test.features)
     predictions = pd.DataFrame(
         {
             "path": material.manifest.loc[material.chosen("test"), "path"].to_numpy(),
@@ -494,7 +510,7 @@ def _keep(trained: Trained, times: Times, material: Material, done: Path, name: 
         made_of = MadeOf(
             material.layer, material.recipe, tuple(material.class_names), material.split_md5
         )
-        model_files.save(trained.head, done / f"{name}.keras", made_of)
+        trained.head.save(done / f"{name}.keras", made_of)
     records.write_frame(trained.history, done / f"{name}.history.csv")
     records.write_frame(trained.predictions, done / f"{name}.predictions.csv")
     np.save(done / f"{name}.npy", trained.probabilities, allow_pickle=False)
@@ -536,7 +552,7 @@ def _train_by_teacher(
         material.manifest.loc[material.chosen("train", ranks), "rank"] < trial.samples_per_class
     )
     training = training._replace(labels=np.where(labelled, training.labels, loss.UNLABELLED))
-    logits = base.log_probabilities(teacher.model, teacher_material.role("train", ranks).features)
+    logits = teacher.head.logits(teacher_material.role("train", ranks).features)
     data = base.Data(training, roles, material.shape, len(material.class_names), logits)
     student = base.fit_of(trial.head)(trial, data)
     teacher_accuracy = teacher.history["test_accuracy"].iloc[-1]
@@ -550,6 +566,8 @@ def _train_end_to_end(
     streamed: Streamed,
     progress: Progress,
 ) -> Fitted:
+    from vgg16_transfer.heads import end_to_end  # noqa: PLC0415 - TensorFlow takes seconds
+
     chosen = material.manifest[material.chosen("train", range(trial.samples_per_class))]
     return end_to_end.fit(
         trial,
@@ -563,9 +581,9 @@ def _train_end_to_end(
     )
 
 
-def _evaluate(head: keras.Model, roles: Mapping[str, Pictures]) -> dict[str, float]:
+def _evaluate(head: Head, roles: Mapping[str, Pictures]) -> dict[str, float]:
     """All measures of a trained head, named like the columns of its history."""
-    logits = {role: base.logits(head, pictures.features) for role, pictures in roles.items()}
+    logits = {role: head.logits(pictures.features) for role, pictures in roles.items()}
     return base.measure_roles(roles, logits, every_epoch=False)
 
 

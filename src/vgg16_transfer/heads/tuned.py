@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Pictures
+from vgg16_transfer.heads.linear import Linear, front, through
 from vgg16_transfer.heads.measures import measure
 from vgg16_transfer.heads.rows import Stored, combined, held, products, select
 
@@ -57,9 +58,9 @@ def fit(
         data: What to train and measure it on.
         classifier: Returns a classifier that is not fitted yet, for a value of C.
     """
-    layers = base.front(trial, data.shape)
-    x = base.through(layers, data.training.features)
-    behind = {role: base.through(layers, each.features) for role, each in data.roles.items()}
+    steps = front(trial, data.shape)
+    x = through(steps, data.training.features)
+    behind = {role: through(steps, each.features) for role, each in data.roles.items()}
     own, others, back = _coordinates(x, behind)
     learned = Pictures(own, data.training.labels)
     measured = {role: Pictures(others[role], each.labels) for role, each in data.roles.items()}
@@ -73,8 +74,8 @@ def fit(
     weights, bias = _weights(classifier(c), learned, data.classes)
     logits = {role: others[role] @ weights + bias for role in measured}
     kernel = back(weights).astype(np.float32)
-    model = base.linear(trial, data.shape, kernel, bias.astype(np.float32))
-    return base.at_once(model, data.roles, logits)
+    head = Linear(trial, data.shape, kernel, bias.astype(np.float32))
+    return base.at_once(head, data.roles, logits)
 
 
 def _coordinates(

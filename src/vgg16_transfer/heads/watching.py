@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from vgg16_transfer.heads.checkpoints import Checkpoint
     from vgg16_transfer.heads.records import Record
 
 
@@ -136,3 +137,17 @@ class Recorder(Nobody):
     def kernels(self, *arguments: Any) -> None:
         """See :class:`Watch`."""
         self.events.append(("kernels", arguments))
+
+
+class Progress(NamedTuple):
+    """Who hears of a trial while it is trained, and where its epochs are kept.
+
+    Attributes:
+        name: Trial name.
+        watch: Is told of each epoch, after the epoch is kept. So no epoch is told twice.
+        kept: Training goes on after the epoch that it has. By default, no epoch is kept.
+    """
+
+    name: str = "only"
+    watch: Watch = Nobody()
+    kept: Checkpoint | None = None

@@ -32,7 +32,7 @@ _OF_THREADS = (
 )
 """Modules that a thread which logs needs, and that import others."""
 
-_OF_HEADS = ("mlflow.keras", "vgg16_transfer.tracking.study_runs")
+_OF_HEADS = ("mlflow.pyfunc", "vgg16_transfer.tracking.study_runs")
 """Modules that a thread which logs heads needs besides."""
 
 

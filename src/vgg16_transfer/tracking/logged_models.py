@@ -6,6 +6,7 @@ steps of this module need none, and continue where an interrupted process stoppe
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from vgg16_transfer.heads import saved
+from vgg16_transfer.tracking import mlflow_private
 from vgg16_transfer.tracking.stored import model_is_whole, note_model
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 _HEAD = "head"  # the name that earlier versions gave to all heads
 _IS_HEAD = "head"
-_DATA = "data/model.keras"
+_DATA = Path("data", "model.keras")
 _REFUSED = re.compile(r"[/:.%\"']")
 
 
@@ -96,9 +98,8 @@ class Heads:
         """Writes the files of a model. Those of heads of the same shape differ in little."""
         layers = saved.config(path)
         if layers not in self._saved:
-            _save(path, model, folder)
+            _save(layers, model, folder)
             files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
-            del files[_DATA]  # up to half a gigabyte
             self._saved[layers] = {name: file.read_bytes() for name, file in files.items()}
         for name, content in self._saved[layers].items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +109,7 @@ class Heads:
         described.artifact_path = model.artifact_location
         described.run_id = model.source_run_id
         described.model_uuid = described.model_id = model.model_id
+        described.model_size_bytes = path.stat().st_size
         described.save(str(folder / "MLmodel"))
 
 
@@ -120,27 +122,32 @@ def _whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
     return model.status == LoggedModelStatus.READY and model_is_whole(client, model)
 
 
-def _save(path: Path, model: LoggedModel, folder: Path) -> None:
-    # Keras takes seconds to import, and most often all heads are logged already.
-    import keras  # noqa: PLC0415
+def _save(layers: bytes, model: LoggedModel, folder: Path) -> None:
+    """Writes what ``mlflow.keras.save_model`` writes, but for the head itself.
 
-    from vgg16_transfer.heads import model_files  # noqa: PLC0415
-
-    head = model_files.load(path)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.input_shape[1:]))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *head.output_shape[1:]))]),
-    )
-    mlflow.keras.save_model(
-        head,
-        str(folder),
-        mlflow_model=Model(
-            artifact_path=model.artifact_location,
-            run_id=model.source_run_id,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
+    That function takes a Keras model, and importing Keras takes longer than logging all heads.
+    """
+    keras_version = importlib.metadata.version("keras")
+    width, classes = saved.shapes(layers)
+    described = Model(
+        artifact_path=model.artifact_location,
+        run_id=model.source_run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width))]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]),
         ),
-        signature=signature,
-        # Without them, MLflow would load the model in a second process to find its requirements.
-        pip_requirements=[f"keras=={keras.__version__}", "tensorflow"],
     )
+    described.add_flavor(
+        "keras",
+        data=_DATA.parent.name,
+        keras_version=keras_version,
+        keras_backend="tensorflow",
+        save_exported_model=False,
+    )
+    (folder / _DATA).parent.mkdir(parents=True)
+    (folder / _DATA).with_name("keras_module.txt").write_text("keras", encoding="utf-8")
+    files = mlflow_private.write_environment(folder, [f"keras=={keras_version}", "tensorflow"])
+    mlflow.pyfunc.add_to_model(described, loader_module="mlflow.keras", **files)
+    described.save(str(folder / "MLmodel"))

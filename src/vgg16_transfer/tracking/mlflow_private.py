@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -23,6 +24,8 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.utils.uri import get_uri_scheme, is_local_uri
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlflow.pyfunc import PyFuncModel
 
 RETRY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
@@ -88,3 +91,26 @@ def bad_request(message: str, reason: str) -> MlflowException:
 def reason(error: MlflowException) -> str:
     """The reason of an error that :func:`bad_request` made, or the message of another one."""
     return str(error.json_kwargs.get("reason", error.message))
+
+
+def write_environment(folder: Path, requirements: list[str]) -> dict[str, str]:
+    """Writes the files that say what a logged model needs to be loaded.
+
+    ``mlflow.pyfunc.save_model`` writes them too, but it imports every package that it names.
+
+    Args:
+        folder: Folder of the model.
+        requirements: Requirements of pip besides MLflow, of the version that is installed.
+
+    Returns:
+        The arguments of ``mlflow.pyfunc.add_to_model`` that name these files.
+    """
+    import yaml  # noqa: PLC0415
+    from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv  # noqa: PLC0415
+
+    pinned = [f"mlflow=={mlflow.__version__}", *requirements]
+    conda = yaml.safe_dump(_mlflow_conda_env(additional_pip_deps=pinned), default_flow_style=False)
+    (folder / "conda.yaml").write_text(conda, encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(pinned), encoding="utf-8")
+    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    return {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}

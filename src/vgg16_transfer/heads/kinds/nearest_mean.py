@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vgg16_transfer.heads import base
+from vgg16_transfer.heads.linear import Linear, front, through
 from vgg16_transfer.heads.rows import held, select, times
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ SCALE = np.float32(20)
 
 def fit(trial: Trial, data: Data) -> Fitted:
     """Averages the features of length 1; see :class:`~vgg16_transfer.heads.base.Fit`."""
-    layers = base.front(trial, data.shape)
-    x = base.through(layers, data.training.features)
+    steps = front(trial, data.shape)
+    x = through(steps, data.training.features)
     labels = data.training.labels
     means = np.stack([held(select(x, labels == c)).mean(axis=0) for c in range(data.classes)])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     kernel: Floats = SCALE * (means / np.maximum(lengths, np.finfo(np.float32).tiny)).T
     logits = {
-        role: times(base.through(layers, each.features), kernel)
-        for role, each in data.roles.items()
+        role: times(through(steps, each.features), kernel) for role, each in data.roles.items()
     }
-    model = base.linear(trial, data.shape, kernel, np.zeros(data.classes, np.float32))
-    return base.at_once(model, data.roles, logits)
+    head = Linear(trial, data.shape, kernel, np.zeros(data.classes, np.float32))
+    return base.at_once(head, data.roles, logits)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from vgg16_transfer.heads import base
+from vgg16_transfer.heads import base, model_files
+from vgg16_transfer.heads.linear import front, through
 from vgg16_transfer.heads.rows import held
 
 if TYPE_CHECKING:
@@ -30,14 +31,16 @@ def fit(trial: Trial, data: Data) -> Fitted:
 
     With fewer training pictures than ``trial.neighbours``, all of them vote.
     """
-    layers = base.front(trial, data.shape)
-    stored = held(base.through(layers, data.training.features))
-    model = _model(layers, data, min(trial.neighbours, len(stored)), len(stored))
+    steps = front(trial, data.shape)
+    stored = held(through(steps, data.training.features))
+    layers, count = model_files.layers_of(steps), min(trial.neighbours, len(stored))
+    model = _model(layers, data, count, len(stored))
     model.get_layer("cosines").set_weights([stored.T])
     votes = np.eye(data.classes, dtype=np.float32)[data.training.labels]
     model.get_layer("softmax").set_weights([votes])
-    logits = {role: base.logits(model, each.features) for role, each in data.roles.items()}
-    return base.at_once(model, data.roles, logits)
+    head = model_files.KerasHead(model)
+    logits = {role: head.logits(each.features) for role, each in data.roles.items()}
+    return base.at_once(head, data.roles, logits)
 
 
 def _model(layers: Sequence[keras.Layer], data: Data, count: int, stored: int) -> keras.Model:

@@ -19,6 +19,7 @@ import numpy as np
 
 from vgg16_transfer.heads import base
 from vgg16_transfer.heads.base import Fitted
+from vgg16_transfer.heads.linear import Linear, front, through
 from vgg16_transfer.heads.loss import Soft, gradient
 from vgg16_transfer.heads.rows import combined, held, products
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
@@ -36,12 +37,12 @@ def fit(trial: Trial, data: Data) -> Fitted:
     Overflow gives no warning, because the loss is then not finite.
     """
     training, roles, shape, classes, teacher_logits = data
-    layers = base.front(trial, shape)
-    x = base.through(layers, training.features)
+    steps = front(trial, shape)
+    x = through(steps, training.features)
     optimizer = OPTIMIZERS[trial.optimizer]
     dual = optimizer.linear and len(x) < x.shape[1]
     measured = {
-        role: base.through(layers, pictures.features)
+        role: through(steps, pictures.features)
         for role, pictures in roles.items()
         if pictures is not training
     }
@@ -80,8 +81,8 @@ def fit(trial: Trial, data: Data) -> Fitted:
                 break
             history.append(row)
         kernel = combined(x, weights) if dual else weights
-    model = base.linear(trial, shape, kernel, bias)
-    return Fitted(model, base.as_history(history), finished=len(history) == trial.epochs)
+    head = Linear(trial, shape, kernel, bias)
+    return Fitted(head, base.as_history(history), finished=len(history) == trial.epochs)
 
 
 def _soft(trial: Trial, logits: Floats | None, batch: npt.NDArray[np.int64]) -> Soft | None:
