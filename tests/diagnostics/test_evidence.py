@@ -10,8 +10,8 @@ import pytest
 
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.diagnostics import evidence
-from vgg16_transfer.heads import model_files, saved
-from vgg16_transfer.heads.base import linear
+from vgg16_transfer.heads import saved
+from vgg16_transfer.heads.linear import Linear
 from vgg16_transfer.heads.saved import HeadError
 from vgg16_transfer.params import Study, Trial, check_params
 
@@ -146,14 +146,14 @@ def test_the_map_and_the_bias_sum_to_the_logit_of_the_saved_head(
     tmp_path, trial: Trial, width: int
 ) -> None:
     kernel = np.random.default_rng(1).standard_normal((width, 3)).astype(np.float32)
-    head = linear(trial, SHAPE, kernel, BIAS)
-    model_files.save(head, tmp_path / "head.keras")
+    head = Linear(trial, SHAPE, kernel, BIAS)
+    head.save(tmp_path / "head.keras")
     read = saved.kernel(tmp_path / "head.keras")
     logits = [
         evidence.activation_map(trial, ACTIVATIONS, read[:, label]).sum() + BIAS[label]
         for label in range(3)
     ]
-    odds = model_files.probabilities(head, ACTIVATIONS.reshape(1, -1))[0]
+    odds = head.probabilities(ACTIVATIONS.reshape(1, -1))[0]
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), odds, rtol=1e-5)
 
 

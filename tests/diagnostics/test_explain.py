@@ -15,8 +15,8 @@ from PIL import Image
 from vgg16_transfer.backbones.store import FeaturesError, FeatureStore
 from vgg16_transfer.diagnostics import explain
 from vgg16_transfer.diagnostics.explain import CAPTIONS
-from vgg16_transfer.heads import model_files, records
-from vgg16_transfer.heads.base import linear
+from vgg16_transfer.heads import records
+from vgg16_transfer.heads.linear import Linear
 from vgg16_transfer.heads.records import RecordError
 from vgg16_transfer.heads.saved import HeadError, MadeOf
 from vgg16_transfer.images.manifests import COLUMNS, ManifestError
@@ -112,9 +112,9 @@ def measure(study: Study, given: Inputs, folder: Path, mistakes: int) -> Inputs:
     records.write_frame(trials, inputs.results / "trials.csv")
     for trial, name in zip(study.trials(), names, strict=True):
         kernel = np.random.default_rng(1).standard_normal((WIDTH, 3)).astype(np.float32)
-        head = linear(trial, SHAPES[trial.layer], kernel, np.zeros(3, np.float32))
+        head = Linear(trial, SHAPES[trial.layer], kernel, np.zeros(3, np.float32))
         made_of = MadeOf(trial.layer, RECIPE, tuple(CLASSES), "0" * 32)
-        model_files.save(head, inputs.heads / f"{name}.keras", made_of)
+        head.save(inputs.heads / f"{name}.keras", made_of)
     return inputs
 
 
@@ -177,9 +177,9 @@ def test_a_map_is_that_of_the_class_that_was_predicted(given, tmp_path) -> None:
     kernel = np.zeros((WIDTH, 3), dtype=np.float32)
     classes = ("cat", "ant", "bee")  # the head's own order is what counts
     kernel[:, classes.index("bee")] = 1.0
-    head = linear(explained.trial, SHAPES["block5_pool"], kernel, np.zeros(3, np.float32))
+    head = Linear(explained.trial, SHAPES["block5_pool"], kernel, np.zeros(3, np.float32))
     path = tmp_path / "head.keras"
-    model_files.save(head, path, MadeOf("block5_pool", RECIPE, classes, "0" * 32))
+    head.save(path, MadeOf("block5_pool", RECIPE, classes, "0" * 32))
     (shares,) = explain.predicted_maps(explained, probes, path)
     row = explained.store.rows("block5_pool", probes["sha256"].tolist())
     assert probes["predicted"].tolist() == ["bee"]
