@@ -169,9 +169,9 @@ def test_a_temperature_of_stored_features_is_that_of_arrays(store, kind: str) ->
 def test_what_is_held_for_inner_products_is_a_piece_and_not_the_layer(
     tmp_path: Path, monkeypatch
 ) -> None:
-    """The layer is 200 pieces wide, and a piece of all pictures is what may be held."""
+    """The layer is 100 pieces wide, and a piece of all pictures is what may be held."""
     monkeypatch.setattr(stores, "_PIECE", 2048)
-    count, width = 100, 200 * 1024
+    count, width = 50, 100 * 1024
     store = FeatureStore.create(tmp_path / "f", {"dtype": "float16"}, {"pool": (width,)})
     block = np.zeros((count, width), np.float16)
     block[np.arange(count), 10 * np.arange(count)] = 1

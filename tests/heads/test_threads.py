@@ -20,9 +20,9 @@ def in_use() -> set[int]:
 
 @pytest.mark.parametrize("head", ["softmax", "logistic", "linear_svm", "nearest_mean"])
 def test_a_head_has_the_same_bytes_on_any_number_of_cores(head: str) -> None:
-    training = pictures(256, 0)
+    training = pictures(128, 0)
     data = Data(training, {"train": training, "test": pictures(96, 1)}, (4096,), 16)
-    trial = Trial(head=head, samples_per_class=16, epochs=20)
+    trial = Trial(head=head, samples_per_class=8, epochs=20)
     kernels = []
     for cores in (1, 2):
         with threadpool_limits(cores, user_api="blas"):

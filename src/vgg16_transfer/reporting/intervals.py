@@ -16,7 +16,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.images.cards import overlap
@@ -77,7 +77,7 @@ def over_splits(by_seed: pd.Series, tests: TestSets) -> Interval:
     # With one test set for all splits, the interval is about other training pictures only.
     correlated = 0.0 if rho > _SAME else rho / (1 - rho)
     error = std * math.sqrt(1 / count + correlated)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
     return Interval(mean, std, mean - half, mean + half, count)
 
 
