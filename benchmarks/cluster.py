@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ ROOT = Path(__file__).parents[1]
 SIDE = 160
 GROUP = 32
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
+DRIVER = 0.00054
+"""Seconds of the driver for a picture of ``block5_pool``, as ``memory`` prints them."""
 
 
 class Timed(NamedTuple):
@@ -108,10 +111,13 @@ def compute(way: str, folder: Path, group: int) -> dict[str, Any]:
     pictures = sum(each[4] for each in warm)
     span = max(each[2] for each in warm) - min(each[1] for each in warm)
     busy = sum(each[2] - each[1] for each in warm)
+    simulated = simulate(busy / pictures, DRIVER, len(first), len(warm), group)
     return {
         "workers": len(first),
         "pictures": sum(each[4] for each in pool.groups),
+        "seconds_of_a_worker_per_picture": busy / pictures,
         "pictures_per_second": pictures / span,
+        "simulated_pictures_per_second": simulated,
         "pictures_per_cpu_second": pictures / sum(each[3] for each in warm),
         "share_of_time_between_groups": 1 - busy / (span * len(first)),
         "seconds_before_the_first_group": min(first.values()) - began,
@@ -121,7 +127,10 @@ def compute(way: str, folder: Path, group: int) -> dict[str, Any]:
 
 
 def speed(pictures: int = 256, group: int = GROUP) -> None:
-    """One process, then one worker, then two, with one thread each."""
+    """One process, two that know nothing of each other, one worker, two: with one thread each.
+
+    Two processes without Ray are what the machine's cache and memory leave two workers to reach.
+    """
     from vgg16_transfer.backbones.weights import write_weights
     from vgg16_transfer.images.manifests import read_manifests
     from vgg16_transfer.images.splits import write_splits
@@ -138,6 +147,12 @@ def speed(pictures: int = 256, group: int = GROUP) -> None:
         for way, cores in (("local", 1), ("ray", 1), ("ray", 2)):
             show({"way": way} | of_process("compute", way, folder, group, cores=cores))
             shutil.rmtree(Path(folder, "features"))
+        other = Path(shutil.copytree(folder, Path(folder, "other")))
+        with ThreadPoolExecutor() as threads:
+            for each in threads.map(
+                lambda where: of_process("compute", "local", where, group), (folder, other)
+            ):
+                show({"way": "local, beside another"} | each)
 
 
 def memory_of(pictures: int, folder: Path) -> dict[str, Any]:
@@ -235,7 +250,9 @@ def limits_of(pictures: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def simulate(per_picture: float, driver: float, workers: int, groups: int = 2000) -> float:
+def simulate(
+    per_picture: float, driver: float, workers: int, groups: int = 2000, group: int = GROUP
+) -> float:
     """Pictures/s of some workers and one driver that writes groups in order.
 
     A worker has two groups ahead; the driver gives out three groups a worker beyond the one that it
@@ -244,13 +261,13 @@ def simulate(per_picture: float, driver: float, workers: int, groups: int = 2000
     free = [0.0] * workers
     ended: list[float] = []
     written: list[float] = []
-    for group in range(groups):
-        given = written[group - 3 * workers] if group >= 3 * workers else 0.0
+    for number in range(groups):
+        given = written[number - 3 * workers] if number >= 3 * workers else 0.0
         began = max(heapq.heappop(free), given)
-        ended.append(began + GROUP * per_picture)
+        ended.append(began + group * per_picture)
         heapq.heappush(free, ended[-1])
-        written.append(max(ended[-1], written[-1] if written else 0.0) + GROUP * driver)
-    return groups * GROUP / written[-1]
+        written.append(max(ended[-1], written[-1] if written else 0.0) + group * driver)
+    return groups * group / written[-1]
 
 
 def of_process(*arguments: Any, cores: int = 2) -> dict[str, Any]:

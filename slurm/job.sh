@@ -5,6 +5,9 @@ root=$SLURM_SUBMIT_DIR
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 cd "$root"
+# SIGTERM while the node is set up is remembered, and not the end of the job.
+stopped=
+trap 'stopped=yes' TERM
 . slurm/cluster.env
 setup  # modules read variables that are not set
 set -u
@@ -42,8 +45,6 @@ resumable() {
   # The job is not the first to run here, and was killed with its node: DVC's lock names processes
   # by their numbers, which mean others on this node.
   if ((${SLURM_RESTART_COUNT:-0} > 0)); then rm -f .dvc/tmp/rwlock; fi
-  stopped=
-  trap 'stopped=yes' TERM
   set -m # a process group of its own, in which Ctrl-C is not ignored
   # SLURM also signals every process of a job that it stops. DVC must survive that: it releases its
   # lock when its stage has ended.

@@ -105,12 +105,10 @@ def write_environment(folder: Path, requirements: list[str]) -> dict[str, str]:
     Returns:
         The arguments of ``mlflow.pyfunc.add_to_model`` that name these files.
     """
-    import yaml  # noqa: PLC0415
     from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv  # noqa: PLC0415
 
     pinned = [f"mlflow=={mlflow.__version__}", *requirements]
-    conda = yaml.safe_dump(_mlflow_conda_env(additional_pip_deps=pinned), default_flow_style=False)
-    (folder / "conda.yaml").write_text(conda, encoding="utf-8")
+    _mlflow_conda_env(path=str(folder / "conda.yaml"), additional_pip_deps=pinned)
     (folder / "requirements.txt").write_text("\n".join(pinned), encoding="utf-8")
     _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
     return {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
