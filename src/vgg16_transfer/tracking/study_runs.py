@@ -399,6 +399,10 @@ def _failed(record: records.Record) -> bool:
 
 
 def _final(record: records.Record, times: Mapping[str, float], ended: int) -> list[Metric]:
+    """What the finished head reaches; the step is the last epoch where there is a curve.
+
+    What is measured once has step 0: MLflow then compares runs by bars, and not by single dots.
+    """
     row = record.trials.iloc[0]
     epoch = int(record.history["epoch"].max()) if len(record.history) else 0
     measured = {
@@ -407,7 +411,11 @@ def _final(record: records.Record, times: Mapping[str, float], ended: int) -> li
         if column in row and pd.notna(row[column])  # a failed trial has no measures
     }
     measured |= {key: float(times[key]) for key in _SECONDS if key in times}
-    return [Metric(name, value, ended, epoch) for name, value in measured.items()]
+    curves = set(_CURVES.values())
+    return [
+        Metric(name, value, ended, epoch if name in curves else 0)
+        for name, value in measured.items()
+    ]
 
 
 def _summary_metrics(study: Study, summary: pd.DataFrame, timestamp: int) -> list[Metric]:
