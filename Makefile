@@ -74,5 +74,5 @@ $(VENV)/run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,export,ncnn,openvino,ray,team,dev]'
+	python tools/install.py --constraint constraints.txt --editable '.[$(TENSORFLOW),offline,export,ncnn,openvino,jax,ray,team,dev]'
 	@touch $@

@@ -48,3 +48,45 @@ def test_an_import_that_fails_shows_what_it_logged(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "E0000" in run.stderr
     assert "ZeroDivisionError" in run.stderr
+
+
+def test_packages_are_hidden_from_an_import_and_there_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("value = 3", encoding="utf-8")
+    (tmp_path / "used.py").write_text("value = 4", encoding="utf-8")
+    (tmp_path / "noisy.py").write_text(
+        "found = []\n"
+        "for name in ('slow', 'used'):\n"
+        "    try:\n"
+        "        found.append(__import__(name).__name__)\n"
+        "    except ImportError:\n"
+        "        pass\n",
+        encoding="utf-8",
+    )
+    program = (
+        "import used\n"
+        "from vgg16_transfer.quiet import silence\n"
+        "silence('noisy', ['slow', 'used'])\n"
+        "import noisy, slow\n"
+        "print(noisy.found, slow.value, used.value)\n"
+    )
+    (tmp_path / "script.py").write_text(program, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "['used'] 3 4\n"
+
+
+def test_a_command_imports_keras_without_what_no_command_uses() -> None:
+    program = (
+        "import sys\n"
+        "from vgg16_transfer.quiet import silence_tensorflow\n"
+        "silence_tensorflow(fast=True)\n"
+        "import keras\n"
+        "print([name for name in ('jax', 'sklearn', 'matplotlib.pyplot') if name in sys.modules])\n"
+        "import sklearn, matplotlib.pyplot\n"
+        "print(sklearn.__name__, matplotlib.pyplot.__name__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\nsklearn matplotlib.pyplot\n"

@@ -63,6 +63,12 @@ ENGINES = {
         extra="openvino",
         packages=("openvino",),
     ),
+    "jax": Engine(
+        what="XLA, on any GPU that JAX finds, or a CPU",
+        precisions={"float32": Precision(1e-4), "bfloat16": Precision(0.1)},
+        extra="jax",
+        packages=("jax", "jaxlib"),
+    ),
 }
 """The engines, by the name that params.yaml uses."""
 

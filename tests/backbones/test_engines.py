@@ -20,6 +20,7 @@ from vgg16_transfer.backbones.base import Tapped
 from vgg16_transfer.backbones.engines import base as engines
 from vgg16_transfer.backbones.engines.base import EngineError
 from vgg16_transfer.backbones.features import write_features
+from vgg16_transfer.backbones.narrowing import narrow
 from vgg16_transfer.backbones.store import FeatureStore
 from vgg16_transfer.engines import DEFAULT_ENGINE, ENGINES
 from vgg16_transfer.images.manifests import COLUMNS
@@ -122,7 +123,7 @@ def network(request: pytest.FixtureRequest) -> tuple[str, keras.Model]:
 
 def differences(case: Case, network: engines.Network, pictures: np.ndarray) -> dict[str, float]:
     """The largest difference of any picture from TensorFlow, by layer."""
-    computed = network.forward(pictures)
+    computed = {layer: np.asarray(each) for layer, each in network.forward(pictures).items()}
     largest = dict.fromkeys(computed, 0.0)
     for row, each in enumerate(pictures):
         for layer, expected in case.reference.forward(each[np.newaxis]).items():
@@ -155,11 +156,39 @@ def test_a_picture_has_the_same_bytes_beside_any_others_and_on_any_number_of_cor
     expected = case.open().forward(pictures)
     module = importlib.import_module(f"vgg16_transfer.backbones.engines.{case.backbone.engine}")
     for cores in (1, 3):
-        monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
+        # JAX shares a picture among its threads, and has no such function.
+        monkeypatch.setattr(module, "cores", lambda cores=cores: cores, raising=False)
         network = case.open()
         for rows in ([0], [4, 2, 0], [1, 1, 3, 0, 0]):
             for layer, output in network.forward(pictures[rows]).items():
                 np.testing.assert_array_equal(output, expected[layer][rows])
+
+
+def test_what_a_gpu_computed_is_narrowed_there_and_batches_are_filled_up(
+    vgg16: keras.Model, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(vgg16, "vgg16", "jax", "float32", tmp_path)
+    jax = importlib.import_module("jax")
+    module = importlib.import_module("vgg16_transfer.backbones.engines.jax")
+    monkeypatch.setattr(module, "uses_gpu", lambda: True)
+    monkeypatch.setattr(module, "_OPTIONS", {})  # those of a GPU
+    sizes = []
+    convolve = jax.lax.conv_general_dilated
+
+    def convolved(values: Any, *args: Any, **options: Any) -> Any:
+        sizes.append(len(values))
+        return convolve(values, *args, **options)
+
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", convolved)
+    network = case.open()
+    assert max(differences(case, network, pictures).values()) <= 1e-4
+    for output in network.forward(pictures).values():
+        assert isinstance(output, jax.Array)
+        rows, largest = narrow(output, "float16")
+        expected, most = narrow(np.asarray(output), "float16")
+        np.testing.assert_array_equal(rows, expected)
+        assert (rows.dtype, len(rows), largest) == (np.float16, len(pictures), most)
+    assert set(sizes) == {engines.AT_ONCE}
 
 
 @pytest.mark.parametrize(
@@ -356,9 +385,12 @@ def printed(program: str) -> str:
 
 def test_an_engine_that_is_not_used_is_not_imported() -> None:
     program = (
-        "import sys, vgg16_transfer.backbones.features, vgg16_transfer.backbones.engines.ncnn, "
-        "vgg16_transfer.backbones.engines.openvino\n"
-        "print([name for name in ('ncnn', 'nncf', 'openvino') if name in sys.modules])"
+        "import sys\n"
+        "from vgg16_transfer.quiet import silence_tensorflow\n"
+        "silence_tensorflow(fast=True)\n"  # TensorFlow itself imports jax
+        "import vgg16_transfer.backbones.features, vgg16_transfer.backbones.engines.ncnn, "
+        "vgg16_transfer.backbones.engines.openvino, vgg16_transfer.backbones.engines.jax\n"
+        "print([name for name in ('jax', 'ncnn', 'nncf', 'openvino') if name in sys.modules])"
     )
     assert printed(program) == "[]"
 

@@ -30,7 +30,6 @@ from vgg16_transfer.backbones.engines import base as engines
 from vgg16_transfer.backbones.narrowing import cast_on_device, narrow, narrowed
 from vgg16_transfer.backbones.store import CHUNK, FORMAT, FeaturesError, FeatureStore
 from vgg16_transfer.backbones.writing import writing
-from vgg16_transfer.engines import DEFAULT_ENGINE
 from vgg16_transfer.hashing import file_md5
 from vgg16_transfer.images import pictures
 from vgg16_transfer.images.archives import map_files
@@ -373,8 +372,8 @@ def _there(
 ) -> Iterator[list[Outputs]]:
     """The same, run by workers."""
     # On a GPU if this process would, because the last bits of features depend on it.
-    gpu = elsewhere.backbone.engine == DEFAULT_ENGINE and tf.config.list_physical_devices("GPU")
-    return pool.map(elsewhere, groups, ended=lambda group: done(len(group)), gpu=bool(gpu))
+    gpu = engines.uses_gpu(elsewhere.backbone.engine)
+    return pool.map(elsewhere, groups, ended=lambda group: done(len(group)), gpu=gpu)
 
 
 def _together(

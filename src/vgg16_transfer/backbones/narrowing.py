@@ -98,15 +98,17 @@ def narrow(output: npt.NDArray[np.float32] | Narrow, dtype: str) -> Narrow:
     """Activations in the number format of a store, as arrays, which another process can send.
 
     Args:
-        output: Activations of n pictures, as a network gives them. Narrow ones are not cast again.
+        output: Activations of n pictures, as a network gives them: of NumPy, or of a library whose
+            arrays have the same methods. Narrow ones are not cast again.
         dtype: Number format of the store.
     """
     if isinstance(output, Narrow):
         rows = output.rows.numpy() if isinstance(output.rows, tf.Tensor) else output.rows
         return Narrow(rows, float(output.largest))
-    largest = float(np.abs(output).max())
     with np.errstate(over="ignore"):  # narrowed() raises an error
-        return Narrow(output.reshape(len(output), -1).astype(dtype, copy=False), largest)
+        # Methods, and no functions of NumPy: an engine's array is narrowed where it is.
+        rows, largest = output.reshape(len(output), -1).astype(dtype, copy=False), abs(output).max()
+    return Narrow(np.asarray(rows), float(largest))
 
 
 def narrowed(layer: str, output: npt.NDArray[np.float32] | Narrow, dtype: str) -> Rows:

@@ -94,7 +94,7 @@ def _of_all_commands(
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     else:
-        silence_tensorflow()
+        silence_tensorflow(fast=True)
 
 
 @contextmanager

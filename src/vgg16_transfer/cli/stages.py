@@ -267,8 +267,8 @@ def train(study_name: StudyName, on_ray: OnRay = False) -> None:
     origins.remember(workspace.record(study_name), origin)
     with or_later(stage, warn):
         store = tracking_store(workspace)
-        already = live.completed if live is not None else 0
-        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id, already)
+        completed = live.completed if live is not None else set()
+        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id, completed)
         note(sentence)
         logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 

@@ -31,7 +31,7 @@ from vgg16_transfer.registry.card import write_card
 from vgg16_transfer.tracking import mlflow_private
 from vgg16_transfer.tracking.logged_runs import failure, finished, logged_runs
 from vgg16_transfer.tracking.mlflow_store import TrackingError
-from vgg16_transfer.tracking.stored import model_is_whole, note_model
+from vgg16_transfer.tracking.stored import below, model_is_whole, noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -421,7 +421,7 @@ def _fill(
         for compiled in list(complete.rglob("__pycache__")):
             shutil.rmtree(compiled)
         client.log_model_artifacts(model.model_id, str(complete))
-    note_model(client, model)
+        client.set_logged_model_tags(model.model_id, noted(below(complete)))
 
 
 def _requirements() -> list[str]:

@@ -367,8 +367,11 @@ class ConfusionPictures:
 
 def _counts(confusion: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Number of pictures by true (rows) and predicted class (columns)."""
-    counts = confusion.pivot_table(index="true", columns="predicted", values="count", fill_value=0)
-    return counts.reindex(index=classes, columns=classes, fill_value=0)
+    counts = np.zeros((len(classes), len(classes)), int)
+    index = pd.Index(classes)
+    places = (index.get_indexer(pd.Index(confusion[side])) for side in ("true", "predicted"))
+    np.add.at(counts, tuple(places), confusion["count"])
+    return pd.DataFrame(counts, classes, classes)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -40,7 +40,7 @@ class Live:
         open_runs: Opens the store, in the thread.
 
     Attributes:
-        completed: Number of runs of trials that are logged completely.
+        completed: Names of the trials whose runs are logged completely.
     """
 
     def __init__(self, study: Study, open_runs: Callable[[], StudyRuns]) -> None:
@@ -52,7 +52,7 @@ class Live:
         self._opened = False
         self._abandoned = False  # the stage is over, and logs all by itself
         self._hurried = False  # the stage is ended early: only what a run needs to end is logged
-        self.completed = 0  # runs of trials
+        self.completed: set[str] = set()
         self._active: dict[str, tuple[Run, set[int]]] = {}  # with the epochs that it has
         self._monitor: Any = None
 
@@ -156,7 +156,7 @@ class Live:
         self._end_monitor()
         run, logged = self._active.pop(trial)
         self._runs.finish(run, ended.record, ended.heads, rounded(ended.times._asdict()), logged)
-        self.completed += 1
+        self.completed.add(trial)
 
     def _broke(self, trial: str, status: str, why: str) -> None:
         if trial in self._active:

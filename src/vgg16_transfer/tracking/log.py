@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vgg16_transfer.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Params
@@ -43,7 +43,7 @@ def log_study(
     study: str,
     lineage: Lineage,
     parent_run_id: str | None,
-    already: int = 0,
+    completed: Collection[str] = (),
 ) -> str:
     """Logs the runs of a study that the store does not have yet, and its dataset's data card.
 
@@ -54,7 +54,7 @@ def log_study(
         study: Study name.
         lineage: Lineage of the study's results.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
-        already: Number of runs that were logged while the study trained.
+        completed: Names of the trials whose runs were logged completely while the study trained.
 
     Returns:
         A sentence with the number of runs that were added or completed.
@@ -78,9 +78,10 @@ def log_study(
             splits=workspace.splits(dataset),
             weights=workspace.weights_of(params.backbones),
             parent_run_id=parent_run_id,
+            completed=completed,
         )
         publish_card(store, dataset, workspace.splits(dataset))
-    return f"{study}: {count + already} runs logged to MLflow at {store}"
+    return f"{study}: {count + len(completed)} runs logged to MLflow at {store}"
 
 
 def preload(*, heads: bool) -> bool:

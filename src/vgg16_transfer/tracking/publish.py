@@ -34,7 +34,7 @@ from vgg16_transfer.tracking.stored import run_is_whole
 from vgg16_transfer.tracking.study_runs import RESULTS, StudyRuns, by_trial, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     import mlflow
@@ -62,6 +62,7 @@ def publish_study(
     splits: Path,
     weights: Mapping[str, Path] | None = None,
     parent_run_id: str | None = None,
+    completed: Collection[str] = (),
 ) -> int:
     """Logs the results of a study, except for runs that the store already has.
 
@@ -75,6 +76,7 @@ def publish_study(
         weights: The file of each network, by backbone, for pictures of fine-tuned kernels; without
             it, there are none.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
+        completed: Names of trials whose runs this process has just completed.
 
     Returns:
         The number of runs that were added or completed.
@@ -94,7 +96,9 @@ def publish_study(
         if existing is not None and _is_of_others(existing, of_trials[name]):
             existing = None
             del runs.existing[name]
-        if existing is not None and (_whole(client, existing) or is_logged_elsewhere(existing)):
+        if existing is not None and (
+            name in completed or _whole(client, existing) or is_logged_elsewhere(existing)
+        ):
             continue
         times = lineage.times.get(name, {})
         run = runs.start(name, trial, int(times.get("started", lineage.started or 0)) or None)

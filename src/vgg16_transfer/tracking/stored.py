@@ -13,6 +13,7 @@ from vgg16_transfer.tracking.grid import IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import mlflow
     from mlflow.entities import FileInfo, LoggedModel, Run
@@ -23,27 +24,31 @@ LOGGED = "artifacts"
 _CODE = "code"  # the package's code in a classifier: many files, which are not checked one by one
 
 
-def note_run(client: mlflow.MlflowClient, run_id: str) -> None:
-    """Writes the names of a run's files to its tag."""
-    client.set_tag(run_id, LOGGED, _joined(_files(client, run_id)))
+def noted(paths: Iterable[str]) -> dict[str, str]:
+    """The tag that names files.
+
+    Args:
+        paths: Their paths in the store.
+    """
+    return {LOGGED: ", ".join(sorted(paths))}
 
 
-def run_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
-    """Whether a run has all files that its tag names, or any file if it has no such tag."""
-    existing = _files(client, run.info.run_id)
-    return _noted(run.data.tags) <= existing if LOGGED in run.data.tags else bool(existing)
+def below(folder: Path) -> set[str]:
+    """The paths of the files that a folder has, which is logged as a model: all but its code."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in files if path.parts[0] != _CODE}
 
 
-def _files(client: mlflow.MlflowClient, run_id: str) -> set[str]:
-    """The files of a run, and of its folder of pictures."""
+def files_of(client: mlflow.MlflowClient, run_id: str) -> set[str]:
+    """The files that a run has in the store, and those in its folder of pictures."""
     files = names(client.list_artifacts(run_id))
     return files | names(client.list_artifacts(run_id, IMAGES)) if IMAGES in files else files
 
 
-def note_model(client: mlflow.MlflowClient, model: LoggedModel) -> None:
-    """Writes the names of a logged model's files to its tag."""
-    tags = {LOGGED: _joined(_below(client, model.model_id))}
-    client.set_logged_model_tags(model.model_id, tags)
+def run_is_whole(client: mlflow.MlflowClient, run: Run) -> bool:
+    """Whether a run has all files that its tag names, or any file if it has no such tag."""
+    existing = files_of(client, run.info.run_id)
+    return _noted(run.data.tags) <= existing if LOGGED in run.data.tags else bool(existing)
 
 
 def model_is_whole(client: mlflow.MlflowClient, model: LoggedModel) -> bool:
@@ -72,10 +77,6 @@ def _below(client: mlflow.MlflowClient, model_id: str) -> set[str]:
         return paths
 
     return files(None)
-
-
-def _joined(paths: Iterable[str]) -> str:
-    return ", ".join(sorted(paths))
 
 
 def _noted(tags: dict[str, str]) -> set[str]:

@@ -14,7 +14,7 @@ import math
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ from vgg16_transfer.heads import measures, records
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.params.in_use import settings_in_use
 from vgg16_transfer.reporting import figures, study_figures
-from vgg16_transfer.tracking.grid import log_pictures
+from vgg16_transfer.tracking.grid import SHOWN, log_pictures
 from vgg16_transfer.tracking.logged_models import Heads
 from vgg16_transfer.tracking.logged_runs import (
     BROKEN,
@@ -51,7 +51,7 @@ from vgg16_transfer.tracking.logged_runs import (
 )
 from vgg16_transfer.tracking.mlflow_store import DESCRIPTION
 from vgg16_transfer.tracking.source_tags import source_tags
-from vgg16_transfer.tracking.stored import note_run
+from vgg16_transfer.tracking.stored import files_of, noted
 from vgg16_transfer.tracking.system import Monitor
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ RESULTS = "results_digest"
 """The tag with the sha256 of what a trial measured: two machines can differ in the last digits."""
 
 _PER_CALL = 1000  # MLflow's limit on the metrics of one call
-_POINTS = 64  # of a curve; MLflow's charts show no more, and 200 epochs took half a second a trial
+_POINTS = 24  # of a curve: MLflow takes half a millisecond for each, and history.csv has them all
 _TABLE = "summary.json"
 _TABLES = ("predictions", "confusion", "per_class")
 
@@ -87,6 +87,18 @@ _FINAL = {"loss": "calibrated_loss"} | {name: name for name in measures.NAMES if
 """Columns of ``trials.csv`` that are logged, and the names of their metrics."""
 
 _SECONDS = ("fit_seconds", "features_seconds", "pictures_per_second")
+
+
+class _Created(NamedTuple):
+    """A run that this process created.
+
+    Attributes:
+        params: Its parameters.
+        files: Paths of what was logged so far.
+    """
+
+    params: dict[str, str]
+    files: set[str]
 
 
 class StudyRuns:
@@ -118,6 +130,7 @@ class StudyRuns:
         self._heads = Heads(self.client)
         self._drawn: dict[tuple[str, ...], figures.ConfusionPictures] = {}
         self._split_inputs: dict[int, DatasetInput] = {}
+        self._created: dict[str, _Created] = {}  # by run id
 
     @cached_property
     def parent(self) -> Run:
@@ -153,17 +166,16 @@ class StudyRuns:
         else:
             tags = self._tags() | {
                 "trial": name,
+                SHOWN: "True",
                 "mlflow.parentRunId": self.parent.info.run_id,
                 DESCRIPTION: _note_of_trial(self.study, trial),
             }
             run = self.client.create_run(
                 self.experiment, run_name=run_name(self.study, name), tags=tags, start_time=started
             )
+            self._created[run.info.run_id] = _Created(self._settings(trial), set())
         if not finished(run):
-            settings = {"dataset": self.study.dataset, "study": self.study.name}
-            settings |= {key: getattr(trial, key) for key in self.study.axes}
-            settings |= settings_in_use(trial)
-            params = [Param(key, str(value)) for key, value in settings.items()]
+            params = [Param(key, value) for key, value in self._settings(trial).items()]
             self.client.log_batch(run.info.run_id, params=params)
             self._log_split(run, trial)
         return run
@@ -212,11 +224,14 @@ class StudyRuns:
         tags = {RESULTS: digest(record)}
         if why is not None:
             tags |= {FAILURE: why, DESCRIPTION: f"This trial failed: {why}"}
-        self._log(run, metrics, tags)
+        created = self._created.pop(run_id, None)  # what it has is known, and need not be asked for
         if why is None:
-            self._log_results(run, record)
-            self._heads.log(run, next(path for path in heads if path.exists()))
-        note_run(self.client, run_id)
+            results = self._log_results(run, record)
+            head = next(path for path in heads if path.exists())
+            self._heads.log(run, head, created.params if created else None)
+            files = created.files | results if created else files_of(self.client, run_id)
+            tags |= noted(files)
+        self._log(run, metrics, tags)
         if not finished(run):
             self.client.set_terminated(run_id, FINISHED if why is None else FAILED, ended)
 
@@ -231,7 +246,9 @@ class StudyRuns:
             kernels: By layer, as in :meth:`~vgg16_transfer.heads.watching.Watch.kernels`.
         """
         drawn = {f"kernels_{layer}": deep_kernel_sheet(kernel) for layer, kernel in kernels.items()}
-        log_pictures(self.client, run, drawn, step=epoch)
+        logged = log_pictures(self.client, run, drawn, step=epoch)
+        if run.info.run_id in self._created:
+            self._created[run.info.run_id].files.update(logged)
 
     def stop(self, run: Run, status: str, why: str) -> None:
         """Ends the run of a trial that has no results, so that it is begun again later.
@@ -264,7 +281,7 @@ class StudyRuns:
         if _TABLE not in tables:  # log_table appends to an existing table
             rows = summary.astype(object).where(summary.notna(), None)
             self.client.log_table(run_id, rows, _TABLE)
-        note_run(self.client, run_id)
+        self._log(self.parent, [], noted(files_of(self.client, run_id)))
         if not finished(self.parent):
             self.client.set_terminated(run_id, end_time=self.lineage.ended)
 
@@ -308,6 +325,11 @@ class StudyRuns:
         own = {"study": self.study.name, LOGGING_PROCESS: logging_process()}
         return self.lineage.tags() | source_tags(self.lineage, "vgg16-transfer train") | own
 
+    def _settings(self, trial: Trial) -> dict[str, str]:
+        settings = {"dataset": self.study.dataset, "study": self.study.name}
+        settings |= {key: getattr(trial, key) for key in self.study.axes}
+        return {key: str(value) for key, value in (settings | settings_in_use(trial)).items()}
+
     def _grid(self) -> dict[str, tuple[object, ...]]:
         used = set(self.study.axes).union(*map(settings_in_use, self.study.trials()))
         return {key: values for key, values in self.study.grid.items() if key in used}
@@ -318,8 +340,8 @@ class StudyRuns:
         for start in range(_PER_CALL, len(metrics), _PER_CALL):
             self.client.log_batch(run.info.run_id, metrics=metrics[start : start + _PER_CALL])
 
-    def _log_results(self, run: Run, record: records.Record) -> None:
-        """Logs tables, and the confusion matrix as a picture of the grid."""
+    def _log_results(self, run: Run, record: records.Record) -> set[str]:
+        """Logs tables, and the confusion matrix as a picture of the grid. Returns their paths."""
         classes = tuple(sorted(record.per_class["class_name"]))
         if classes not in self._drawn:
             self._drawn = {classes: figures.ConfusionPictures(classes)}
@@ -327,7 +349,7 @@ class StudyRuns:
             for frame in _TABLES:
                 records.write_frame(getattr(record, frame), Path(folder, f"{frame}.csv"))
             pictures = {"confusion": self._drawn[classes].draw(record.confusion)}
-            log_pictures(self.client, run, pictures, beside=Path(folder))
+            return log_pictures(self.client, run, pictures, beside=Path(folder))
 
     def _log_split(self, run: Run, trial: Trial) -> None:
         """Logs a split. A server fails if another process adds the same one, and then works."""

@@ -11,11 +11,13 @@ import hashlib
 import importlib
 import importlib.metadata
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from vgg16_transfer.backbones import base
 from vgg16_transfer.engines import DEFAULT_ENGINE, ENGINES
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Backbone
 
     Floats = npt.NDArray[np.float32]
-    Run = Callable[[Floats], dict[str, Floats]]
+    Pictures = npt.NDArray[np.uint8]
+    Prepare = Callable[[Pictures], Floats]
+    Run = Callable[[Pictures], dict[str, Floats]]
 
 AT_ONCE = 32
 """Pictures per call of an engine. Each core takes the next one when it is done."""
@@ -64,20 +68,25 @@ class Network(Protocol):
 class OpenRun(Protocol):
     """The function ``open_run`` of an engine's module.
 
-    The module may have a function ``calibrate`` too: see :class:`Calibrate`.
+    The module may have a function ``calibrate`` too: see :class:`Calibrate`. If it has a function
+    ``uses_gpu``, that says whether it would compute on a GPU here.
     """
 
-    def __call__(self, model: keras.Model, precision: str, calibrated: Path | None) -> Run:
+    def __call__(
+        self, model: keras.Model, precision: str, calibrated: Path | None, prepare: Prepare
+    ) -> Run:
         """Makes a model ready to run.
 
         Args:
             model: Preprocessed pictures → activations by layer.
             precision: One of the row's precisions.
             calibrated: Folder that ``calibrate`` wrote. None if the precision needs none.
+            prepare: Pictures → preprocessed pictures.
 
         Returns:
-            A function that takes preprocessed pictures of shape (n, height, width, 3), float32, and
-            gives the activations by layer, shape (n, …), float32.
+            A function that takes pictures of shape (n, height, width, 3), RGB, 0 to 255, and gives
+            the activations by layer, shape (n, …), float32. They may be arrays of another library
+            that have the methods of NumPy's, so that a GPU narrows what it computed.
 
         Raises:
             EngineError: The engine can't run the model, or not on this CPU.
@@ -142,15 +151,16 @@ class Checked:
         """
         if self._run is None:
             self._run = self._compared(pictures[:_COMPARED])
-        return self._run(preprocessed(self._backbone, pictures))
+        return self._run(pictures)
 
     def _compared(self, pictures: npt.NDArray[np.uint8]) -> Run:
         """Opens the engine, and compares it with TensorFlow, layer by layer."""
         backbone = self._backbone
         open_run = cast("OpenRun", _module_of(backbone.engine).open_run)
         try:
-            run = open_run(self._model, backbone.precision, self._calibrated)
-            computed = run(preprocessed(backbone, pictures))
+            prepare = partial(preprocessed, backbone)
+            run = open_run(self._model, backbone.precision, self._calibrated, prepare)
+            computed = run(pictures)
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - each library has its own, RuntimeError too
@@ -158,7 +168,8 @@ class Checked:
         expected = [self._reference.forward(picture[np.newaxis]) for picture in pictures]
         allowed = ENGINES[backbone.engine].precisions[backbone.precision].tolerance
         for layer in self.shapes:
-            pairs = zip(computed[layer], (each[layer][0] for each in expected), strict=True)
+            outputs = np.asarray(computed[layer])
+            pairs = zip(outputs, (each[layer][0] for each in expected), strict=True)
             difference = float(np.mean([distance(ours, theirs) for ours, theirs in pairs]))
             if not difference <= allowed:  # NaN is no number of any size
                 raise EngineError(
@@ -186,6 +197,13 @@ def opened(
     if backbone.engine == DEFAULT_ENGINE:
         return reference
     return Checked(backbone, reference, tapped_model(network, list(reference.shapes)), calibrated)
+
+
+def uses_gpu(engine: str) -> bool:
+    """Whether an engine would compute on a GPU, in this process."""
+    if engine == DEFAULT_ENGINE:
+        return bool(tf.config.list_physical_devices("GPU"))
+    return bool(getattr(_module_of(engine), "uses_gpu", bool)())
 
 
 def tapped_model(network: keras.Model, layers: Sequence[str]) -> keras.Model:

@@ -22,9 +22,7 @@ from vgg16_transfer.backbones.engines.base import EngineError, cores
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
+    from vgg16_transfer.backbones.engines.base import Floats, Pictures, Prepare, Run
 
 _MAGIC = 7767517  # the first line of ncnn's text format
 _SAME = -233  # padding like Keras's "same"
@@ -53,9 +51,7 @@ class _Line(NamedTuple):
     weights: bytes = b""
 
 
-def open_run(
-    model: keras.Model, precision: str, calibrated: Path | None
-) -> Callable[[Floats], dict[str, Floats]]:
+def open_run(model: keras.Model, precision: str, calibrated: Path | None, prepare: Prepare) -> Run:
     """Makes a model ready to run: see :class:`~vgg16_transfer.backbones.engines.base.OpenRun`."""
     import ncnn  # noqa: PLC0415 - only this engine needs the extra ``ncnn``
 
@@ -88,8 +84,8 @@ def open_run(
             outputs[layer] = values if layer in flat else values.transpose(1, 2, 0)
         return outputs
 
-    def run(pictures: Floats) -> dict[str, Floats]:
-        rows = list(pool.map(one, pictures))
+    def run(pictures: Pictures) -> dict[str, Floats]:
+        rows = list(pool.map(one, prepare(pictures)))
         return {layer: np.stack([row[layer] for row in rows]) for layer in layers}
 
     return run

@@ -14,12 +14,11 @@ import numpy as np
 from vgg16_transfer.backbones.engines.base import EngineError, cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import keras
-    import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    from vgg16_transfer.backbones.engines.base import Floats, Pictures, Prepare, Run
 
 _MODEL = "model.xml"  # beside it, OpenVINO writes model.bin
 
@@ -30,9 +29,7 @@ _NEEDED = {"bfloat16": ("BF16", "AVX-512 BF16 or AMX"), "int8": ("INT8", "SSE 4.
 """What OpenVINO must say that this CPU has, and which instructions that is about."""
 
 
-def open_run(
-    model: keras.Model, precision: str, calibrated: Path | None
-) -> Callable[[Floats], dict[str, Floats]]:
+def open_run(model: keras.Model, precision: str, calibrated: Path | None, prepare: Prepare) -> Run:
     """Makes a model ready to run: see :class:`~vgg16_transfer.backbones.engines.base.OpenRun`."""
     openvino = _library()
     core = openvino.Core()
@@ -58,7 +55,7 @@ def open_run(
         raise RuntimeError("the export has lost a layer")
     queue = openvino.AsyncInferQueue(compiled, cores())
 
-    def run(pictures: Floats) -> dict[str, Floats]:
+    def run(pictures: Pictures) -> dict[str, Floats]:
         rows: list[dict[str, Floats]] = [{} for _ in pictures]
 
         def keep(request: Any, row: int) -> None:
@@ -66,7 +63,7 @@ def open_run(
                 rows[row][layer] = request.get_output_tensor(place).data[0].copy()
 
         queue.set_callback(keep)
-        for row, picture in enumerate(pictures):
+        for row, picture in enumerate(prepare(pictures)):
             queue.start_async({0: picture[np.newaxis]}, row)
         queue.wait_all()
         return {layer: np.stack([row[layer] for row in rows]) for layer in places}
