@@ -9,7 +9,7 @@ because Q does not change the length of a vector.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -24,12 +24,15 @@ from vgg16_transfer.heads.rows import Stored, combined, held, products, select
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy.typing as npt
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
-    from vgg16_transfer.heads.base import Data, Fitted, Floats
+    from vgg16_transfer.heads.base import Data, Fitted
     from vgg16_transfer.heads.rows import Features
     from vgg16_transfer.params import Trial
+
+    Numbers = npt.NDArray[Any]
 
 CS = tuple(10.0**power for power in range(-1, 6))
 """The values of C to choose from, strongest penalty first. C is large: features have length 1."""
@@ -72,7 +75,7 @@ def fit(
     if rounds:
         c = min(CS, key=lambda c: _badness(classifier(c), rounds, data.classes))
     weights, bias = _weights(classifier(c), learned, data.classes)
-    logits = {role: others[role] @ weights + bias for role in measured}
+    logits = {role: (others[role] @ weights + bias).astype(np.float32) for role in measured}
     kernel = back(weights).astype(np.float32)
     head = Linear(trial, data.shape, kernel, bias.astype(np.float32))
     return base.at_once(head, data.roles, logits)
@@ -80,8 +83,10 @@ def fit(
 
 def _coordinates(
     x: Features, others: Mapping[str, Features]
-) -> tuple[Floats, dict[str, Floats], Callable[[Floats], Floats]]:
+) -> tuple[Numbers, dict[str, Numbers], Callable[[Numbers], Numbers]]:
     """Coordinates of pictures in an orthonormal basis of the span of the training features.
+
+    They are float64: in float32, L-BFGS ends before the minimum where C is large.
 
     Args:
         x: Training features, shape (n, width).
@@ -97,12 +102,12 @@ def _coordinates(
         values, vectors = np.linalg.eigh(gram.astype(np.float64))
         kept = values > _INDEPENDENT * values[-1]
         to_basis = vectors[:, kept] / np.sqrt(values[kept])
-        own = (gram @ to_basis).astype(np.float32)
-        coordinates = {role: (each @ to_basis).astype(np.float32) for role, each in inner.items()}
-        return own, coordinates, lambda w: combined(x, (to_basis @ w).astype(np.float32))
+        coordinates = {role: each @ to_basis for role, each in inner.items()}
+        return gram @ to_basis, coordinates, lambda w: combined(x, (to_basis @ w).astype("f4"))
     features, arrays = held(x), {role: held(each) for role, each in others.items()}
     count, width = features.shape
-    basis: Floats = np.linalg.qr(features.T)[0] if count < width else np.eye(width, dtype="f4")
+    wide = features.T.astype(np.float64)
+    basis: Numbers = np.linalg.qr(wide)[0] if count < width else np.eye(width)
     coordinates = {role: each @ basis for role, each in arrays.items()}
     return features @ basis, coordinates, lambda weights: basis @ weights
 
@@ -137,7 +142,7 @@ def _badness(
 
 def _weights(
     model: LogisticRegression | LinearSVC, training: Pictures, classes: int
-) -> tuple[Floats, Floats]:
+) -> tuple[Numbers, Numbers]:
     """Fits the model: kernel, shape (width, classes), and bias, shape (classes,)."""
     with warnings.catch_warnings():
         # A large C would need too many steps to converge. Validation decides whether it is good.
