@@ -339,7 +339,7 @@ training.wait(lambda runs: "seed=0" in runs)
 training.epoch("seed=0", 1)
 training.end("seed=0")
 training.live.close()
-assert training.live.completed == 1
+assert training.live.completed == {{"seed=0"}}
 print(",".join(sorted(imported)))
 """
 

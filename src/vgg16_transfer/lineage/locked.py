@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -90,6 +91,8 @@ def _at(values: Any, key: str) -> Any:
 def lock_entries(workspace: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage name, or no entries if the file does not exist.
 
+    They are not to be changed.
+
     Raises:
         LineageError: dvc.lock can't be read.
     """
@@ -103,12 +106,22 @@ def lock_entries(workspace: Path) -> dict[str, Any]:
             "--ours dvc.lock, then run dvc repro, which updates it"
         )
     with reading(path, LineageError, mend="restore it with git checkout dvc.lock"):
-        entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
-        for stage, contents in entries.items():
-            for item in [*contents.get("deps", []), *contents.get("outs", [])]:
-                if not (isinstance(item["path"], str) and isinstance(item["md5"], str)):
-                    raise TypeError(f"the entry of {stage} is not in DVC's format")
-        return entries
+        return _parsed(text)
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: bytes) -> dict[str, Any]:
+    """The entries of a text of dvc.lock. A command asks several times, and parsing takes a while.
+
+    Raises:
+        LookupError, TypeError, ValueError or YAMLError: It is not in DVC's format.
+    """
+    entries: dict[str, Any] = dict(YAML(typ="safe", pure=True).load(text)["stages"])
+    for stage, contents in entries.items():
+        for item in [*contents.get("deps", []), *contents.get("outs", [])]:
+            if not (isinstance(item["path"], str) and isinstance(item["md5"], str)):
+                raise TypeError(f"the entry of {stage} is not in DVC's format")
+    return entries
 
 
 def entry(entries: Mapping[str, Any], stage: str) -> dict[str, Any]:

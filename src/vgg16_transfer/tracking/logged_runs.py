@@ -61,6 +61,21 @@ def every_run(client: mlflow.MlflowClient, experiment: str, filter_string: str) 
             return runs
 
 
+def study_run(
+    client: mlflow.MlflowClient, experiment: str, study: str, lineage: Lineage
+) -> Run | None:
+    """The own run of a study's results, or None. It is found without those of its trials.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        study: Study name, which is the name of its run.
+        lineage: Lineage of the study, with the digest of the lock entry.
+    """
+    named = f"attributes.run_name = '{study}'"
+    return next(iter(_by_trial(client, experiment, lineage, named).get("", [])), None)
+
+
 def logged_runs(client: mlflow.MlflowClient, experiment: str, lineage: Lineage) -> dict[str, Run]:
     """The runs of a study's results, by trial name. The study's own run has the name ''.
 
@@ -164,16 +179,26 @@ def _alive(pid: int) -> bool:
 
 
 def _by_trial(
-    client: mlflow.MlflowClient, experiment: str, lineage: Lineage
+    client: mlflow.MlflowClient, experiment: str, lineage: Lineage, named: str = ""
 ) -> dict[str, list[Run]]:
-    """All runs of a study's results, by trial name, the one that finished first before others."""
+    """All runs of a study's results, by trial name, the one that finished first before others.
+
+    Args:
+        client: Client of the store.
+        experiment: Experiment id.
+        lineage: Lineage of the study, with the digest of the lock entry.
+        named: Only runs that match this filter, too.
+    """
     runs: dict[str, list[Run]] = defaultdict(list)
     digests = {_INPUTS: lineage.input_digest, _LOCK: lineage.lock_digest}
+    also = [named] if named else []
     found = {
         run.info.run_id: run
         for tag, digest in digests.items()
         if digest  # runs that earlier versions logged have no digest of their inputs
-        for run in every_run(client, experiment, f"tags.`{tag}` = '{digest}'")
+        for run in every_run(
+            client, experiment, " and ".join([f"tags.`{tag}` = '{digest}'", *also])
+        )
     }
     for run in found.values():
         locked = run.data.tags.get(_LOCK)

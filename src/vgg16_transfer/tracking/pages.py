@@ -17,7 +17,12 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.reporting.run_links import with_runs
 from vgg16_transfer.tracking.grid import grid_files, log_pictures
-from vgg16_transfer.tracking.logged_runs import finished, logged_runs, remove_duplicates
+from vgg16_transfer.tracking.logged_runs import (
+    finished,
+    logged_runs,
+    remove_duplicates,
+    study_run,
+)
 from vgg16_transfer.tracking.stored import names, run_is_whole
 
 if TYPE_CHECKING:
@@ -69,7 +74,7 @@ def publish_filters(
         TrackingError: The store can't be used.
     """
     client = store.client()
-    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
+    parent = study_run(client, store.experiment(client, study.dataset), study.name, trained)
     keys = [path.stem for path in sorted(folder.glob("*.png"))]
     if parent is None or _has(
         client, parent, _FILTERS, drawn, check=check, files=grid_files(parent, keys)
@@ -106,7 +111,7 @@ def publish_gradients(
         TrackingError: The store can't be used.
     """
     client = store.client()
-    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
+    parent = study_run(client, store.experiment(client, study.dataset), study.name, trained)
     if parent is None or _has(
         client, parent, _GRADIENTS, drawn, check=check, files={_GRADIENT_TABLE}
     ):
@@ -144,7 +149,7 @@ def publish_explained(
         TrackingError: The store can't be used.
     """
     client = store.client()
-    parent = logged_runs(client, store.experiment(client, study.dataset), trained).get("")
+    parent = study_run(client, store.experiment(client, study.dataset), study.name, trained)
     files = {f"{_EXPLAINED}/{path.name}" for path in folder.glob("*")}
     if parent is None or _has(client, parent, _EXPLAINED, drawn, check=check, files=files):
         return False

@@ -225,12 +225,12 @@ class StudyRuns:
         if why is not None:
             tags |= {FAILURE: why, DESCRIPTION: f"This trial failed: {why}"}
         created = self._created.pop(run_id, None)  # what it has is known, and need not be asked for
+        files = created.files if created else set()
         if why is None:
-            results = self._log_results(run, record)
+            files |= self._log_results(run, record)
             head = next(path for path in heads if path.exists())
             self._heads.log(run, head, created.params if created else None)
-            files = created.files | results if created else files_of(self.client, run_id)
-            tags |= noted(files)
+        tags |= noted(files if created else files_of(self.client, run_id))
         self._log(run, metrics, tags)
         if not finished(run):
             self.client.set_terminated(run_id, FINISHED if why is None else FAILED, ended)
