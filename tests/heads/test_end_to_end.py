@@ -303,6 +303,42 @@ def test_augmentation_changes_what_is_learned(train) -> None:
     assert not np.allclose(plain, varied, rtol=1e-3)
 
 
+@pytest.mark.parametrize("fine_tune_from", ["none", "block5"])
+def test_a_copy_for_each_epoch_gives_the_head_of_pictures_that_stream(
+    train, fine_tune_from: str
+) -> None:
+    settings = VARIED | {"fine_tune_from": fine_tune_from}
+    streamed = train(**settings)
+    copied = train(**settings, augment_copies=2)
+    for one, other in zip(streamed.head.get_weights(), copied.head.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    pd.testing.assert_frame_equal(streamed.history, copied.history)
+
+
+def test_without_augmentation_all_copies_are_one(train) -> None:
+    streamed, copied = train(), train(augment_copies=3)
+    np.testing.assert_array_equal(*(each.head.get_weights()[0] for each in (streamed, copied)))
+
+
+def test_epochs_take_copies_in_turn_and_each_passes_the_frozen_layers_once(
+    train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = []
+    stream = end_to_end.stream
+
+    def counted(trial: Trial, files: Any, labels: Any, orders: Any, *rest: Any) -> Any:
+        passed.append(orders.shape)
+        return stream(trial, files, labels, orders, *rest)
+
+    monkeypatch.setattr(end_to_end, "stream", counted)
+    settings = {"augment": "flip+crop+colour", "epochs": 3}
+    one, two = (train(**settings, augment_copies=count) for count in (1, 2))
+    assert passed == [(1, 12), (2, 12)]
+    again = train(**settings | {"augment": "none"}, augment_copies=1)
+    for each, other in ((one, two), (one, again)):
+        assert not np.array_equal(each.head.get_weights()[0], other.head.get_weights()[0])
+
+
 def test_weight_decay_shortens_the_kernel(train) -> None:
     decayed, free = (train(**s).head.get_weights()[0] for s in ({"weight_decay": 0.1}, {}))
     assert np.linalg.norm(decayed) < np.linalg.norm(free)

@@ -3,7 +3,8 @@
 The *tail* is the trained part: the fine-tuned blocks, if any, and the head. The input of the tail
 is the deepest layer whose activations are cached. So the tail can be measured and used without the
 layers below. Only training pictures pass through the frozen part, because augmentation may change
-them in every epoch.
+them in every epoch. With ``augment_copies`` they pass it once for each copy, and the epochs take
+turns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vgg16_transfer.networks import DEFAULT, cached_layer
 from vgg16_transfer.optimizers import OPTIMIZERS, move, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -89,13 +90,22 @@ def fit(
     orders = np.array([np.concatenate(epoch) for epoch in heads.orders(trial, len(labels))])
     steps = math.ceil(len(labels) / trial.batch_size)
     tail = make_tail(trial, network, cached, classes)
-    model = _EndToEnd(trial, _Frozen(name, network, cached), tail, steps)
+    frozen = _Frozen(name, network, cached)
+    # The activations of copies are there when an epoch begins.
+    below = keras.layers.Identity() if trial.augment_copies else frozen
+    model = _EndToEnd(trial, below, tail, steps)
     training = _Training(trial, model, roles, _identity(trial, sha256s, recipe), progress)
     done = training.resume()
     if done < trial.epochs and not training.over:
+        files = _read(source, sha256s)
+        if trial.augment_copies:
+            copies = _copies(trial, frozen, files, recipe, progress.name)
+            batches = _taking_turns(trial, copies, labels, orders, done)
+        else:
+            batches = stream(trial, files, labels, orders, recipe, done)
         with _bar(progress.name, trial.epochs * steps, done * steps) as training.bar:
             model.fit(
-                stream(trial, _read(source, sha256s), labels, orders, recipe, done),
+                batches,
                 initial_epoch=done,
                 epochs=trial.epochs,
                 shuffle=False,
@@ -150,6 +160,44 @@ def stream(
     epochs = np.arange(done, len(orders), dtype=np.int64)
     left = tf.data.Dataset.from_tensor_slices((epochs, orders[done:]))
     return left.flat_map(batches).prefetch(1)
+
+
+def _copies(
+    trial: Trial, frozen: _Frozen, files: Sequence[bytes], recipe: Mapping[str, Any], name: str
+) -> list[npt.NDArray[np.float32]]:
+    """What the frozen part makes of each copy of the pictures, in the order of the files.
+
+    Copy c is what :func:`stream` makes in epoch c. Without augmentation all copies are the same.
+    """
+    count = 1 if trial.augment == "none" else min(trial.augment_copies, trial.epochs)
+    orders = np.tile(np.arange(len(files)), (count, 1))
+    unlabelled = np.zeros(len(files), np.int64)
+    rows = []
+    with tqdm(total=orders.size, desc=f"{name}: copies", unit="picture", disable=None) as bar:
+        for pictures, _ in stream(trial, files, unlabelled, orders, recipe):
+            rows.append(frozen(pictures).numpy())
+            bar.update(len(pictures))
+    return np.split(np.concatenate(rows), count)
+
+
+def _taking_turns(
+    trial: Trial,
+    copies: Sequence[npt.NDArray[np.float32]],
+    labels: npt.NDArray[np.int64],
+    orders: npt.NDArray[np.int64],
+    done: int,
+) -> tf.data.Dataset:
+    """The batches of :func:`stream`, with activations of copies instead of pictures."""
+
+    def batches() -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        for epoch, order in enumerate(orders[done:], done):
+            for start in range(0, len(order), trial.batch_size):
+                rows = order[start : start + trial.batch_size]
+                yield copies[epoch % len(copies)][rows], labels[rows]
+
+    width = copies[0].shape[1]
+    signature = (tf.TensorSpec((None, width), tf.float32), tf.TensorSpec((None,), tf.int64))
+    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(1)
 
 
 def make_tail(trial: Trial, network: keras.Model, cached: str, classes: int) -> keras.Model:
@@ -217,7 +265,9 @@ class _Frozen(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 class _EndToEnd(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The frozen network and the tail. Fine-tuned blocks and the head have separate step sizes."""
 
-    def __init__(self, trial: Trial, frozen: _Frozen, tail: keras.Model, per_epoch: int) -> None:
+    def __init__(
+        self, trial: Trial, frozen: keras.layers.Layer, tail: keras.Model, per_epoch: int
+    ) -> None:
         super().__init__(name="end_to_end")
         self.frozen = frozen
         self.tail = tail

@@ -30,6 +30,7 @@ Params can't read from reporting, so a test compares the two.
 
 BY_APPROACH = {
     "augment": "end_to_end",
+    "augment_copies": "end_to_end",
     "fine_tune_from": "end_to_end",
     "early_stopping": "end_to_end",
     "teacher_layer": "features",

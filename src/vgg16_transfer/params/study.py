@@ -140,6 +140,12 @@ class Trial(Section):
         description="how `end_to_end` varies training pictures: `none`, or some of `flip`, `crop` "
         "and `colour`, joined by `+`",
     )
+    augment_copies: int = Field(
+        default=0,
+        ge=0,
+        description="how many variations of a picture `end_to_end` makes; epochs take them in "
+        "turn, so that each passes the frozen layers once; 0 is a new one in every epoch",
+    )
     fine_tune_from: str = Field(
         default="none",
         description="the first block that `end_to_end` trains along with the head, such as "

@@ -24,7 +24,7 @@ from vgg16_transfer.rounding import percent, signed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vgg16_transfer.params import Study
+    from vgg16_transfer.params import Study, Trial
     from vgg16_transfer.reporting.intervals import Interval, TestSets
 
 # trials.csv has six digits: numbers that differ by less are equal.
@@ -100,7 +100,18 @@ def sentences(study: Study, trials: pd.DataFrame, tests: TestSets) -> list[str]:
             f"Of {len(trials)} trials, {len(trials) - len(done)} failed; no number includes them."
         )
     texts.append(_about_splits(study, tests))
+    if any(_is_streamed(trial) for trial in study.trials()):
+        texts.append(
+            "Without augmentation and fine-tuning, training end to end takes the very same steps "
+            "as training on stored features, only slower."
+        )
     return texts
+
+
+def _is_streamed(trial: Trial) -> bool:
+    """Whether all that a trial's pictures pass through in each epoch is frozen."""
+    unchanged = trial.augment == "none" and trial.fine_tune_from == "none"
+    return trial.approach == "end_to_end" and unchanged
 
 
 def _about_splits(study: Study, tests: TestSets) -> str:
