@@ -67,7 +67,8 @@ RESULTS = "results_digest"
 """The tag with the sha256 of what a trial measured: two machines can differ in the last digits."""
 
 _PER_CALL = 1000  # MLflow's limit on the metrics of one call
-_POINTS = 24  # of a curve: MLflow takes half a millisecond for each, and history.csv has them all
+_POINTS = 16
+"""Of a curve, at most. MLflow takes half a millisecond for each; ``history.csv`` has all epochs."""
 _TABLE = "summary.json"
 _TABLES = ("predictions", "confusion", "per_class")
 
@@ -392,11 +393,15 @@ def _curves(
 ) -> list[Metric]:
     """Metrics of the epochs that are not logged yet; the step is the epoch.
 
-    Of many epochs some are left out, evenly. Values that are not finite are left out.
+    Of many epochs some are left out: the later, the more, because a curve is steep at its start.
+    Values that are not finite are left out.
     """
     history = record.history.drop(columns="trial")
     rest = history[~history["epoch"].isin(set(logged))]
-    chosen = np.unique(np.linspace(0, len(rest) - 1, min(_POINTS, len(rest))).round().astype(int))
+    count = len(rest)
+    chosen = np.arange(count)
+    if count > _POINTS:
+        chosen = np.unique(np.geomspace(1, count, _POINTS).round().astype(int)) - 1
     per_epoch = (ended - started) / max(1, len(history))
     # What the finished head reaches is logged by _final, under the same names. A trial that failed
     # has no accuracy, so that nobody takes it for the best.
