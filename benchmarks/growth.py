@@ -133,13 +133,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(asked.pictures, unit="size", disable=None)
-    measured = {count: measure(asked.folder.resolve(), count) for count in bar}
     print("| pictures | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|")
-    for count, of in measured.items():
+    measured: dict[int, dict[str, Took]] = {}
+    for count in tqdm(asked.pictures, unit="size", disable=None):
+        measured[count] = of = measure(asked.folder.resolve(), count)
         cells = (f"{of[column].seconds:.1f} s, {of[column].memory:.2f} GB" for column in COLUMNS)
-        print(f"| {count:,} | " + " | ".join(cells) + " |")
+        print(f"| {count:,} | " + " | ".join(cells) + " |", flush=True)
     if asked.plot:
         plot(measured, asked.plot)
 
