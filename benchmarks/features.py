@@ -21,7 +21,6 @@ import os
 import tarfile
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -133,17 +132,14 @@ def forward(network: Network | Stub, some: np.ndarray, count: int) -> None:
         narrow(output, "float16")
 
 
-def write(
-    stub: Stub, ids: Sequence[str], folder: Path, *, settle: bool = False, threads: int = 0
-) -> None:
-    """Narrows and writes the rows of all pictures, in this thread or with others."""
+def write(stub: Stub, ids: Sequence[str], folder: Path, *, settle: bool) -> None:
+    """Narrows and writes the rows of all pictures, in this thread."""
     store = FeatureStore.create(folder, {"dtype": "float16"}, stub.shapes)
-    pool = ThreadPoolExecutor(threads) if threads else None
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         outputs = stub.forward(np.zeros((len(chunk), 1), np.uint8))
         blocks = {layer: narrowed(layer, outputs[layer], "float16") for layer in stub.shapes}
-        store.write(chunk, blocks, pool.map if pool else map)
+        store.write(chunk, blocks)
         if settle:
             store.settle()
 
@@ -220,9 +216,7 @@ def main() -> None:
             stages: dict[str, Callable[[], object]] = {
                 "decode": lambda: decode(opened, pictures, backbone),
                 "network": lambda: forward(network, some, count),
-                "write": lambda p=place: write(stub, ids, p / "write"),
-                "write, 4 threads encode": lambda p=place: write(stub, ids, p / "4", threads=4),
-                "write, 8 threads encode": lambda p=place: write(stub, ids, p / "8", threads=8),
+                "write": lambda p=place: write(stub, ids, p / "write", settle=False),
                 "write, settled at each chunk": lambda p=place: write(
                     stub, ids, p / "settled", settle=True
                 ),

@@ -1,8 +1,11 @@
 """What a package logs while it is imported."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = """
 import os, sys
@@ -90,3 +93,30 @@ def test_a_command_imports_keras_without_what_no_command_uses() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\nsklearn matplotlib.pyplot\n"
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "0"), ("1", "1")])
+@pytest.mark.parametrize("option", ["--quiet", "--verbose"])
+def test_float32_is_kept_on_a_gpu_whatever_is_printed(
+    option: str, given: str | None, used: str, tmp_path: Path
+) -> None:
+    program = (
+        "import os, sys\n"
+        "from vgg16_transfer.cli import main\n"
+        f"sys.argv = ['vgg16-transfer', '{option}', 'results']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(os.environ['NVIDIA_TF32_OVERRIDE'])\n"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "NVIDIA_TF32_OVERRIDE"}
+    changed = clean | ({"NVIDIA_TF32_OVERRIDE": given} if given else {})
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=changed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.splitlines()[-1:] == [used], run.stderr

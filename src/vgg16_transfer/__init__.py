@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.errors import InputError
-from vgg16_transfer.quiet import silence_tensorflow
+from vgg16_transfer.quiet import keep_float32, silence_tensorflow
 
 if TYPE_CHECKING:
     from vgg16_transfer.api.activations import Features, features
@@ -48,6 +48,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    keep_float32()
     silence_tensorflow()
     return getattr(importlib.import_module(f"vgg16_transfer.api.{_MODULES[name]}"), name)
 

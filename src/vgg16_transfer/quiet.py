@@ -29,6 +29,14 @@ _LOGGED = re.compile(
 _STDERR = 2
 
 
+def keep_float32() -> None:
+    """Has float32 be float32 on a GPU, unless the user says otherwise.
+
+    NVIDIA's libraries would round the factors of products to 10 bits (TF32), and say nothing.
+    """
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+
 _NEEDLESS = ("jax", "matplotlib.pyplot", "sklearn")
 """Packages that TensorFlow and Keras import if they are there, for functions that no command uses.
 They take a third of the time of the whole import."""
@@ -37,15 +45,11 @@ They take a third of the time of the whole import."""
 def silence_tensorflow(*, fast: bool = False) -> None:
     """Leaves out what TensorFlow logs, while it is imported and later. Errors are still printed.
 
-    It also has float32 be float32 on a GPU.
-
     Args:
         fast: Whether to import it without packages that this process needs no function of, such as
             ``keras.wrappers``. Not for a process in which others use Keras too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Otherwise a GPU rounds the factors of float32 products to 10 bits (TF32), and says nothing.
-    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     for name in ("tensorflow", "keras"):  # each imports the other
         if name not in sys.modules:
             silence(name, _NEEDLESS if fast else ())

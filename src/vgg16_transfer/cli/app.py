@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.params import Params, read_params
 from vgg16_transfer.params.compute import DEFAULT_COMPUTE, mistake
-from vgg16_transfer.quiet import silence_tensorflow
+from vgg16_transfer.quiet import keep_float32, silence_tensorflow
 from vgg16_transfer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _of_all_commands(
     if quiet:
         # A progress bar is drawn on terminals only.
         sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+    keep_float32()
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     else:
