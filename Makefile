@@ -8,8 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 # TensorFlow for a CPU, or for a GPU: make reproduce TENSORFLOW=gpu
 TENSORFLOW ?= cpu
-# Files of tests on two cores, in the order of tests/conftest.py: those that take minutes come first.
-SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Files of tests in three processes on two cores, because some wait for servers and for SLURM, in the
+# order of tests/conftest.py: those that take minutes come first.
+SPREAD := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help

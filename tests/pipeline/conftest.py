@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from ..warm import COMMANDS, READ_EARLY, warmed  # noqa: TID252 (no test is installed)
+
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT.parent / "shared" / "data" / "caltech256-14.tar"
 
 # Small pictures and few epochs: what is tested is the pipeline, not how far VGG16 takes you.
 SMALL = {
-    "backbone": {"weights": "random-conv", "image_size": 64},
+    "backbone": {"weights": "random-conv", "image_size": 32},
     "datasets": {
         "clipart": {
             "source": "data/clipart.tar",
@@ -71,22 +73,34 @@ class Workspace:
 
     def start(self, *command: str, **changes: str) -> subprocess.Popen[str]:
         """Starts a command in a process group of its own, so that all of it can be killed."""
+        return self._start(command, self.environment() | changes)
+
+    def finish(self, *command: str, **changes: str) -> tuple[int, str]:
+        """The exit code of a command, and what it prints."""
+        environment = self.environment() | changes
+        warm = command[0] in COMMANDS and not any(key.startswith(READ_EARLY) for key in changes)
+        process = self._start(command, warmed(environment) if warm else environment)
+        printed, _ = process.communicate(timeout=900)
+        return process.returncode, printed
+
+    def run(self, *command: str, **changes: str) -> str:
+        """What a command prints; one that fails fails the test."""
+        code, printed = self.finish(*command, **changes)
+        assert code == 0, printed
+        return printed
+
+    def _start(
+        self, command: tuple[str, ...], environment: dict[str, str]
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment() | changes,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-
-    def run(self, *command: str, **changes: str) -> str:
-        """What a command prints; one that fails fails the test."""
-        process = self.start(*command, **changes)
-        printed, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, printed
-        return printed
 
     def read(self, path: str) -> Any:
         """A YAML or JSON file."""

@@ -312,10 +312,9 @@ def test_what_is_not_what_dvc_lock_says_is_named_and_corrected_by_dvc_repro(
     file.unlink()  # DVC may have linked it to its cache
     file.write_bytes(content.replace(b"1", b"2", 1))
     for command in commands:
-        process = workspace.start("vgg16-transfer", *command.split())
-        printed, _ = process.communicate(timeout=120)
+        code, printed = workspace.finish("vgg16-transfer", *command.split())
         (line,) = printed.splitlines()
-        assert process.returncode == 2
+        assert code == 2
         assert line.startswith(f"error: {path}: is not what ")
         assert " made, by dvc.lock; run dvc repro " in line
     workspace.run("dvc", "repro")
@@ -328,10 +327,9 @@ def test_a_lock_file_with_the_marks_of_a_merge_is_one_sentence(unkilled, command
     lock = workspace.root / "dvc.lock"
     content = lock.read_text(encoding="utf-8")
     lock.write_text(f"<<<<<<< HEAD\n{content}=======\n>>>>>>> other\n", encoding="utf-8")
-    process = workspace.start("vgg16-transfer", *command.split())
-    printed, _ = process.communicate(timeout=120)
+    code, printed = workspace.finish("vgg16-transfer", *command.split())
     lock.write_text(content, encoding="utf-8")
-    assert process.returncode == 2
+    assert code == 2
     assert "dvc.lock: has conflict markers of a git merge" in printed
     assert "git checkout --ours dvc.lock, then run dvc repro" in printed
     assert len(printed.splitlines()) == 1

@@ -28,9 +28,8 @@ def test_a_password_of_the_store_is_nowhere(make_clone: Callable[..., Workspace]
     store = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     printed = workspace.run("dvc", "repro", **store)
     assert "http://***@127.0.0.1:9/?token=***: can't be reached" in printed
-    process = workspace.start("vgg16-transfer", "publish", MLFLOW_TRACKING_URI=address)
-    published, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
+    code, published = workspace.finish("vgg16-transfer", "publish", **store)
+    assert code == 2
     assert "http://***@127.0.0.1:9" in published
     assert PLANTED not in printed + published
     assert files_with_secret(workspace) == []
@@ -42,9 +41,8 @@ def test_a_password_in_a_source_is_refused_before_it_is_stored(
     dataset = SMALL["datasets"]["clipart"] | {"source": f"https://ann:{PLANTED}@h/x.tar"}
     workspace = make_clone(SMALL)
     workspace.write_params(SMALL | {"datasets": {"clipart": dataset}})
-    process = workspace.start("dvc", "repro")
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    code, printed = workspace.finish("dvc", "repro")
+    assert code != 0
     assert "datasets.clipart.source: holds a user or a password" in printed
     assert PLANTED not in printed
     assert files_with_secret(workspace) == ["params.yaml"]

@@ -24,7 +24,7 @@ from .remotes import KINDS, Remote
 pytestmark = pytest.mark.server
 
 PARAMS = {
-    "backbone": {"weights": "random-conv", "image_size": 64},
+    "backbone": {"weights": "random-conv", "image_size": 32},
     "datasets": {
         "noise": {
             "source": "data/noise.tar",
@@ -86,9 +86,8 @@ class Person(Workspace):
 
     def fails(self, *command: str) -> str:
         """What a command prints that must fail."""
-        process = self.start(*command)
-        printed, _ = process.communicate(timeout=900)
-        assert process.returncode > 0, printed
+        code, printed = self.finish(*command)
+        assert code > 0, printed
         return printed
 
 
