@@ -22,7 +22,7 @@ from .driver import CHUNK
 
 pytestmark = pytest.mark.server
 
-PICTURES = 60
+PICTURES = 100  # chunks that wait for an earlier one can be written at once: more than that
 _DRIVER = Path(__file__).with_name("driver.py")
 
 
