@@ -233,10 +233,16 @@ def test_real_pictures_get_the_probabilities_of_predict(
     compare(model, name, others, tmp_path / "model")
 
 
+@pytest.fixture(scope="module")
+def mobilenet() -> Classifier:
+    return fitted("softmax", "mobilenetv2", mobile(), "out_relu", 32)
+
+
 @pytest.mark.parametrize("name", FORMATS)
-def test_another_network_can_be_exported(name: str, files: list[bytes], tmp_path: Path) -> None:
-    model = fitted("softmax", "mobilenetv2", mobile(), "out_relu", 32)
-    compare(model, name, files, tmp_path / "model")
+def test_another_network_can_be_exported(
+    mobilenet: Classifier, name: str, files: list[bytes], tmp_path: Path
+) -> None:
+    compare(mobilenet, name, files, tmp_path / "model")
 
 
 if __name__ == "__main__":
