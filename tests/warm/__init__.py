@@ -9,6 +9,7 @@ usual way.
 
 import atexit
 import functools
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,8 +39,13 @@ def _folder() -> Path:
         )
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n", (folder / "server.log").read_text()
-    atexit.register(server.communicate)
+    atexit.register(_end, server, folder)
     return folder
+
+
+def _end(server: subprocess.Popen[bytes], folder: Path) -> None:
+    server.communicate()
+    shutil.rmtree(folder)
 
 
 def warmed(environment: dict[str, str]) -> dict[str, str]:
