@@ -115,6 +115,20 @@ def two(store: Store, make_outputs: MakeOutputs) -> Published:
     return Published(store, study, make_outputs(study))
 
 
+def test_an_epoch_that_a_killed_process_logged_is_logged_once(one: Published) -> None:
+    (trial,) = one.study.trials()
+    name = one.study.trial_name(trial)
+    begun = study_runs.StudyRuns(one.store, one.study, one.lineage, one.outputs.splits)
+    run = begun.start(name, trial, 1_700_000_000_000)
+    first = records.read(one.outputs.results).history.drop(columns="trial").iloc[0]
+    begun.log_epoch(run, 1, 1_700_000_000_500, first.to_dict())
+    one.log()
+    assert one.children()[name].info.run_id == run.info.run_id
+    steps = [step for step, _ in one.points(run, "train_loss")]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 1
+
+
 def test_the_dataset_is_an_experiment(published: Published) -> None:
     names = [experiment.name for experiment in published.client.search_experiments()]
     assert sorted(names) == ["Default", DATASET]

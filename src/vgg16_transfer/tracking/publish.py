@@ -108,7 +108,10 @@ def publish_study(
             _log_kernels(
                 runs, run, epochs, partial(before_and_after, head, network, weights[trial.backbone])
             )
-        runs.finish(run, of_trials[name], [heads / f"{name}.keras"], times)
+        # Another process may have logged some epochs, each when it was over, and been killed.
+        begun = existing is not None and not finished(existing)
+        logged = runs.epochs_of(run) if begun else ()
+        runs.finish(run, of_trials[name], [heads / f"{name}.keras"], times, logged)
         count += 1
     parent = runs.existing.get("")
     if parent is None or not (finished(parent) and run_is_whole(client, parent)):
