@@ -11,11 +11,9 @@ from .warm import warmed
 PRINT = ("vgg16-transfer", "--version")
 
 
-def run(*command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ) | changes
-    return subprocess.run(
-        command, env=warmed(environment), capture_output=True, text=True, check=False
-    )
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = warmed(dict(os.environ))
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_it_prints_and_ends_as_a_cold_one() -> None:
@@ -24,7 +22,7 @@ def test_it_prints_and_ends_as_a_cold_one() -> None:
     assert (warm.returncode, warm.stdout, warm.stderr) == (0, cold.stdout, cold.stderr)
 
 
-def test_it_has_its_own_folder_environment_and_exit_code(
+def test_it_has_its_own_folder_and_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

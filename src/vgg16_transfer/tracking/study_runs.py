@@ -397,7 +397,8 @@ def _curves(
     Values that are not finite are left out.
     """
     history = record.history.drop(columns="trial")
-    count = len(history)
+    rest = history[~history["epoch"].isin(set(logged))]
+    count = len(rest)
     chosen = np.arange(count)
     if count > _POINTS:
         chosen = np.unique(np.geomspace(1, count, _POINTS).round().astype(int)) - 1
@@ -408,8 +409,7 @@ def _curves(
     final = set(_FINAL.values())
     return [
         Metric(name, float(row[column]), started + round(row["epoch"] * per_epoch), row["epoch"])
-        for row in history.iloc[chosen].to_dict("records")
-        if row["epoch"] not in logged
+        for row in rest.iloc[chosen].to_dict("records")
         for column, name in _CURVES.items()
         if column in row and math.isfinite(row[column])
         if row["epoch"] < end or name not in final
