@@ -16,16 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from vgg16_transfer.tracking import log
-
-log.preload(heads=True)
-
-from vgg16_transfer.heads import records  # noqa: E402 - after what a stage imports first
-from vgg16_transfer.lineage.lineage import locked_stages  # noqa: E402
-from vgg16_transfer.params import read_params  # noqa: E402
-from vgg16_transfer.tracking.mlflow_store import find_store  # noqa: E402
-from vgg16_transfer.tracking.study_runs import StudyRuns, by_trial  # noqa: E402
-from vgg16_transfer.workspace import Workspace  # noqa: E402
+from vgg16_transfer.heads import records
+from vgg16_transfer.lineage.lineage import locked_stages
+from vgg16_transfer.params import read_params
+from vgg16_transfer.tracking.mlflow_store import find_store
+from vgg16_transfer.tracking.study_runs import StudyRuns, by_trial
+from vgg16_transfer.workspace import Workspace
 
 
 def main() -> None:

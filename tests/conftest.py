@@ -238,6 +238,6 @@ def publish() -> Callable[[Trained, str], None]:
         layout, params = workspace.layout, workspace.params
         store = find_store(workspace.root, None)
         (origin,) = locked_stages(workspace.root, [f"train@{study}"]).values()
-        log_study(store, params, layout, study, origin, None)
+        log_study(store, params, layout, study, None, origin)
 
     return log

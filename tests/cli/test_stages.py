@@ -4,6 +4,8 @@ import errno
 import os
 import sqlite3
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from vgg16_transfer.heads import studies
 from vgg16_transfer.heads.studies import Done
 from vgg16_transfer.lineage import lineage, locked, origins
 from vgg16_transfer.lineage.lineage import Lineage
-from vgg16_transfer.tracking import publish
+from vgg16_transfer.tracking import live, publish
+from vgg16_transfer.tracking.background import Logger
 from vgg16_transfer.tracking.mlflow_store import TrackingError
 from vgg16_transfer.tracking.reach import TrackingRefusedError, TrackingUnreachableError
 
@@ -29,6 +32,20 @@ PARAMS = {
     "studies": {"few": {"dataset": "animals"}},
 }
 STUDY = "few"
+
+
+class Here(nullcontext):
+    """Logs in this process what a stage asks for at its end."""
+
+    def __init__(self, make: Callable[[], Logger]) -> None:
+        super().__init__(self)
+        self.logger = make()
+
+    def ask(self, method: Callable[..., object], *given: object) -> object:
+        return method(self.logger, *given)
+
+    def end(self, *_: object) -> None:
+        """Nothing began."""
 
 
 @pytest.fixture
@@ -54,6 +71,7 @@ def calls(tmp_path, monkeypatch) -> dict[str, Any]:
     monkeypatch.setattr(lineage, "running_stage", running_stage)
     monkeypatch.setattr(origins, "remember", lambda *given: seen.update(remember=given))
     monkeypatch.setattr(publish, "publish_study", publish_study)
+    monkeypatch.setattr(live, "Background", Here)
     for name in ("DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

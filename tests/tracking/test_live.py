@@ -1,21 +1,23 @@
 """Runs that are logged while a study trains are those that publish logs afterwards."""
 
 import dataclasses
-import shutil
-import subprocess
-import sys
+import os
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.heads.watching import Ended, Times
-from vgg16_transfer.tracking.live import Live, watched
+from vgg16_transfer.lineage.lineage import Lineage
+from vgg16_transfer.tracking import background
+from vgg16_transfer.tracking.live import LOST, StudyLogger, ended_early, live_runs
 from vgg16_transfer.tracking.logged_runs import LOGGING_PROCESS, end_abandoned
 from vgg16_transfer.tracking.mlflow_store import Store
 from vgg16_transfer.tracking.study_runs import StudyRuns, by_trial
@@ -43,10 +45,13 @@ class Training:
         )
         self.live = self.watch()
 
-    def watch(self) -> Live:
+    def watch(self) -> StudyLogger:
         starting = dataclasses.replace(self.lineage, lock_digest="", started=999_000, times={})
-        splits = self.outputs.splits
-        return Live(self.study, lambda: StudyRuns(self.store, self.study, starting, splits))
+        open_runs = partial(StudyRuns, self.store, self.study, starting, self.outputs.splits)
+        return StudyLogger(self.study, open_runs, self.publish_rest)
+
+    def publish_rest(self, _lineage: Lineage, completed: set[str]) -> str:
+        return ", ".join([str(self.publish()), *sorted(completed)])
 
     def runs(self) -> dict[str, Run]:
         experiment = self.client.get_experiment_by_name(DATASET)
@@ -56,18 +61,9 @@ class Training:
         assert len({run.data.tags.get("trial", "") for run in found}) == len(found)
         return {run.data.tags.get("trial", ""): run for run in found}
 
-    def wait(self, condition: Callable[[dict[str, Run]], bool]) -> dict[str, Run]:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            runs = self.runs()
-            if condition(runs):
-                return runs
-            time.sleep(0.05)
-        pytest.fail(f"the store never had it: {self.runs()}")
-
     def epoch(self, trial: str, epoch: int) -> None:
         row = self.record.history.query("trial == @trial and epoch == @epoch").iloc[0]
-        self.live.epoch(trial, epoch, row.drop(["trial", "epoch"]).to_dict())
+        self.live.epoch(trial, epoch, 1_000_000 + epoch, row.drop(["trial", "epoch"]).to_dict())
 
     def end(self, trial: str) -> None:
         heads = (self.outputs.heads / "not there", self.outputs.heads / f"{trial}.keras")
@@ -95,31 +91,23 @@ def training(store: Store, tmp_path: Path) -> Training:
 
 def test_a_run_is_seen_while_its_trial_trains_epoch_by_epoch(training: Training) -> None:
     training.live.began("seed=0", TIMES.started)
-    runs = training.wait(lambda runs: bool("seed=0" in runs and runs["seed=0"].data.params))
-    run = runs["seed=0"]
-    assert run.info.status == runs[""].info.status == "RUNNING"
+    run, study = (training.runs()[name] for name in ("seed=0", ""))
+    assert run.info.status == study.info.status == "RUNNING"
     assert run.data.params["samples_per_class"] == "2"
-    assert run.data.tags["mlflow.parentRunId"] == runs[""].info.run_id
+    assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
     assert run.data.tags["dvc.input_digest"] == "i" * 64
     assert "dvc.lock_digest" not in run.data.tags
-    (split,) = training.wait(lambda runs: bool(runs["seed=0"].inputs.dataset_inputs))[
-        "seed=0"
-    ].inputs.dataset_inputs
+    (split,) = run.inputs.dataset_inputs
     assert split.dataset.name == "animals split 0"
     for epoch in (1, 2):
         training.epoch("seed=0", epoch)
-        training.wait(
-            lambda runs, epoch=epoch: (
-                training.steps(runs["seed=0"], "train_loss") == list(range(1, epoch + 1))
-            )
-        )
+        assert training.steps(run, "train_loss") == list(range(1, epoch + 1))
     assert training.runs()["seed=0"].info.status == "RUNNING"
     training.epoch("seed=0", 3)
     training.end("seed=0")
-    run = training.wait(lambda runs: runs["seed=0"].info.status == "FINISHED")["seed=0"]
+    assert training.runs()["seed=0"].info.status == "FINISHED"
     assert training.steps(run, "train_loss") == [1, 2, 3]
     assert training.runs()[""].info.status == "RUNNING"
-    training.live.close()
 
 
 def described(run: Run) -> dict[str, Any]:
@@ -138,14 +126,11 @@ def described(run: Run) -> dict[str, Any]:
 
 
 def test_live_runs_and_replayed_runs_are_the_same(training, make_store, tmp_path) -> None:
-    training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: "seed=0" in runs)  # the store is open: the rest is logged live
-    for trial in ("seed=0", "seed=1"):
-        training.train(trial) if trial == "seed=1" else training.end(trial)
-    training.live.close()
+    training.train("seed=0", "seed=1")
     live = {name: run.info.run_id for name, run in training.runs().items()}
     assert {run.info.status for name, run in training.runs().items() if name} == {"FINISHED"}
-    assert training.publish() == 1  # the study's own run
+    # The rest is the study's own run.
+    assert training.live.publish(training.lineage) == "1, seed=0, seed=1"
     assert {name: run.info.run_id for name, run in training.runs().items()} == live
     assert training.publish() == 0
 
@@ -156,44 +141,40 @@ def test_live_runs_and_replayed_runs_are_the_same(training, make_store, tmp_path
             assert described(run) == described(replayed.runs()[name])
 
 
-def test_a_store_that_is_not_open_when_the_study_is_over_is_left_to_publish(
-    training: Training, monkeypatch
-) -> None:
-    opening, go = threading.Event(), threading.Event()
-    starting = training.live._open
-
-    def slowly() -> StudyRuns:
-        opening.set()
-        go.wait(60)
-        return starting()
-
-    monkeypatch.setattr(training.live, "_open", slowly)
-    training.train("seed=0", "seed=1")
-    assert opening.wait(60)
-    training.live.close()
-    go.set()
-    training.live._thread.join(60)
-    assert training.runs() == {}
-    assert training.publish() == 3
-
-
 def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monkeypatch) -> None:
     training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: "seed=0" in runs)
 
     def down(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(training.live._runs.client), "log_batch", down)
-        training.end("seed=0")
-        training.live._thread.join(60)
-        training.train("seed=1")
-        training.live.close()
+        patch.setattr(MlflowClient, "log_batch", down)
+        with pytest.raises(OSError, match="no route"):
+            training.end("seed=0")
     before = training.runs()["seed=0"].info.run_id
-    assert training.publish() == 3
+    assert training.live.publish(training.lineage) == "3"
     assert training.runs()["seed=0"].info.run_id == before
     assert {run.info.status for run in training.runs().values()} == {"FINISHED"}
+
+
+def test_a_study_is_logged_in_another_process(training, monkeypatch) -> None:
+    """As where processes are not forked; tests of pipelines fork it."""
+    monkeypatch.setattr(background, "Process", get_context("spawn").Process)
+    # The object itself can be sent to another process, as long as it has not opened the store.
+    with live_runs(partial(identity, training.watch())) as training.live:
+        for trial in ("seed=0", "seed=1"):
+            training.live.began(trial, TIMES.started)
+            training.end(trial)
+        assert training.live.publish(training.lineage) == "1, seed=0, seed=1"
+    runs = training.runs()
+    assert len(runs) == 3
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert f" {os.getpid()} " not in runs["seed=0"].data.tags[LOGGING_PROCESS]
+    assert training.publish() == 0
+
+
+def identity(logger: StudyLogger) -> StudyLogger:
+    return logger
 
 
 @pytest.mark.parametrize(
@@ -202,30 +183,32 @@ def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monk
         (KeyboardInterrupt(), "KILLED", "interrupted (Ctrl-C)"),
         (SystemExit(143), "KILLED", "terminated (SIGTERM)"),
         (ValueError("no such picture\nmore"), "FAILED", "no such picture"),
+        (None, "KILLED", LOST),
     ],
 )
 def test_runs_end_as_the_study_did_and_go_on_later(
-    training: Training, error: BaseException, status: str, why: str
+    training: Training, error: BaseException | None, status: str, why: str
 ) -> None:
     training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: "seed=0" in runs)
     training.epoch("seed=0", 1)
-    training.wait(lambda runs: training.steps(runs["seed=0"], "train_loss") == [1])
-    with pytest.raises(type(error)), watched(training.live):
-        raise error
+    if error is None:
+        training.live.lost()
+    else:
+        with pytest.raises(type(error)), ended_early(training.live.stop):
+            raise error
     before = training.runs()
     for run in before.values():
         assert (run.info.status, run.data.tags["failure"]) == (status, why)
 
     training.live = training.watch()
     training.live.began("seed=0", TIMES.started)
-    runs = training.wait(lambda runs: runs["seed=0"].info.status == "RUNNING")
-    assert runs["seed=0"].info.run_id == before["seed=0"].info.run_id
+    run = training.runs()["seed=0"]
+    assert run.info.status == "RUNNING"
+    assert run.info.run_id == before["seed=0"].info.run_id
     # The first is not trained again. The second was kept, but the process died before it told.
     training.epoch("seed=0", 3)
     training.end("seed=0")
     training.train("seed=1")
-    training.live.close()
     assert training.publish() == 1
     for name, run in training.runs().items():
         assert run.info.status == "FINISHED"
@@ -235,19 +218,24 @@ def test_runs_end_as_the_study_did_and_go_on_later(
     assert training.runs()["seed=0"].info.run_id == before["seed=0"].info.run_id
 
 
+def test_a_study_that_is_over_does_not_end_again(training: Training) -> None:
+    training.train("seed=0", "seed=1")
+    training.live.publish(training.lineage)
+    training.live.lost()
+    assert {run.info.status for run in training.runs().values()} == {"FINISHED"}
+
+
 def test_a_trial_that_breaks_is_a_failed_run_until_it_is_trained(training: Training) -> None:
     training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: "seed=0" in runs)
     training.live.broke("seed=0", "out of memory")
-    run = training.wait(lambda runs: runs["seed=0"].info.status == "FAILED")["seed=0"]
+    run = training.runs()["seed=0"]
+    assert run.info.status == "FAILED"
     assert run.data.tags["failure"] == "out of memory"
     training.train("seed=1")
-    training.live.close()
     training.live = training.watch()
     training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: runs["seed=0"].info.status == "RUNNING")
+    assert training.runs()["seed=0"].info.status == "RUNNING"
     training.end("seed=0")
-    training.live.close()
     assert training.runs()["seed=0"].info.status == "FINISHED"
     assert training.publish() == 1
 
@@ -256,8 +244,7 @@ def test_the_run_of_a_killed_process_ends_when_the_study_trains_again_otherwise(
     training: Training,
 ) -> None:
     training.live.began("seed=0", TIMES.started)
-    run = training.wait(lambda runs: "seed=0" in runs)["seed=0"]
-    training.live.close()
+    run = training.runs()["seed=0"]
     alive = run.data.tags[LOGGING_PROCESS]
     experiment = run.info.experiment_id
     end_abandoned(training.client, experiment, "samples", set())
@@ -275,9 +262,7 @@ def test_the_run_of_a_killed_process_ends_when_the_study_trains_again_otherwise(
 def test_other_results_of_the_same_inputs_are_other_runs(training: Training) -> None:
     """Another machine logged while it trained, and was killed; its last digits differ from ours."""
     training.live.began("seed=0", TIMES.started)
-    training.wait(lambda runs: "seed=0" in runs)
     training.end("seed=0")
-    training.live.close()
     (theirs,) = (run.info.run_id for name, run in training.runs().items() if name)
     path = training.outputs.results / "history.csv"
     history = records.read_frame(path)
@@ -294,91 +279,12 @@ def test_other_results_of_the_same_inputs_are_other_runs(training: Training) -> 
 def test_what_the_machine_does_is_logged_with_an_end_to_end_trial(training, monkeypatch) -> None:
     monkeypatch.setattr("vgg16_transfer.tracking.system._EVERY", 0.1)
     training.live.began("seed=0", TIMES.started)
-    run = training.wait(
-        lambda runs: any(
-            key.startswith("system/cpu") for run in runs.values() for key in run.data.metrics
-        )
-    )["seed=0"]
-    assert "system/system_memory_usage_megabytes" in run.data.metrics
+    deadline = time.monotonic() + 60
+    metrics: dict[str, float] = {}
+    while not any(key.startswith("system/cpu") for key in metrics):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        metrics = training.runs()["seed=0"].data.metrics
+    assert "system/system_memory_usage_megabytes" in metrics
     training.end("seed=0")
-    training.live.close()
     assert not any("system_metrics" in thread.name.lower() for thread in threading.enumerate())
-
-
-# In a fresh process, as in a stage: which packages does the thread import?
-RECORDER = """
-imported = set()
-
-
-class Recorder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if threading.current_thread() is not threading.main_thread():
-            imported.add(name)
-
-
-sys.meta_path.insert(0, Recorder())
-"""
-
-IMPORTS = f"""
-import importlib.abc
-import sys
-import threading
-from pathlib import Path
-
-from vgg16_transfer.heads import studies
-from vgg16_transfer.tracking.log import preload
-
-assert preload(heads=True)
-from tests.tracking.conftest import make_study
-from tests.tracking.test_live import TIMES, Training
-from vgg16_transfer.tracking.mlflow_store import find_store
-{RECORDER}
-training = Training(find_store(Path(sys.argv[1]), None), Path(sys.argv[1]))
-training.live.began("seed=0", TIMES.started)
-training.wait(lambda runs: "seed=0" in runs)
-training.epoch("seed=0", 1)
-training.end("seed=0")
-training.live.close()
-assert training.live.completed == {{"seed=0"}}
-print(",".join(sorted(imported)))
-"""
-
-
-FEATURES = f"""
-import importlib.abc
-import sys
-import threading
-from functools import partial
-from pathlib import Path
-
-from vgg16_transfer.backbones import features
-from vgg16_transfer.tracking.log import preload
-
-assert preload(heads=False)
-from vgg16_transfer.lineage.lineage import Lineage
-from vgg16_transfer.tracking.features_run import FeaturesRun
-from vgg16_transfer.tracking.mlflow_store import find_store
-{RECORDER}
-store = partial(find_store, Path(sys.argv[1]), None)
-lineage = Lineage("features@animals", "", {{}}, None, dirty=False, experiment=None)
-run = FeaturesRun("animals", {{"layers": "fc1"}}, store, lambda: lineage)
-run.end({{"seconds": 1.0}})
-print(",".join(sorted(imported)))
-"""
-
-
-@pytest.mark.parametrize("script", [IMPORTS, FEATURES], ids=["train", "features"])
-def test_the_thread_imports_no_package_that_its_stage_imports(script, tmp_path, database) -> None:
-    shutil.copyfile(database, tmp_path / database.name)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    shared = {"tensorflow", "keras", "h5py", "scipy", "sklearn", "dvc"}
-    imported = done.stdout.strip().split(",")
-    assert imported != [""]  # what reports imports works
-    assert [name for name in imported if name.partition(".")[0] in shared] == []

@@ -54,7 +54,7 @@ def publish(
     for study in params.studies:
         origin = origins.recall(workspace.record(study), locked[f"train@{study}"])
         replayed = replace(origin, replayed=True)
-        note(log_study(store, params, workspace, study, replayed, None))
+        note(log_study(store, params, workspace, study, None, replayed))
     for sentence in log_pages(store, params, workspace, locked["report"], check=True):
         note(sentence)
     for origin in locked.values():

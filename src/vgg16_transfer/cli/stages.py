@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,21 +27,22 @@ from vgg16_transfer.cli.app import (
 from vgg16_transfer.errors import InputError, redacted
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking import logged
+from vgg16_transfer.tracking.background import Background
 from vgg16_transfer.tracking.features_run import FeaturesRun
-from vgg16_transfer.tracking.live import Live, ended_early, watched
+from vgg16_transfer.tracking.live import StudyLogger, ended_early, live_runs
 from vgg16_transfer.tracking.log import (
+    PagesLogger,
     drawing_stages,
-    log_pages,
     log_study,
     open_runs,
     or_later,
-    preload,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vgg16_transfer.lineage.lineage import Lineage
-    from vgg16_transfer.params import Params, Study
-    from vgg16_transfer.tracking.study_runs import StudyRuns
+    from vgg16_transfer.params import Params
     from vgg16_transfer.workspace import Workspace
 
 
@@ -132,18 +133,14 @@ def features(dataset: DatasetName, on_ray: OnRay = False) -> None:
     params, workspace = read()
     layers = params.dataset(dataset).layers
     stage = os.environ.get("DVC_STAGE")
-
-    from vgg16_transfer.backbones.features import write_features
-
-    run = None
-    if stage is not None and preload(heads=False):
-        run = _features_run(params, workspace, dataset, stage)
     outs = workspace.features_of(dataset, params.backbones)
-    began = time.perf_counter()
     with (
+        _features_run(params, workspace, dataset, stage) as run,
         pool_of(params, on_ray=on_ray) as pool,
-        ended_early(run.stop) if run else nullcontext(),
     ):
+        from vgg16_transfer.backbones.features import write_features
+
+        began = time.perf_counter()
         written = write_features(
             params.backbones,
             layers,
@@ -153,17 +150,19 @@ def features(dataset: DatasetName, on_ray: OnRay = False) -> None:
             outs=outs,
             pool=pool,
         )
-    seconds = time.perf_counter() - began
-    for name, (computed, damaged) in written.items():
-        if damaged is None:
-            sentence = "its index was damaged; all features were computed again"
-            note(f"{outs[name]}: {sentence}")
-        elif damaged:
-            sentence = "pictures were missing or damaged; they were computed again"
-            note(f"{outs[name]}: the rows of {damaged} {sentence}")
-        which = name if params.named else "the network"
-        note(f"{computed} pictures went through {which}")
-    if run is not None and stage is not None:
+        seconds = time.perf_counter() - began
+        for name, (computed, damaged) in written.items():
+            if damaged is None:
+                sentence = "its index was damaged; all features were computed again"
+                note(f"{outs[name]}: {sentence}")
+            elif damaged:
+                sentence = "pictures were missing or damaged; they were computed again"
+                note(f"{outs[name]}: the rows of {damaged} {sentence}")
+            which = name if params.named else "the network"
+            note(f"{computed} pictures went through {which}")
+        if run is None or stage is None:
+            return
+
         from vgg16_transfer.backbones.store import FeatureStore
 
         with or_later(stage, warn):
@@ -171,15 +170,14 @@ def features(dataset: DatasetName, on_ray: OnRay = False) -> None:
             held = sum(len(FeatureStore.open(outs[name]).ids) for name in written)
             root = next(iter(outs.values()))  # the stores of other networks are in it
             size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
-            run.end(
-                {
-                    "pictures_computed": computed,
-                    "pictures_reused": held - computed,
-                    "pictures_per_second": computed / seconds,
-                    "seconds": seconds,
-                    "store_megabytes": size / 1e6,
-                }
-            )
+            measured = {
+                "pictures_computed": computed,
+                "pictures_reused": held - computed,
+                "pictures_per_second": computed / seconds,
+                "seconds": seconds,
+                "store_megabytes": size / 1e6,
+            }
+            run.ask(FeaturesRun.end, measured)
 
 
 @app.command()
@@ -231,12 +229,13 @@ def train(study_name: StudyName, on_ray: OnRay = False) -> None:
     # Left in the environment, it would make MLflow log to the run of `mlflow run` itself.
     parent_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
 
-    from vgg16_transfer.heads.studies import Streamed, train_study
+    logger = partial(_logger, params, workspace, study_name, stage or "", parent_run_id, started)
+    with (
+        live_runs(logger) if stage else nullcontext() as live,
+        pool_of(params, on_ray=on_ray) as pool,
+    ):
+        from vgg16_transfer.heads.studies import Streamed, train_study
 
-    live = None
-    if stage is not None and preload(heads=True):
-        live = _live(params, workspace, study, stage, parent_run_id, started)
-    with pool_of(params, on_ray=on_ray) as pool, watched(live):
         done = train_study(
             study,
             splits=workspace.splits(study.dataset),
@@ -249,32 +248,34 @@ def train(study_name: StudyName, on_ray: OnRay = False) -> None:
             watch=live,
             pool=pool,
         )
-    for failure in done.failures:
-        warn(f"warning: {study_name}: trial failed: {failure}")
+        for failure in done.failures:
+            warn(f"warning: {study_name}: trial failed: {failure}")
+        if live is None or stage is None:
+            note("not run by dvc repro, so nothing is logged to MLflow: there is no lineage")
+            return
 
-    if stage is None:
-        note("not run by dvc repro, so nothing is logged to MLflow: there is no lineage")
-        return
+        from vgg16_transfer.lineage import lineage, origins
 
-    from vgg16_transfer.lineage import lineage, origins
-
-    origin = replace(
-        lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME")),
-        started=started,
-        ended=milliseconds(),
-        times={name: origins.rounded(times._asdict()) for name, times in done.times.items()},
-    )
-    origins.remember(workspace.record(study_name), origin)
-    with or_later(stage, warn):
-        store = tracking_store(workspace)
-        completed = live.completed if live is not None else set()
-        sentence = log_study(store, params, workspace, study_name, origin, parent_run_id, completed)
-        note(sentence)
-        logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
+        origin = replace(
+            lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME")),
+            started=started,
+            ended=milliseconds(),
+            times={name: origins.rounded(times._asdict()) for name, times in done.times.items()},
+        )
+        origins.remember(workspace.record(study_name), origin)
+        with or_later(stage, warn):
+            note(live.publish(origin))
+            logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
-def _features_run(params: Params, workspace: Workspace, dataset: str, stage: str) -> FeaturesRun:
+@contextmanager
+def _features_run(
+    params: Params, workspace: Workspace, dataset: str, stage: str | None
+) -> Iterator[Background[FeaturesRun] | None]:
     """Logs a stage ``features`` while it runs."""
+    if stage is None:
+        yield None
+        return
     settings: dict[str, Any] = {
         "dataset": dataset,
         "layers": ", ".join(params.dataset(dataset).layers),
@@ -283,9 +284,12 @@ def _features_run(params: Params, workspace: Workspace, dataset: str, stage: str
         prefix = f"{name}." if params.named else ""
         values = backbone.model_dump() | {"weights": redacted(backbone.weights)}
         settings |= {f"{prefix}{key}": value for key, value in values.items()}
-    return FeaturesRun(
-        dataset, settings, partial(tracking_store, workspace), partial(_starting, workspace, stage)
-    )
+    opened = partial(tracking_store, workspace), partial(_starting, workspace, stage)
+    with (
+        Background(partial(FeaturesRun, dataset, settings, *opened)) as run,
+        ended_early(lambda *how: run.end(FeaturesRun.stop, *how)),
+    ):
+        yield run
 
 
 def _starting(workspace: Workspace, stage: str) -> Lineage:
@@ -294,24 +298,27 @@ def _starting(workspace: Workspace, stage: str) -> Lineage:
     return lineage.starting_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
 
 
-def _live(
+def _logger(
     params: Params,
     workspace: Workspace,
-    study: Study,
+    study: str,
     stage: str,
     parent_run_id: str | None,
     started: int,
-) -> Live:
-    """Logs a study while it trains."""
+) -> StudyLogger:
+    """Makes what logs a study, in the process that does."""
+    store = tracking_store(workspace)
+
+    from vgg16_transfer.tracking import publish  # noqa: F401 - now, as the stage takes its time
 
     def starting() -> Lineage:
         return replace(_starting(workspace, stage), started=started)
 
-    def open_store() -> StudyRuns:
-        store = tracking_store(workspace)
-        return open_runs(store, params, workspace, study.name, starting, parent_run_id)
-
-    return Live(study, open_store)
+    return StudyLogger(
+        params.study(study),
+        partial(open_runs, store, params, workspace, study, starting, parent_run_id),
+        partial(log_study, store, params, workspace, study, parent_run_id),
+    )
 
 
 @app.command()
@@ -346,23 +353,31 @@ def report() -> None:
         check_locked(workspace.root, shown)
         check_current(workspace.root, shown)
 
-    from vgg16_transfer.reporting.report import write_report
+    logger = partial(_pages_logger, params, workspace)
+    with Background(logger) if stage is not None else nullcontext() as pages:
+        from vgg16_transfer.reporting.report import write_report
 
-    write_report(
-        params,
-        workspace.reports,
-        results=workspace.results,
-        splits=workspace.root / "data" / "splits",
-        filters=workspace.reports / "filters",
-        gradients=workspace.reports / "gradients",
-        explained=workspace.reports / "explained",
-    )
-    if stage is not None:
+        write_report(
+            params,
+            workspace.reports,
+            results=workspace.results,
+            splits=workspace.root / "data" / "splits",
+            filters=workspace.reports / "filters",
+            gradients=workspace.reports / "gradients",
+            explained=workspace.reports / "explained",
+        )
+        if pages is None or stage is None:
+            return
+
         from vgg16_transfer.lineage import lineage
 
         origin = lineage.running_stage(workspace.root, stage, os.environ.get("DVC_EXP_NAME"))
         with or_later(stage, warn):
-            store = tracking_store(workspace)
-            for sentence in log_pages(store, params, workspace, origin, check=False):
+            for sentence in pages.ask(PagesLogger.log, origin):
                 note(sentence)
             logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
+
+
+def _pages_logger(params: Params, workspace: Workspace) -> PagesLogger:
+    """Makes what logs the report, in the process that does."""
+    return PagesLogger(tracking_store(workspace), params, workspace)

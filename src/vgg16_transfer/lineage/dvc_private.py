@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20  # bytes that are read at a time
 
 
-def preload() -> None:
-    """Imports what the other functions import, before a thread calls them."""
-    import dvc.repo
-    import dvc.stage.serialize  # noqa: F401
-
-
 def lock_entry(workspace: Path, stage: str, *, outputs: bool = True) -> dict[str, Any]:
     """Computes the entry that DVC will write to dvc.lock when a running stage is over.
 

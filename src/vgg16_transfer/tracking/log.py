@@ -6,11 +6,11 @@ Importing this module does not import MLflow. So a broken MLflow installation fa
 
 from __future__ import annotations
 
-import importlib
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vgg16_transfer.errors import InputError
+from vgg16_transfer.tracking.background import Logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -22,27 +22,13 @@ if TYPE_CHECKING:
     from vgg16_transfer.workspace import Workspace
 
 
-_OF_THREADS = (
-    "mlflow.store.tracking.rest_store",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "vgg16_transfer.lineage.lineage",
-    "vgg16_transfer.tracking.reach",
-    "vgg16_transfer.tracking.source_tags",
-    "vgg16_transfer.tracking.system",
-)
-"""Modules that a thread which logs needs, and that import others."""
-
-_OF_HEADS = ("mlflow.pyfunc", "vgg16_transfer.tracking.study_runs")
-"""Modules that a thread which logs heads needs besides."""
-
-
 def log_study(
     store: Store,
     params: Params,
     workspace: Workspace,
     study: str,
-    lineage: Lineage,
     parent_run_id: str | None,
+    lineage: Lineage,
     completed: Collection[str] = (),
 ) -> str:
     """Logs the runs of a study that the store does not have yet, and its dataset's data card.
@@ -52,8 +38,8 @@ def log_study(
         params: Params of the workspace.
         workspace: Paths of the workspace.
         study: Study name.
-        lineage: Lineage of the study's results.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
+        lineage: Lineage of the study's results.
         completed: Names of the trials whose runs were logged completely while the study trained.
 
     Returns:
@@ -84,30 +70,6 @@ def log_study(
     return f"{study}: {count + len(completed)} runs logged to MLflow at {store}"
 
 
-def preload(*, heads: bool) -> bool:
-    """Imports what a thread that logs needs, in the main thread.
-
-    Two threads that import one package at once can see it half made: TensorFlow, which MLflow and
-    the stages both import, then fails. So the main thread first imports what the stage needs, then
-    calls this, then starts the thread.
-
-    Args:
-        heads: Whether the thread logs trained heads.
-
-    Returns:
-        Whether all could be imported. If not, what is logged at the end of the stage says why.
-    """
-    with suppress(Exception):
-        for name in (*_OF_THREADS, *(_OF_HEADS if heads else ())):
-            importlib.import_module(name)
-
-        from vgg16_transfer.lineage import dvc_private
-
-        dvc_private.preload()
-        return True
-    return False
-
-
 def open_runs(
     store: Store,
     params: Params,
@@ -123,7 +85,7 @@ def open_runs(
         params: Params of the workspace.
         workspace: Paths of the workspace.
         study: Study name.
-        starting: Returns the lineage of the stage that starts, which takes a second.
+        starting: Returns the lineage of the stage that starts.
         parent_run_id: Run to put the study's run under, such as that of ``mlflow run``, or None.
 
     Raises:
@@ -199,6 +161,25 @@ def log_pages(
         if pages.publish_report(store, report, params.studies, trained, origin, check=check):
             sentences.append(f"report: logged to MLflow at {store}")
     return sentences
+
+
+class PagesLogger(Logger):
+    """Logs what a report shows, once it is drawn. It imports what it needs meanwhile.
+
+    Args:
+        store: The MLflow store.
+        params: Params of the workspace.
+        workspace: Paths of the workspace.
+    """
+
+    def __init__(self, store: Store, params: Params, workspace: Workspace) -> None:
+        from vgg16_transfer.tracking import pages  # noqa: F401
+
+        self._where = store, params, workspace
+
+    def log(self, origin: Lineage) -> list[str]:
+        """See :func:`log_pages`."""
+        return log_pages(*self._where, origin, check=False)
 
 
 def drawing_stages(params: Params) -> list[str]:
