@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from vgg16_transfer.heads import measures
-from vgg16_transfer.heads.measures import MEASURES, measure
+from vgg16_transfer.heads.base import Epochs, Pictures, measure_roles
+from vgg16_transfer.heads.measures import MEASURES, measure, measure_epochs
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 LOGITS = np.random.default_rng(0).standard_normal((6, 7)).astype(np.float32)
@@ -80,3 +81,39 @@ def test_what_is_measured_after_every_epoch_is_a_part_of_all() -> None:
 
 def test_names_are_different() -> None:
     assert len({row.name for row in MEASURES}) == len(MEASURES)
+
+
+@pytest.mark.parametrize("pictures", [1, 7, 300])
+def test_several_epochs_at_once_are_measured_to_the_bit(pictures: int) -> None:
+    random = np.random.default_rng(pictures)
+    labels = random.integers(0, 16, pictures)
+    logits = random.normal(0, 9, (30, pictures, 16)).astype(np.float32)
+    one_by_one = [measure(labels, epoch, every_epoch=True) for epoch in logits]
+    assert measure_epochs(labels, logits) == one_by_one
+    assert {row.name for row in MEASURES if row.together} == set(measures.EVERY_EPOCH)
+
+
+def test_a_measure_that_takes_one_epoch_is_asked_for_each(monkeypatch) -> None:
+    alone = [row._replace(together=False) for row in MEASURES]
+    logits = np.stack([LOGITS, 2 * LOGITS])
+    expected = measure_epochs(LABELS, logits)
+    monkeypatch.setattr(measures, "MEASURES", alone)
+    assert measure_epochs(LABELS, logits) == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 5, 100])
+def test_epochs_end_before_a_loss_that_is_not_finite(monkeypatch, at_once: int) -> None:
+    labels = np.array([0, 1, 2])
+    roles = {"train": Pictures(labels, labels), "test": Pictures(labels, labels)}
+    monkeypatch.setattr("vgg16_transfer.heads.base._NUMBERS", at_once * 2 * 3 * 3)
+    logits = np.random.default_rng(0).normal(0, 1, (10, 3, 3)).astype(np.float32)
+    broken = logits.copy()
+    broken[6:] = np.nan
+    epochs = Epochs(roles, 3)
+    for train, test in zip(logits, broken, strict=True):
+        epochs.add({"train": train, "test": test})
+        if not epochs.finite:
+            break
+    epochs.measure()
+    assert not epochs.finite
+    assert epochs.rows == [measure_roles(roles, {"train": row, "test": row}) for row in logits[:6]]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vgg16_transfer.heads import threads
-from vgg16_transfer.heads.measures import measure
+from vgg16_transfer.heads.measures import measure, measure_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from vgg16_transfer.params import Trial
 
     Floats = npt.NDArray[np.float32]
+
+
+_NUMBERS = 2**18  # logits that are measured at once: 1 MB
 
 
 class Pictures(NamedTuple):
@@ -174,6 +177,54 @@ def measure_roles(
         for role, pictures in roles.items()
         for name, value in measure(pictures.labels, logits[role], every_epoch=every_epoch).items()
     }
+
+
+class Epochs:
+    """Measures a head after every epoch, several epochs at once, since calls of NumPy take time.
+
+    Args:
+        roles: The pictures by role.
+        classes: How many classes there are.
+
+    Attributes:
+        rows: The measures of each epoch, by the name ``<role>_<measure>``, up to the last one with
+            finite losses.
+        finite: Whether all losses were finite.
+    """
+
+    def __init__(self, roles: Mapping[str, Pictures], classes: int) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.finite = True
+        self._roles = roles
+        count = sum(len(pictures.labels) for pictures in roles.values())
+        self._at_once = max(1, _NUMBERS // (count * classes))
+        self._waiting: list[Mapping[str, Floats]] = []
+
+    def add(self, logits: Mapping[str, Floats]) -> None:
+        """Takes the logits of an epoch, by role."""
+        self._waiting.append(logits)
+        if len(self._waiting) == self._at_once:
+            self.measure()
+
+    def measure(self) -> None:
+        """Measures the epochs that were not measured yet."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        of_roles = {
+            role: measure_epochs(pictures.labels, np.stack([logits[role] for logits in waiting]))
+            for role, pictures in self._roles.items()
+        }
+        for number in range(len(waiting)):
+            row = {
+                f"{role}_{name}": value
+                for role, rows in of_roles.items()
+                for name, value in rows[number].items()
+            }
+            self.finite = self.finite and finite(row)
+            if not self.finite:
+                return
+            self.rows.append(row)
 
 
 def finite(row: Mapping[str, float]) -> bool:

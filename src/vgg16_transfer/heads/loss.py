@@ -42,9 +42,14 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def log_softmax(logits: Floats, temperature: float = 1.0) -> Floats:
-    """Logarithm of the softmax of z / T, for each row, without overflow or logarithm of 0."""
-    shifted = (logits - logits.max(axis=1, keepdims=True)) / temperature
-    logarithms: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    """Logarithm of the softmax of z / T, for each row, without overflow or logarithm of 0.
+
+    Args:
+        logits: Shape (..., classes).
+        temperature: T.
+    """
+    shifted = (logits - logits.max(axis=-1, keepdims=True)) / temperature
+    logarithms: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return logarithms
 
 

@@ -35,18 +35,22 @@ class Measure(NamedTuple):
         card: Title of the row of the model card, in per cent. None leaves the measure out of it.
         every_epoch: Whether the measure is computed after every epoch, or only for the finished
             head.
+        together: Whether the function also takes the logits of several epochs, shape (epochs, n,
+            classes), and then returns a number for each. That is faster.
     """
 
     name: str
-    function: Callable[[Labels, Floats], float]
+    function: Callable[[Labels, Floats], float | Floats]
     title: str
     heading: str | None = None
     card: str | None = None
     every_epoch: bool = True
+    together: bool = False
 
 
-def _accuracy(labels: Labels, logits: Floats) -> float:
-    return float((logits.argmax(axis=1) == labels).mean())
+def _accuracy(labels: Labels, logits: Floats) -> Floats:
+    accuracy: Floats = (logits.argmax(axis=-1) == labels).mean(axis=-1)
+    return accuracy
 
 
 def _mean_class_recall(labels: Labels, logits: Floats) -> float:
@@ -57,20 +61,28 @@ def _mean_class_recall(labels: Labels, logits: Floats) -> float:
     return float(recalls.mean())
 
 
-def _top5_accuracy(labels: Labels, logits: Floats) -> float:
+def _top5_accuracy(labels: Labels, logits: Floats) -> Floats:
     """Of equal logits, that of the first class counts as larger, as for the predicted class.
 
     A head that counts votes gives most classes none, so that ties are common.
     """
-    true = logits[np.arange(len(labels)), labels][:, np.newaxis]
-    earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
-    better = np.count_nonzero((logits > true) | ((logits == true) & earlier), axis=1)
-    return float((better < _TOP).mean())
+    true = _of_labels(labels, logits)[..., np.newaxis]
+    earlier = np.arange(logits.shape[-1]) < labels[:, np.newaxis]
+    better = np.count_nonzero((logits > true) | ((logits == true) & earlier), axis=-1)
+    accuracy: Floats = (better < _TOP).mean(axis=-1)
+    return accuracy
 
 
-def _cross_entropy(labels: Labels, logits: Floats) -> float:
+def _cross_entropy(labels: Labels, logits: Floats) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):  # the result is then not finite
-        return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+        entropy: Floats = -_of_labels(labels, log_softmax(logits)).mean(axis=-1)
+    return entropy
+
+
+def _of_labels(labels: Labels, values: Floats) -> Floats:
+    """The values of the pictures' own classes, of shape (..., n, classes)."""
+    where = np.broadcast_to(labels[:, np.newaxis], (*values.shape[:-1], 1))
+    return np.take_along_axis(values, where, axis=-1)[..., 0]
 
 
 def _probabilities(logits: Floats) -> Floats:
@@ -108,8 +120,8 @@ def _above_chance(labels: Labels, logits: Floats) -> float:
 
 
 MEASURES = (
-    Measure("loss", _cross_entropy, "cross-entropy"),
-    Measure("accuracy", _accuracy, "accuracy", "accuracy, %", "test pictures"),
+    Measure("loss", _cross_entropy, "cross-entropy", together=True),
+    Measure("accuracy", _accuracy, "accuracy", "accuracy, %", "test pictures", together=True),
     Measure(
         "mean_class_recall",
         _mean_class_recall,
@@ -118,7 +130,7 @@ MEASURES = (
         "test pictures, mean over classes",
         every_epoch=False,
     ),
-    Measure("top5_accuracy", _top5_accuracy, "top-5 accuracy", "top 5, %"),
+    Measure("top5_accuracy", _top5_accuracy, "top-5 accuracy", "top 5, %", together=True),
     Measure(
         "calibration_error",
         _calibration_error,
@@ -152,7 +164,30 @@ def measure(labels: Labels, logits: Floats, *, every_epoch: bool = False) -> dic
         every_epoch: Whether to compute only the measures that are needed after every epoch.
     """
     return {
-        measure.name: measure.function(labels, logits)
+        measure.name: float(measure.function(labels, logits))
         for measure in MEASURES
         if measure.every_epoch or not every_epoch
     }
+
+
+def measure_epochs(labels: Labels, logits: Floats) -> list[dict[str, float]]:
+    """Computes the measures that are needed after every epoch, of several epochs at once.
+
+    The numbers are those of :func:`measure`, to the last bit.
+
+    Args:
+        labels: Shape (n,).
+        logits: Shape (epochs, n, classes).
+
+    Returns:
+        The measures of each epoch, by name.
+    """
+    columns = [
+        measure.function(labels, logits)
+        if measure.together
+        else [measure.function(labels, epoch) for epoch in logits]
+        for measure in MEASURES
+        if measure.every_epoch
+    ]
+    rows = np.array(columns, np.float64).T.tolist()
+    return [dict(zip(EVERY_EPOCH, row, strict=True)) for row in rows]

@@ -486,10 +486,10 @@ def train_trial(
     data = base.Data(roles["train"], roles, material.shape, len(material.class_names))
     calibrated = calibration.of_head(trial, head, data)
     before = {f"uncalibrated_{name}": measured[f"test_{name}"] for name in _CALIBRATED}
+    names, test = material.class_names, roles["test"]
     if calibrated is not None:
         head.scale(calibrated)
-        measured = _evaluate(head, roles)
-    names, test = material.class_names, roles["test"]
+        measured = _evaluate(head, {"test": test})
     probabilities = head.probabilities(test.features)
     predictions = pd.DataFrame(
         {

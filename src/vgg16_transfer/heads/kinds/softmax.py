@@ -57,7 +57,7 @@ def fit(trial: Trial, data: Data) -> Fitted:
     epochs = base.orders(trial, len(x))
     sizes = iter(rates(trial, len(epochs[0]), trial.learning_rate))
     step = 0
-    history: list[dict[str, float]] = []
+    history = base.Epochs(roles, classes)
     with np.errstate(over="ignore", invalid="ignore"):
         for epoch in epochs:
             for batch in epoch:
@@ -75,14 +75,13 @@ def fit(trial: Trial, data: Data) -> Fitted:
                 )
                 slope = residual.sum(axis=0)
                 bias, bias_slots = move(trial, bias, slope, bias_slots, step, rate)
-            logits = {role: rows[role] @ weights + bias for role in roles}
-            row = base.measure_roles(roles, logits)
-            if not base.finite(row):
+            history.add({role: rows[role] @ weights + bias for role in roles})
+            if not history.finite:
                 break
-            history.append(row)
+        history.measure()
         kernel = combined(x, weights) if dual else weights
     head = Linear(trial, shape, kernel, bias)
-    return Fitted(head, base.as_history(history), finished=len(history) == trial.epochs)
+    return Fitted(head, base.as_history(history.rows), history.finite)
 
 
 def _soft(trial: Trial, logits: Floats | None, batch: npt.NDArray[np.int64]) -> Soft | None:
