@@ -4,6 +4,7 @@
 # make coverage    the same, and how much of the package the tests run: slower, and with a floor
 # make torture     damaged and hostile inputs, full disks, kills, load; make test runs a few of each
 # make quick       the same without the tests that need a whole pipeline or a server
+# make bench       what it costs, on this machine, against what you would write yourself (docs/benchmarks.md)
 PYTHON ?= python3
 VENV := .venv
 # TensorFlow for a CPU, or for a GPU: make reproduce TENSORFLOW=gpu
@@ -14,7 +15,7 @@ SPREAD := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce paper test coverage torture quick check ui clean docs schema constraints platforms
+.PHONY: help reproduce paper test coverage torture quick check ui clean bench docs schema constraints platforms
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +57,10 @@ clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	rm -rf mlflow.db .mlflow.db.lock mlartifacts site
 	find data models reports results -name '.??????????????????????.tmp' -type f -delete
+
+bench: $(VENV)/dev ## measure this machine for half an hour: every table of docs/benchmarks.md (PICTURES=archive)
+	python -c 'import torch' 2>/dev/null || pip install --quiet 'torch>=2.8'  # one of the peers
+	python benchmarks/bench.py $(if $(PICTURES),--pictures '$(PICTURES)')
 
 docs: $(VENV)/dev ## build the site of the documentation in site/
 	sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site

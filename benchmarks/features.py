@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from tables import print_table
 
 from vgg16_transfer.backbones import base, features
 from vgg16_transfer.backbones.engines import base as engines
@@ -228,17 +229,29 @@ def main() -> None:
                 taken = took(function)
                 best[stage] = min(best.get(stage, taken), taken)
     cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    print(f"{count} pictures, {cores} cores, load average {load:.1f}; best of {asked.times}")
+    whole = best["end to end"]
+    rows = []
     for stage, taken in best.items():
         milliseconds = 1000 * taken.cpu / count
-        print(
-            f"{stage:30} {count / taken.wall:7.0f} pictures/s  {milliseconds:6.2f} ms of CPU each"
-            f"  {cores * 1000 / milliseconds:7.0f} pictures/s if all cores were free"
+        rows.append(
+            (
+                stage,
+                f"{count / taken.wall:.0f}",
+                f"{milliseconds:.2f} ms",
+                f"{cores * 1000 / milliseconds:.0f}",
+                f"{taken.wall / whole.wall:.2f}",
+            )
         )
-    for stage in ("decode", "network", "write"):
-        share = best[stage].wall / best["end to end"].wall
-        print(f"{stage} alone takes {share:.2f} of the time of end to end")
+    print_table(
+        [
+            f"{count} pictures, best of {asked.times}",
+            "pictures/s",
+            "CPU time of one",
+            f"pictures/s, if {cores} cores were free",
+            "of the time of end to end",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":

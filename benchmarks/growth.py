@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from ruamel.yaml import YAML
+from tables import print_table
 from tqdm import tqdm
+from workspaces import cloned, write_params
 
-ROOT = Path(__file__).parents[1]
 CLASSES = 100
 SIDE = 32
 COLUMNS = ("up to the features", "one study", "nothing to do", "1 % more, up to the features")
@@ -91,17 +91,14 @@ def took(folder: Path, *targets: str) -> Took:
 def measure(folder: Path, count: int) -> dict[str, Took]:
     """All that is measured for a number of pictures."""
     workspace, archive = folder / str(count), folder / f"{count}.tar"
-    subprocess.run(["git", "clone", "--quiet", ROOT, workspace], check=True)
     write_archive(archive, count)
-    YAML().dump(params(archive, count), workspace / "params.yaml")
-    subprocess.run(["git", "rm", "--quiet", "--cached", "dvc.lock"], cwd=workspace, check=True)
-    (workspace / "dvc.lock").unlink()
+    cloned(workspace, params(archive, count))
     first = took(workspace, "features@made")
     rest = took(workspace)
     nothing = took(workspace)
     more = count + max(CLASSES, count // 100 // CLASSES * CLASSES)
     write_archive(archive, more)
-    YAML().dump(params(archive, more), workspace / "params.yaml")
+    write_params(workspace, params(archive, more))
     return dict(zip(COLUMNS, (first, rest, nothing, took(workspace, "features@made")), strict=True))
 
 
@@ -133,13 +130,14 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    print("| pictures | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 1) + "|")
     measured: dict[int, dict[str, Took]] = {}
     for count in tqdm(asked.pictures, unit="size", disable=None):
-        measured[count] = of = measure(asked.folder.resolve(), count)
-        cells = (f"{of[column].seconds:.1f} s, {of[column].memory:.2f} GB" for column in COLUMNS)
-        print(f"| {count:,} | " + " | ".join(cells) + " |", flush=True)
+        measured[count] = measure(asked.folder.resolve(), count)
+    rows = [
+        (f"{count:,}", *(f"{took.seconds:.1f} s, {took.memory:.2f} GB" for took in of.values()))
+        for count, of in measured.items()
+    ]
+    print_table(["pictures", *COLUMNS], rows)
     if asked.plot:
         plot(measured, asked.plot)
 

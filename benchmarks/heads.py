@@ -1,11 +1,11 @@
-"""What training heads costs, as ratios within one run: python benchmarks/heads.py [FEATURES].
+"""What training large heads costs, as ratios within one run: python benchmarks/heads.py.
 
-1. A block4_pool study (2,056 x 100,352, 257 classes, 200 epochs) against Keras's fit, per epoch.
-2. fc2 (4,112 x 4,096, 257 classes, 200 epochs) against this machine's float32 matrix product.
-3. Accuracy and time against scikit-learn's LogisticRegression, on real features: the argument is a
-   workspace (default: here) and a dataset whose splits hold validation pictures.
-4. A step of each optimiser against Keras's own, on the arrays of a small study's head.
-5. All heads of profiles/paper.yaml against its forward pass: their arithmetic at measured rates.
+1. fc2 (4,112 x 4,096, 257 classes, 200 epochs) against this machine's float32 matrix product.
+2. A block4_pool study (2,056 x 100,352, 257 classes, 200 epochs) against Keras's fit, per epoch.
+3. A step of each optimiser against Keras's own, on the arrays of a small study's head.
+4. All heads of profiles/paper.yaml against its forward pass: their arithmetic at measured rates.
+
+``probes.py`` compares small heads on real features with scikit-learn and PyTorch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import sys
 import tempfile
 import time
 from functools import partial
@@ -25,13 +24,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.linear_model import LogisticRegression
+from tables import print_table
 
-from vgg16_transfer.backbones.store import CHUNK, FeaturesError, FeatureStore
+from vgg16_transfer.backbones.store import CHUNK, FeatureStore
 from vgg16_transfer.heads.base import Data, Pictures
 from vgg16_transfer.heads.kinds import softmax
 from vgg16_transfer.heads.rows import of_store
-from vgg16_transfer.images.manifests import read_manifest
 from vgg16_transfer.optimizers import OPTIMIZERS, move
 from vgg16_transfer.params import Trial, read_params
 
@@ -128,7 +126,10 @@ def keras_epoch(trial: Trial, roles: dict[str, Pictures]) -> float:
     return seconds(epoch)
 
 
-def wide() -> None:
+Row = tuple[str, str, str]
+
+
+def wide() -> Row:
     """The block4_pool study: what is cheap because pictures are few."""
     shape, seeds = (14, 14, 512), {"train": 0, "test": 1}
     trial = Trial(layer="block4_pool", samples_per_class=8)
@@ -136,80 +137,36 @@ def wide() -> None:
         roles = in_store(Path(folder) / "features", shape, seeds)
         ours = our_fit(trial, shape, roles) / trial.epochs
     theirs = keras_epoch(trial, {role: made(8, 100_352, seed) for role, seed in seeds.items()})
-    print(
-        f"block4_pool, 2,056 x 100,352: {ours:.3f} s an epoch, all included; Keras's fit "
-        f"{theirs:.2f} s; 1/{theirs / ours:.0f} (target: 1/20)"
+    share = f"1/{theirs / ours:.0f}"
+    return (
+        "`block4_pool`, 2,056 × 100,352, 257 classes: an epoch, all included",
+        f"{ours:.3f} s; Keras's `fit` on the features themselves {theirs:.2f} s: {share}",
+        "1/20",
     )
 
 
-def narrow(rate: float) -> float:
+def narrow(rate: float) -> tuple[float, Row]:
     """The fc2 study: more pictures than numbers, so that nothing can be saved but overhead."""
     roles = {"train": made(16, 4096, 0), "test": made(8, 4096, 1)}
     trial = Trial(layer="fc2", samples_per_class=16)
     took = our_fit(trial, (4096,), roles)
     products = 4096 * CLASSES * (6 * len(roles["train"].labels) + 2 * len(roles["test"].labels))
     reached = products * trial.epochs / took / GIGA
-    print(
-        f"fc2, 4,112 x 4,096, 200 epochs: {took:.1f} s, {reached:.0f} of {rate:.0f} GFLOP/s: "
-        f"{reached / rate:.2f} (target: 0.5)"
+    return reached, (
+        "`fc2`, 4,112 × 4,096, 257 classes, 200 epochs, every epoch measured",
+        f"{took:.1f} s, {reached:.0f} GFLOP/s: {reached / rate:.2f} of the matrix product",
+        "0.5",
     )
-    return reached
 
 
-def against_sklearn(workspace: Path, dataset: str) -> None:
-    """Accuracy on test pictures, regularisation chosen on validation pictures, mean over seeds."""
-    try:
-        store = FeatureStore.open(workspace / "data" / "features" / dataset)
-    except FeaturesError:
-        print(f"no features of {dataset} in {workspace}: left out")
-        return
-    for samples in (2, 4, 8, 16):
-        ours, theirs, our_time, their_time = [], [], 0.0, 0.0
-        for path in sorted((workspace / "data" / "splits" / dataset).glob("[0-9]*.csv")):
-            manifest = read_manifest(path)
-            features = store.rows("block5_pool", manifest["sha256"].tolist())
-            labels = manifest["label"].to_numpy()
-            role = manifest["role"].where(
-                (manifest["role"] != "train") | (manifest["rank"] < samples)
-            )
-            roles = {
-                name: Pictures(features[role == name], labels[role == name])
-                for name in ("train", "validation", "test")
-            }
-            classes = int(labels.max()) + 1
-            trial = Trial(samples_per_class=samples, seed=int(path.stem))
-            start = time.perf_counter()
-            shape = store.shapes["block5_pool"]
-            fitted = softmax.fit(trial, Data(roles["train"], roles, shape, classes))
-            our_time += time.perf_counter() - start
-            ours.append(fitted.history["test_accuracy"].iloc[-1])
-            unit = {
-                name: features / np.linalg.norm(features, axis=1, keepdims=True)
-                for name, (features, _) in roles.items()
-            }
-            start = time.perf_counter()
-            regressions = [
-                LogisticRegression(C=c, max_iter=1000).fit(unit["train"], roles["train"].labels)
-                for c in (1.0, 10.0, 100.0)
-            ]
-            their_time += (time.perf_counter() - start) / len(regressions)
-            best = max(
-                regressions, key=lambda r: r.score(unit["validation"], roles["validation"].labels)
-            )
-            theirs.append(best.score(unit["test"], roles["test"].labels))
-        print(
-            f"{dataset}, {samples} a class: {np.mean(ours):.1%} against {np.mean(theirs):.1%} of "
-            f"scikit-learn, 1/{their_time / our_time:.0f} of the time of one of its fits"
-        )
-
-
-def optimizers() -> None:
+def optimizers() -> list[Row]:
     """200 steps on the coefficients of 224 pictures of 14 classes, without the gradient."""
     gradient = np.random.default_rng(0).random((224, 14), np.float32)
     in_keras = {
         "sgd": keras.optimizers.SGD(1.0, momentum=0.9),
         "adam": keras.optimizers.Adam(1.0),
     }
+    rows = []
     for name, optimizer in in_keras.items():
         steps = (
             partial(our_steps, Trial(optimizer=name), gradient),
@@ -217,7 +174,9 @@ def optimizers() -> None:
         )
         ours, theirs = (min(seconds(run) for _ in range(3)) for run in steps)
         times = theirs / ours
-        print(f"{name}, 200 steps: {1000 * ours:.1f} ms, Keras's {times:.0f} times that")
+        took = f"{1000 * ours:.1f} ms; Keras's optimiser {times:.0f} times that"
+        rows.append((f"200 steps of `{name}`, 224 × 14, without the gradient", took, ""))
+    return rows
 
 
 def our_steps(trial: Trial, gradient: np.ndarray) -> None:
@@ -248,7 +207,7 @@ def keras_steps(
     return steps
 
 
-def paper(rate: float, reached: float, profile: Path) -> None:
+def paper(rate: float, reached: float, profile: Path) -> Row:
     """Arithmetic of all heads, at the rate reached above, against that of the forward pass.
 
     The forward pass is taken to run at the full rate of the matrix product, which is about what
@@ -263,9 +222,10 @@ def paper(rate: float, reached: float, profile: Path) -> None:
             if trial.approach == "features":
                 heads += arithmetic(trial, study_classes(dataset), dataset.split.test_per_class)
     minutes = heads / reached / 60, forward / rate / 60
-    print(
-        f"paper profile: all heads {minutes[0]:.0f} min, forward pass over all pictures "
-        f"{minutes[1]:.0f} min: {minutes[0] / minutes[1]:.1%} (target: 15 %)"
+    return (
+        "all heads of the paper profile against its forward pass: arithmetic at these rates",
+        f"{minutes[0]:.0f} of {minutes[1]:.0f} min: {100 * minutes[0] / minutes[1]:.1f} %",
+        "15 %",
     )
 
 
@@ -292,18 +252,15 @@ def arithmetic(trial: Trial, classes: int, test_per_class: int) -> float:
 
 
 def main() -> None:
-    """Runs all of them and prints what each shows."""
-    workspace = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
-    dataset = sys.argv[2] if len(sys.argv) > 2 else "caltech256"  # noqa: PLR2004
+    """Runs all of them and prints a table."""
     rate = matmul_rate()
-    print(f"float32 matrix product: {rate:.0f} GFLOP/s")
-    reached = narrow(rate)
-    wide()
-    optimizers()
-    against_sklearn(workspace, dataset)
-    paper(rate, reached, Path(__file__).parents[1] / "profiles" / "paper.yaml")
+    rows: list[Row] = [("float32 matrix product, 4096 × 4096", f"{rate:.0f} GFLOP/s", "")]
+    reached, row = narrow(rate)
+    rows += [row, wide(), *optimizers()]
+    rows.append(paper(rate, reached, Path(__file__).parents[1] / "profiles" / "paper.yaml"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGA
-    print(f"peak memory of all this: {peak:.1f} GB (target: 4)")
+    rows.append(("memory of this benchmark at its widest", f"{peak:.1f} GB", "4 GB"))
+    print_table(["heads", "measured", "target"], rows)
 
 
 if __name__ == "__main__":

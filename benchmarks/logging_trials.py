@@ -10,11 +10,12 @@ and head. The first one also imports and draws what the others share.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
+
+from tables import print_table
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.lineage.lineage import locked_stages
@@ -48,10 +49,13 @@ def main() -> None:
             runs.finish(run, of_trials[name], [head], lineage.times.get(name, {}))
             seconds.append(time.perf_counter() - began)
     first, *others = seconds
-    print(
-        f"{len(seconds)} trials: {statistics.median(others):.3f} s each (median; "
-        f"{min(others):.3f} to {max(others):.3f}), the first one {first:.2f} s; load average "
-        f"{os.getloadavg()[0]:.1f}"
+    print_table(
+        [f"logging {len(seconds)} trials, one after the other", "seconds"],
+        [
+            ("the median trial (target: 0.15)", f"{statistics.median(others):.3f}"),
+            ("the quickest and the slowest", f"{min(others):.3f}, {max(others):.3f}"),
+            ("the first, which imports and draws what they share", f"{first:.2f}"),
+        ],
     )
 
 

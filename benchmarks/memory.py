@@ -1,10 +1,11 @@
-"""How much memory a study on a wide layer takes, on a made-up store of full size.
+"""How much memory a study takes, on made-up stores of several sizes.
 
-    python benchmarks/memory.py FOLDER [--pictures 30607] [--layer block3_pool] [--samples 8]
+    python benchmarks/memory.py FOLDER [--pictures 8224 30607] [--layer block5_pool] [--samples 8]
 
-FOLDER gets a store of random activations with as many zeros as VGG16's have, and the splits of 257
-classes. Then a process of its own trains a study on it, as `dvc repro` does, and says its peak
-memory. The folder is kept, and used again. `block3_pool` of 30,607 pictures takes 6.2 GB of disk.
+For each size, FOLDER gets a store of random activations with as many zeros as VGG16's have, and the
+splits of 257 classes. Then a process of its own trains a study on it, as `dvc repro` does, and says
+its peak memory. Stores are kept, and used again. `block3_pool` of 30,607 pictures takes 6.2 GB of
+disk, and minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import print_table
 from tqdm import tqdm
 
 from vgg16_transfer.backbones import store as stores
@@ -125,31 +127,58 @@ def train(folder: Path, layer: str, samples: int) -> None:
     )
 
 
+def row(folder: Path, pictures: int, layer: str, samples: int) -> tuple[str, ...]:
+    """Makes a store, trains in a process of its own, and says what it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_store(folder, layer, pictures, samples)
+    size = sum(path.stat().st_size for path in (folder / "features").iterdir())
+    for results in ("heads", "results"):
+        shutil.rmtree(folder / results, ignore_errors=True)
+    asked = ["--layer", layer, "--samples", str(samples)]
+    done = subprocess.run(
+        [sys.executable, __file__, folder, *asked, "--train"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    took = json.loads(done.stdout.strip().splitlines()[-1])
+    return (
+        f"{pictures:,}",
+        f"{size / GIGA:.1f} GB",
+        f"{took['peak_gb']:.2f} GB",
+        f"{took['imports_gb']:.2f} GB",
+        f"{took['passes']:.1f}",
+        f"{took['cpu_seconds']} s",
+    )
+
+
 def main() -> None:
-    """Makes the store, trains in a process of its own, and prints what it took."""
+    """Measures each size, and prints a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=30_607)
-    parser.add_argument("--layer", choices=SHAPES, default="block3_pool")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[8224, 30_607])
+    parser.add_argument("--layer", choices=SHAPES, default="block5_pool")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--train", action="store_true", help="only train, in this process")
     asked = parser.parse_args()
     if asked.train:
         train(asked.folder, asked.layer, asked.samples)
         return
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    make_store(asked.folder, asked.layer, asked.pictures, asked.samples)
-    size = sum(path.stat().st_size for path in (asked.folder / "features").iterdir())
-    print(f"{asked.pictures:,} pictures of {asked.layer}: {size / GIGA:.1f} GB on the disk")
-    for results in ("heads", "results"):
-        shutil.rmtree(asked.folder / results, ignore_errors=True)
-    took = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--train"],
-        check=True,
-        capture_output=True,
-        text=True,
+    rows = []
+    for pictures in asked.pictures:
+        folder = asked.folder / f"{asked.layer}-{pictures}-{asked.samples}"
+        rows.append(row(folder, pictures, asked.layer, asked.samples))
+    print_table(
+        [
+            f"`{asked.layer}`, {CLASSES} classes, {asked.samples} + {TEST} of each: pictures",
+            "on the disk",
+            "peak memory",
+            "of that, imports",
+            "pieces decoded, over pieces of the trial's pictures",
+            "CPU time",
+        ],
+        rows,
     )
-    print(took.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

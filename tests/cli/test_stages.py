@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Here(nullcontext):
 
     def __init__(self, make: Callable[[], Logger]) -> None:
         super().__init__(self)
+        ForkingPickler.dumps(make)  # not every platform forks: it is sent to a new process
         self.logger = make()
 
     def ask(self, method: Callable[..., object], *given: object) -> object:

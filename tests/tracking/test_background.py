@@ -13,6 +13,8 @@ import pytest
 from vgg16_transfer.tracking import background
 from vgg16_transfer.tracking.background import Background, Logger, LoggingEndedError
 
+ROOT = Path(__file__).parents[2]
+
 
 class Notes(Logger):
     """Notes what it is asked to."""
@@ -64,6 +66,7 @@ class Made:
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch) -> Made:
     monkeypatch.setattr(background, "Process", get_context("spawn").Process)
+    monkeypatch.syspath_prepend(ROOT)  # the new process imports this module
     return Made(tmp_path)
 
 
@@ -167,7 +170,7 @@ def test_the_process_ends_when_the_stage_is_killed(tmp_path: Path) -> None:
     """The process has the stage's output, whose end this waits for."""
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         check=False,
         timeout=60,

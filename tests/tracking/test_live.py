@@ -160,6 +160,7 @@ def test_a_store_that_fails_in_the_middle_costs_nothing(training: Training, monk
 def test_a_study_is_logged_in_another_process(training, monkeypatch) -> None:
     """As where processes are not forked; tests of pipelines fork it."""
     monkeypatch.setattr(background, "Process", get_context("spawn").Process)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the new process imports this module
     # The object itself can be sent to another process, as long as it has not opened the store.
     with live_runs(partial(identity, training.watch())) as training.live:
         for trial in ("seed=0", "seed=1"):
