@@ -58,7 +58,7 @@ clean: ## remove what can be made again, and the runs; DVC's cache stays
 	rm -rf mlflow.db .mlflow.db.lock mlartifacts site
 	find data models reports results -name '.??????????????????????.tmp' -type f -delete
 
-bench: $(VENV)/dev ## measure this machine for half an hour: every table of docs/benchmarks.md (PICTURES=archive)
+bench: $(VENV)/dev ## measure this machine for twenty minutes: every table of docs/benchmarks.md (PICTURES=archive)
 	python -c 'import torch' 2>/dev/null || pip install --quiet 'torch>=2.8'  # one of the peers
 	python benchmarks/bench.py $(if $(PICTURES),--pictures '$(PICTURES)')
 

@@ -4,7 +4,7 @@
 
 A table stands between two comments with its name. What a benchmark prints replaces what is between
 them. ARCHIVE has photographs, such as 256_ObjectCategories.tar, of which 14 classes are used; by
-default they are the clip art. Nothing else should run meanwhile. It takes half an hour.
+default they are the clip art. Nothing else should run meanwhile. It takes twenty minutes.
 """
 
 from __future__ import annotations
