@@ -213,6 +213,8 @@ def test_the_ui_is_that_of_this_workspace_and_its_artifacts(run, tmp_path, monke
     client.create_run(kept, run_name="few", tags={"study": "few"})
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")
     monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")  # and restore it at the end
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+    monkeypatch.delenv("PYTHONWARNINGS")
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
     opened: list[tuple[str, str]] = []
@@ -221,6 +223,7 @@ def test_the_ui_is_that_of_this_workspace_and_its_artifacts(run, tmp_path, monke
     outcome = run("ui", "--port", "5678")
     (arguments,) = started
     assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert os.environ["PYTHONWARNINGS"].startswith("ignore:starlette")
     uri = arguments[arguments.index("--backend-store-uri") + 1]
     assert make_url(uri).database == str(root / "mlflow.db")
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"

@@ -183,6 +183,8 @@ def ui(
         _open_when_ready(f"http://{host}:{port}", next(iter(pages.values())))
     # Seven more processes, for language models' jobs, which no study has.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    # Each of MLflow's own processes would say it, of MLflow's own code.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
     mlflow = str(Path(sys.executable).with_name("mlflow"))
     options = ["--backend-store-uri", store.uri, "--host", host, "--port", str(port)]
     os.execv(mlflow, [mlflow, "ui", *options])  # noqa: S606
