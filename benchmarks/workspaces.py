@@ -39,14 +39,14 @@ def write_params(workspace: Path, params: dict[str, Any]) -> None:
 
 
 def photographs(pictures: Path, **changes: Any) -> dict[str, Any]:
-    """A dataset at 224 pixels: classes of Caltech-256, or folders of classes such as the clip art.
+    """A dataset at 224 pixels: that of profiles/photographs.yaml, or folders of classes.
 
     Args:
         pictures: The archive.
         **changes: Keys of ``split`` and their values.
     """
-    split = {"train_per_class": 16, "validation_per_class": 6, "test_per_class": 8, **changes}
-    dataset = {"source": str(pictures.resolve()), "layout": "class_folders", "split": split}
+    split = {"train_per_class": 16, "validation_per_class": 6, "test_per_class": 8}
+    dataset = {"source": str(pictures.resolve()), "layout": "class_folders"}
     if pictures == CLIPART:
         split["group"] = "^clipart/([a-z]+/[a-z0-9_]+?)__"
     if tarfile.is_tarfile(pictures):
@@ -54,9 +54,10 @@ def photographs(pictures: Path, **changes: Any) -> dict[str, Any]:
             first = archive.next()
         if first is not None and first.name.startswith(_CALTECH256):
             profile = YAML(typ="safe").load(ROOT / "profiles" / "photographs.yaml")
-            dataset["layout"] = "caltech256"
-            dataset["classes"] = profile["datasets"]["photographs"]["classes"]
-    return dataset
+            of_profile = profile["datasets"]["photographs"]
+            dataset |= {key: of_profile[key] for key in ("layout", "classes")}
+            split = of_profile["split"]
+    return dataset | {"split": split | changes}
 
 
 def repro(workspace: Path, *targets: str) -> dict[str, float]:
