@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from study import LAYERS, SIZES
 from tables import print_table
 from workspaces import CLIPART, cloned, photographs, repro, write_params
 
 from vgg16_transfer.heads import records
 from vgg16_transfer.images.manifests import read_manifest
 
-SIZES = [2, 4, 8, 16]
 SEEDS = list(range(10))
 HEADS = ["softmax", "logistic", "linear_svm", "nearest_mean", "nearest_neighbours"]
 """The default first."""
@@ -28,7 +28,6 @@ def main() -> None:
     folder = Path(sys.argv[1])
     pictures = Path(sys.argv[2]) if len(sys.argv) > 2 else CLIPART  # noqa: PLR2004
     dataset = photographs(pictures, seeds=SEEDS)
-    layers = ["block3_pool", "block4_pool", "block5_pool"]  # as in study.py, so that none is new
     study = {
         "dataset": "photographs",
         "layer": "block5_pool",
@@ -39,7 +38,7 @@ def main() -> None:
     }
     params = {
         "backbone": {"weights": "imagenet-conv"},
-        "datasets": {"photographs": dataset | {"layers": layers}},
+        "datasets": {"photographs": dataset | {"layers": LAYERS}},
         "studies": {"compared": study},
     }
     if folder.exists():

@@ -46,9 +46,6 @@ class Here(nullcontext):
     def ask(self, method: Callable[..., object], *given: object) -> object:
         return method(self.logger, *given)
 
-    def end(self, *_: object) -> None:
-        """Nothing began."""
-
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch) -> dict[str, Any]:

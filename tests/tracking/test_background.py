@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vgg16_transfer.tracking import background
-from vgg16_transfer.tracking.background import Background, Logger, LoggingEndedError
+from vgg16_transfer.tracking.background import LOST, Background, Logger, LoggingEndedError
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,8 +41,8 @@ class Notes(Logger):
     def beat(self) -> None:
         self.note("beat")
 
-    def lost(self) -> None:
-        self.note("lost")
+    def stop(self, status: str, why: str) -> None:
+        self.note(f"{status}: {why}.")
 
 
 class UnsentError(Exception):
@@ -121,11 +121,15 @@ def test_ctrl_c_and_sigterm_are_left_to_the_stage(make: Made) -> None:
         assert logger.ask(Notes.read) == "SIGINT SIGTERM "
 
 
-def test_the_last_call_is_made_before_the_process_ends(make: Made) -> None:
-    with Background(make) as logger:
-        logger.ask(Notes.note, "one")
-        logger.end(Notes.note, "last")
-    assert make.path.read_text() == "one last "
+def test_it_is_told_how_the_stage_ended_before_the_process_ends(make: Made) -> None:
+    def stage() -> None:
+        with Background(make) as logger:
+            logger.ask(Notes.note, "one")
+            raise ValueError("no picture")
+
+    with pytest.raises(ValueError, match="no picture"):
+        stage()
+    assert make.path.read_text() == "one FAILED: no picture. "
 
 
 def test_the_last_call_replaces_those_that_wait(monkeypatch) -> None:
@@ -176,4 +180,4 @@ def test_the_process_ends_when_the_stage_is_killed(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (tmp_path / "notes").read_text() == "one lost "
+    assert (tmp_path / "notes").read_text() == f"one KILLED: {LOST}. "

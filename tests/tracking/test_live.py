@@ -17,7 +17,8 @@ from vgg16_transfer.heads import records
 from vgg16_transfer.heads.watching import Ended, Times
 from vgg16_transfer.lineage.lineage import Lineage
 from vgg16_transfer.tracking import background
-from vgg16_transfer.tracking.live import LOST, StudyLogger, ended_early, live_runs
+from vgg16_transfer.tracking.background import LOST, ending
+from vgg16_transfer.tracking.live import StudyLogger, live_runs
 from vgg16_transfer.tracking.logged_runs import LOGGING_PROCESS, end_abandoned
 from vgg16_transfer.tracking.mlflow_store import Store
 from vgg16_transfer.tracking.study_runs import StudyRuns, by_trial
@@ -192,11 +193,7 @@ def test_runs_end_as_the_study_did_and_go_on_later(
 ) -> None:
     training.live.began("seed=0", TIMES.started)
     training.epoch("seed=0", 1)
-    if error is None:
-        training.live.lost()
-    else:
-        with pytest.raises(type(error)), ended_early(training.live.stop):
-            raise error
+    training.live.stop(*(("KILLED", LOST) if error is None else ending(error)))
     before = training.runs()
     for run in before.values():
         assert (run.info.status, run.data.tags["failure"]) == (status, why)
@@ -222,7 +219,7 @@ def test_runs_end_as_the_study_did_and_go_on_later(
 def test_a_study_that_is_over_does_not_end_again(training: Training) -> None:
     training.train("seed=0", "seed=1")
     training.live.publish(training.lineage)
-    training.live.lost()
+    training.live.stop("KILLED", LOST)
     assert {run.info.status for run in training.runs().values()} == {"FINISHED"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking import logged
 from vgg16_transfer.tracking.background import Background
 from vgg16_transfer.tracking.features_run import FeaturesRun
-from vgg16_transfer.tracking.live import StudyLogger, ended_early, live_runs
+from vgg16_transfer.tracking.live import StudyLogger, live_runs
 from vgg16_transfer.tracking.log import (
     PagesLogger,
     drawing_stages,
@@ -39,8 +39,6 @@ from vgg16_transfer.tracking.log import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Params
     from vgg16_transfer.workspace import Workspace
@@ -135,7 +133,7 @@ def features(dataset: DatasetName, on_ray: OnRay = False) -> None:
     stage = os.environ.get("DVC_STAGE")
     outs = workspace.features_of(dataset, params.backbones)
     with (
-        _features_run(params, workspace, dataset, stage) as run,
+        _features_run(params, workspace, dataset, stage) if stage else nullcontext() as run,
         pool_of(params, on_ray=on_ray) as pool,
     ):
         from vgg16_transfer.backbones.features import write_features
@@ -268,14 +266,10 @@ def train(study_name: StudyName, on_ray: OnRay = False) -> None:
             logged.note(workspace.root, os.environ.get("MLFLOW_TRACKING_URI"), origin)
 
 
-@contextmanager
 def _features_run(
-    params: Params, workspace: Workspace, dataset: str, stage: str | None
-) -> Iterator[Background[FeaturesRun] | None]:
+    params: Params, workspace: Workspace, dataset: str, stage: str
+) -> Background[FeaturesRun]:
     """Logs a stage ``features`` while it runs."""
-    if stage is None:
-        yield None
-        return
     settings: dict[str, Any] = {
         "dataset": dataset,
         "layers": ", ".join(params.dataset(dataset).layers),
@@ -285,11 +279,7 @@ def _features_run(
         values = backbone.model_dump() | {"weights": redacted(backbone.weights)}
         settings |= {f"{prefix}{key}": value for key, value in values.items()}
     opened = partial(tracking_store, workspace), partial(_starting, workspace, stage)
-    with (
-        Background(partial(FeaturesRun, dataset, settings, *opened)) as run,
-        ended_early(lambda *how: run.end(FeaturesRun.stop, *how)),
-    ):
-        yield run
+    return Background(partial(FeaturesRun, dataset, settings, *opened))
 
 
 def _starting(workspace: Workspace, stage: str) -> Lineage:

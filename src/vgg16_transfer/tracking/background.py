@@ -17,7 +17,7 @@ from multiprocessing import Pipe, Process
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
-from vgg16_transfer.errors import InputError
+from vgg16_transfer.errors import TERMINATED, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _HEARTBEAT = 20  # seconds between calls of Logger.beat
 _PATIENCE = 10  # seconds that the process has, once the stage is over
+
+
+LOST = "the process that trained was killed, perhaps because the memory was full"
+"""Why a stage ended that said nothing."""
 
 
 class LoggingEndedError(InputError):
@@ -38,8 +42,13 @@ class Logger:
     def beat(self) -> None:
         """Is called every 20 seconds."""
 
-    def lost(self) -> None:
-        """Is called when the stage was killed. The process then ends."""
+    def stop(self, status: str, why: str) -> None:
+        """Is called when the stage ended early. The process then ends.
+
+        Args:
+            status: ``FAILED`` or ``KILLED``, as MLflow says it.
+            why: What happened.
+        """
 
 
 L = TypeVar("L", bound=Logger)
@@ -68,8 +77,9 @@ class _Call(NamedTuple):
 class Background(Generic[L]):
     """A process with an object whose methods are called one after the other.
 
-    It is a context, at whose end the process ends within seconds. Ctrl-C and SIGTERM, which often
-    reach all processes of a stage, leave it to the stage to say what becomes of the runs.
+    It is a context, at whose end the process ends within seconds. If the stage fails or is killed,
+    the object is told how instead of all that waits. Ctrl-C and SIGTERM often reach all processes
+    of a stage: they are left to the stage.
 
     Args:
         make: Makes the object, in the process.
@@ -87,8 +97,9 @@ class Background(Generic[L]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._calls.put(_Call(_nothing, last=True))
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        last = _Call(_nothing) if error is None else _Call(_stop, ending(error))
+        self._calls.put(last._replace(last=True))
         try:
             self._process.join(_PATIENCE)
         finally:
@@ -123,12 +134,6 @@ class Background(Generic[L]):
         result: R = returned
         return result
 
-    def end(
-        self, method: Callable[Concatenate[L, P], object], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        """Has a method called instead of all that wait. It is the last one."""
-        self._calls.put(_Call(method, args, kwargs, last=True))
-
     def _send(self) -> None:
         """Hands the calls over, in a thread: this waits while the process is busy."""
         with suppress(OSError):  # the process was killed
@@ -155,7 +160,7 @@ def _serve(make: Callable[[], Logger], connection: Connection, others: Connectio
             if call.reply:
                 _reply(connection, returned, error)
     except (EOFError, OSError):  # the stage was killed
-        _tried(logger.lost)
+        _tried(partial(logger.stop, "KILLED", LOST))
 
 
 def _received(connection: Connection) -> Iterator[_Call]:
@@ -181,8 +186,22 @@ def _received(connection: Connection) -> Iterator[_Call]:
             yield waiting.popleft()
 
 
+def ending(error: BaseException) -> tuple[str, str]:
+    """The status of a stage that an error ended, and what happened."""
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED", "interrupted (Ctrl-C)"
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        return "KILLED", "terminated (SIGTERM)"
+    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    return status, str(error).partition("\n")[0] or type(error).__name__
+
+
 def _beat(logger: Logger) -> None:
     logger.beat()
+
+
+def _stop(logger: Logger, status: str, why: str) -> None:
+    logger.stop(status, why)
 
 
 def _nothing(_logger: Logger) -> None:

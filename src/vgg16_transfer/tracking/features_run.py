@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.tracking.background import Logger
-from vgg16_transfer.tracking.live import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,7 +97,3 @@ class FeaturesRun(Logger):
             self._monitor.finish()
             self._client.set_tag(self._run_id, FAILURE, why)
             self._client.set_terminated(self._run_id, status)
-
-    def lost(self) -> None:
-        """Ends the run of a stage that was killed."""
-        self.stop("KILLED", LOST)

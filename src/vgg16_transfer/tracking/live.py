@@ -7,10 +7,9 @@ import MLflow.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vgg16_transfer.errors import TERMINATED
 from vgg16_transfer.heads.watching import milliseconds
 from vgg16_transfer.lineage.origins import rounded
 from vgg16_transfer.tracking.background import Background, Logger
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from vgg16_transfer.lineage.lineage import Lineage
     from vgg16_transfer.params import Study
     from vgg16_transfer.tracking.study_runs import StudyRuns
-
-LOST = "the process that trained was killed, perhaps because the memory was full"
-"""Why a run ended that nobody ended."""
 
 
 class StudyLogger(Logger):
@@ -129,10 +125,6 @@ class StudyLogger(Logger):
         if self._opened is not None:
             self._opened.sign(run for run, _ in self._active.values())
 
-    def lost(self) -> None:
-        """Ends the runs that are not over, after the stage was killed."""
-        self.stop("KILLED", LOST)
-
     def _end_monitor(self) -> None:
         if self._monitor is not None:
             self._monitor.finish()
@@ -194,28 +186,5 @@ def live_runs(make: Callable[[], StudyLogger]) -> Iterator[Live]:
     Args:
         make: Makes what logs it, in the process that does.
     """
-    with Background(make) as logger, ended_early(lambda *how: logger.end(StudyLogger.stop, *how)):
+    with Background(make) as logger:
         yield Live(logger)
-
-
-@contextmanager
-def ended_early(stop: Callable[[str, str], None]) -> Iterator[None]:
-    """Tells how a stage ended that fails or is killed.
-
-    Args:
-        stop: Is called with ``FAILED`` or ``KILLED``, and with what happened.
-    """
-    try:
-        yield
-    except BaseException as error:
-        with suppress(Exception):  # the error of the stage is what counts
-            stop("FAILED" if isinstance(error, Exception) else "KILLED", _reason(error))
-        raise
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted (Ctrl-C)"
-    if isinstance(error, SystemExit) and error.code == TERMINATED:
-        return "terminated (SIGTERM)"
-    return str(error).partition("\n")[0] or type(error).__name__
